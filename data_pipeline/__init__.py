@@ -1,0 +1,1 @@
+"""Raw RefVOS datasets -> video records -> WebDataset shards -> batches. Knows nothing of the model."""

@@ -1,0 +1,1 @@
+"""One small reader per dataset and layout; `table.py` names them."""

@@ -1,0 +1,58 @@
+"""The one contract for raw data: what every dataset reader yields, whatever the dataset looked like on disk."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+#: COCO run-length mask: {"size": [height, width], "counts": str}. See masks.py for encoding and decoding.
+Rle = dict[str, Any]
+
+
+class FrameSource(Protocol):
+    """The frames of one video in order, as original JPEG bytes."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Frame names as released, without ending: "00005"."""
+        ...
+
+    def read_bytes(self, index: int) -> bytes:
+        """The JPEG bytes of frame `index`, as released (a video file's frames are encoded once). Raises DataError."""
+        ...
+
+    def origin(self, index: int) -> str:
+        """Where frame `index` comes from, for messages: a path, or a path and a frame number."""
+        ...
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A referring expression. Ids are strings, whatever the file had.
+
+    `object_ids` is empty where the expression has no target (ReVOS type_id 2) or where the split hides its targets.
+    `kind` is "look", "motion", "relation", "several" or "reasoning" where the annotation says so, else "".
+    `type_id` is ReVOS's own: 0 referring, 1 reasoning, 2 without target.
+    """
+
+    id: str
+    text: str
+    object_ids: tuple[str, ...]
+    kind: str = ""
+    type_id: int | None = None
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One video of one dataset with its objects and expressions.
+
+    `objects[id][t]` is the mask of an object in frame t, None where it is not seen; `height` and `width` are the frames'
+    (a released mask may be a pixel smaller: its RLE keeps its own size).
+    """
+
+    dataset: str
+    split: str
+    video: str
+    height: int
+    width: int
+    frames: FrameSource
+    objects: dict[str, list[Rle | None]]
+    expressions: tuple[Expression, ...]

@@ -1,0 +1,1 @@
+"""Model and shards in; masks, J and F, tables and reports out."""

@@ -1,0 +1,1 @@
+"""The command line, and how ranks and jobs are started. Nobody imports it."""

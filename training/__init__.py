@@ -1,0 +1,1 @@
+"""Trainer, ZeRO-3 engine, checkpoints and tracking over batches and the model."""

@@ -1,0 +1,169 @@
+"""Masks as COCO run-length codes, boolean arrays and PNG label maps.
+
+The code of a mask is {"size": [height, width], "counts": str}: lengths of runs of 0 and 1 in turn, down the columns,
+packed six bits a character (COCO's own packing, maskApi.c). Arrays are bool [H, W].
+A released mask may be a pixel smaller or larger than its frame; `decode` then crops or pads it at the right and at the
+bottom, so that whoever reads masks always gets the frame's height and width.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.records import Rle
+
+#: Label of pixels that nobody annotated, in indexed PNGs.
+VOID = 255
+#: Most pixels by which a mask's side may differ from its frame's.
+SIZE_SLACK = 1
+
+BoolArray = NDArray[np.bool_]
+
+
+def encode(mask: BoolArray) -> Rle:
+    """Run-length code of a bool [H, W] array."""
+    code = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
+
+
+def decode(rle: Rle | None, height: int, width: int) -> BoolArray:
+    """bool [height, width] of a code that `checked` has passed; all False for None. Others are cropped or padded."""
+    if rle is None:
+        return np.zeros((height, width), dtype=np.bool_)
+    mask = coco.decode(rle).astype(np.bool_)
+    if mask.shape == (height, width):
+        return np.ascontiguousarray(mask)
+    fitted = np.zeros((height, width), dtype=np.bool_)
+    rows, columns = min(height, mask.shape[0]), min(width, mask.shape[1])
+    fitted[:rows, :columns] = mask[:rows, :columns]
+    return fitted
+
+
+def union(rles: Iterable[Rle | None], height: int, width: int) -> BoolArray:
+    """bool [height, width]: where any of the masks is set."""
+    joined = np.zeros((height, width), dtype=np.bool_)
+    for rle in rles:
+        if rle is not None:
+            joined |= decode(rle, height, width)
+    return joined
+
+
+def area(rle: Rle | None) -> int:
+    """Number of set pixels, at the code's own size."""
+    return 0 if rle is None else int(coco.area(rle))
+
+
+def checked(rle: Any, height: int, width: int, where: str) -> Rle:
+    """The code in its one form (counts packed, as str), after every check that keeps a broken one from decoding.
+
+    Takes counts as str, bytes or a list of run lengths. `height` and `width` are the frame's.
+    Raises DataError, beginning with `where`, on a wrong size, on counts that cannot be read or do not fill the mask.
+    """
+    size, counts = _fields(rle, where)
+    if abs(size[0] - height) > SIZE_SLACK or abs(size[1] - width) > SIZE_SLACK:
+        raise DataError(
+            f"{where}: the mask is {size[0]}x{size[1]} (height x width), its frame {height}x{width}; "
+            f"more than {SIZE_SLACK} pixel apart, so they do not belong together"
+        )
+    runs = _unpacked(counts, where) if isinstance(counts, str) else _listed(counts, where)
+    if runs.size and int(runs.min()) < 0:
+        raise DataError(f"{where}: broken run-length code, a run is negative; take the annotation file anew")
+    total = int(runs.sum())
+    if total != size[0] * size[1]:
+        word = "overrun" if total > size[0] * size[1] else "do not fill"
+        raise DataError(
+            f"{where}: broken run-length code, its counts {word} the mask ({total} of {size[0] * size[1]} pixels); "
+            "take the annotation file anew"
+        )
+    if isinstance(counts, str):
+        return {"size": size, "counts": counts}
+    packed = coco.frPyObjects({"size": size, "counts": runs.tolist()}, *size)
+    return {"size": size, "counts": packed["counts"].decode("ascii")}
+
+
+def _fields(rle: Any, where: str) -> tuple[list[int], str | list[Any]]:
+    """Size and counts of a code of unknown origin."""
+    if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
+        raise DataError(f'{where}: not a run-length code; wanted {{"size": [height, width], "counts": ...}}')
+    size, counts = rle["size"], rle["counts"]
+    sides_ok = (
+        isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+    )
+    if not sides_ok or size[0] * size[1] >= 2**31:
+        raise DataError(f"{where}: broken run-length code, its size is {size!r}; wanted [height, width]")
+    if isinstance(counts, bytes):
+        counts = counts.decode("latin-1")
+    if not isinstance(counts, str | list):
+        raise DataError(f"{where}: broken run-length code, its counts are of type {type(counts).__name__}")
+    return [size[0], size[1]], counts
+
+
+def _listed(counts: list[Any], where: str) -> NDArray[np.int64]:
+    """Run lengths of an uncompressed code."""
+    if any(type(count) is not int or not 0 <= count < 2**31 for count in counts):
+        raise DataError(f"{where}: broken run-length code, its counts are not all whole numbers from 0 up")
+    return np.asarray(counts, dtype=np.int64)
+
+
+def _unpacked(counts: str, where: str) -> NDArray[np.int64]:
+    """Run lengths of a packed code (rleFrString of maskApi.c: five bits a character, differences from two before)."""
+    try:
+        digits = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        digits = np.array([-1])
+    if digits.size == 0:
+        return digits
+    ends = np.flatnonzero((digits & 0x20) == 0)
+    if digits.min() < 0 or digits.max() > 63 or ends.size == 0 or ends[-1] != digits.size - 1:
+        raise DataError(f"{where}: broken run-length code, its counts string is cut or holds foreign characters")
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > 7:  # seven characters hold 35 bits, more than any picture needs
+        raise DataError(f"{where}: broken run-length code, a count is longer than any mask")
+    places = np.arange(digits.size) - np.repeat(starts, lengths)
+    values = np.add.reduceat((digits & 0x1F) << (5 * places), starts)
+    negative = (digits[ends] & 0x10) != 0
+    values[negative] -= np.int64(1) << (5 * lengths[negative])
+    # From the fourth run on, each value is the difference to the run two before it.
+    values[2::2] = np.cumsum(values[2::2])
+    values[1::2] = np.cumsum(values[1::2])
+    return values
+
+
+def read_labels(path: Path) -> NDArray[np.integer[Any]]:
+    """Label map [H, W] of an indexed or grey PNG: each pixel's object id, 0 for none. Raises DataError."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in ("P", "L", "1", "I", "I;16"):
+                raise DataError(
+                    f"{path}: a mask of mode {picture.mode}; wanted an indexed or grey PNG whose values are object ids",
+                    file=str(path),
+                )
+            labels = np.asarray(picture)
+    except FileNotFoundError:
+        raise DataError(f"{path}: this mask is missing; take the dataset's annotations anew", file=str(path)) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: no readable PNG ({error}); take this file anew", file=str(path)) from error
+    return labels.astype(np.uint8) if labels.dtype == np.bool_ else labels
+
+
+def labels_present(labels: NDArray[np.integer[Any]]) -> list[int]:
+    """Object ids of a label map in rising order, without 0 and VOID."""
+    seen = np.flatnonzero(np.bincount(labels.ravel(), minlength=1))
+    return [int(label) for label in seen if label not in (0, VOID)]
+
+
+def encode_labels(maps: Sequence[NDArray[np.integer[Any]]]) -> dict[int, list[Rle | None]]:
+    """Object id -> one code a map, None where it is not seen; rising ids, gaps kept."""
+    present = [labels_present(labels) for labels in maps]
+    ids = sorted({label for labels in present for label in labels})
+    return {
+        label: [encode(labels == label) if label in seen else None for labels, seen in zip(maps, present, strict=True)]
+        for label in ids
+    }

@@ -1,0 +1,137 @@
+"""Random access over shards, and what `open` refuses."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.index import Counts, Manifest, index_to_json, json_bytes, manifest_to_json
+from glus.data_pipeline.masks import encode
+from glus.data_pipeline.reader import ShardedSplit, open_splits
+from glus.data_pipeline.records import Expression
+from glus.data_pipeline.shards import encode_sample, write_shard
+
+
+@pytest.fixture
+def folder(tmp_path, record) -> Path:
+    """A split of one shard with one video, written by hand."""
+    folder = tmp_path / "shards" / "mevis" / "train"
+    shard, videos = write_shard(folder / "shard-00000.tar", [encode_sample(record)])
+    index = json_bytes({"version": 1, "videos": index_to_json(videos)})
+    (folder / "index.json").write_bytes(index)
+    counts = Counts.of(video.entry for video in videos)
+    manifest = Manifest("mevis", "train", counts, (shard,), hashlib.sha256(index).hexdigest(), {}, ())
+    (folder / "manifest.json").write_bytes(json_bytes(manifest_to_json(manifest)))
+    return folder
+
+
+def test_frames_masks_and_expressions_come_back_as_they_went_in(folder, record, tiny):
+    with ShardedSplit.open(folder) as split:
+        entry = split.videos[0]
+        assert (split.dataset, split.split, entry.video) == ("mevis", "train", "one.video")
+        assert entry.expressions == record.expressions
+        assert entry.object_ids == ("1", "4")
+        assert split.manifest.counts == Counts(videos=1, frames=5, objects=2, expressions=4, groups=2)
+        frames = split.read_frames(0, [4, 0])
+        assert frames.shape == (2, 32, 48, 3) and frames.dtype == np.uint8
+        bgr = cv2.imdecode(np.frombuffer(tiny.jpegs[4], np.uint8), cv2.IMREAD_COLOR)
+        assert np.array_equal(frames[0], bgr[..., ::-1])
+        masks = split.read_masks(0, ["4", "1"], range(5))
+        assert np.array_equal(masks, np.stack([tiny.masks["4"], tiny.masks["1"]]))
+        assert np.array_equal(split.read_target(0, entry.expressions[1], [3]), (tiny.masks["1"] | tiny.masks["4"])[[3]])
+        assert not split.read_target(0, entry.expressions[3], [3]).any()
+
+
+def test_a_mask_one_pixel_narrower_comes_back_at_the_frames_size(tmp_path, record, tiny):
+    narrow = [encode(mask[:, :-1]) for mask in tiny.masks["1"]]
+    sample = encode_sample(dataclasses.replace(record, objects={"1": narrow}, expressions=()))
+    shard, videos = write_shard(tmp_path / "s" / "shard-00000.tar", [sample])
+    manifest = Manifest("mevis", "train", Counts.of([sample.entry]), (shard,), "", {}, ())
+    split = ShardedSplit(tmp_path / "s", manifest, videos)
+    assert split.read_masks(0, ["1"], range(5)).shape == (1, 5, 32, 48)
+    assert np.array_equal(split.read_masks(0, ["1"], range(5))[0], tiny.masks["1"])
+
+
+def test_a_split_can_be_pickled_for_workers_after_it_was_read(folder):
+    split = ShardedSplit.open(folder)
+    frames = split.read_frames(0, [0])
+    assert np.array_equal(copy.deepcopy(split).read_frames(0, [0]), frames)
+
+
+def test_an_object_that_is_not_there_is_named(folder):
+    with pytest.raises(DataError, match="video one.video has no object 9; it has 1, 4"):
+        ShardedSplit.open(folder).read_target(0, Expression("0", "", ("9",)), [0])
+
+
+def test_a_frame_that_is_not_there_is_an_index_error(folder):
+    with pytest.raises(IndexError, match="has frames 0 to 4, not 5"):
+        ShardedSplit.open(folder).read_frames(0, [5])
+
+
+def test_absent_empty_and_half_written_folders_are_told_apart(folder, tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        ShardedSplit.open(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="an empty folder"):
+        ShardedSplit.open(tmp_path / "empty")
+    (folder / "manifest.json").unlink()
+    with pytest.raises(DataError, match="without a manifest, so not finished"):
+        ShardedSplit.open(folder)
+
+
+def test_another_version_is_refused(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"version": 99}))
+    with pytest.raises(DataError, match="format version 99, this program reads version 1"):
+        ShardedSplit.open(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "glus-shards", "version": 1}'])
+def test_a_damaged_manifest_is_refused(folder, content):
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match="manifest"):
+        ShardedSplit.open(folder)
+
+
+def test_a_changed_index_is_refused(folder):
+    (folder / "index.json").write_bytes((folder / "index.json").read_bytes().replace(b'"look"', b'"feel"'))
+    with pytest.raises(DataError, match="not the index that the manifest vouches for"):
+        ShardedSplit.open(folder)
+
+
+def test_a_cut_or_missing_shard_is_refused(folder):
+    shard = folder / "shard-00000.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
+    with pytest.raises(DataError, match="the manifest says"):
+        ShardedSplit.open(folder)
+    shard.unlink()
+    with pytest.raises(DataError, match="this shard is missing"):
+        ShardedSplit.open(folder)
+
+
+def test_verify_finds_one_changed_byte(folder):
+    split = ShardedSplit.open(folder)
+    split.verify()
+    shard = folder / "shard-00000.tar"
+    content = bytearray(shard.read_bytes())
+    content[3000] ^= 1
+    shard.chmod(0o644)
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match="shard-00000.tar: SHA-256"):
+        ShardedSplit.open(folder).verify()
+
+
+def test_splits_are_opened_by_name_and_a_wrong_name_gets_the_nearest(folder):
+    root = folder.parents[1]
+    assert [split.dataset for split in open_splits(root)] == ["mevis"]
+    assert open_splits(root, ["mevis/train"])[0].fingerprint == ShardedSplit.open(folder).fingerprint
+    with pytest.raises(DataError, match="no split mevis/trian here; did you mean mevis/train"):
+        open_splits(root, ["mevis/trian"])
+    with pytest.raises(DataError, match="does not exist"):
+        open_splits(root / "x")

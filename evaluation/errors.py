@@ -2,4 +2,7 @@
 
 
 class EvaluationError(Exception):
-    """Predictions, splits or runs that cannot be scored or compared. The message says what is wrong, where (file, video, expression) and what to do."""
+    """Predictions, splits or runs that cannot be scored or compared.
+
+    The message says what is wrong, where (file, video, expression) and what to do.
+    """

@@ -1,0 +1,174 @@
+"""Predicted masks on disk: ROOT/DATASET/SPLIT/VIDEO/EXP_ID/FRAME.png, 8-bit grey, 0 or 255, the frame's size.
+
+An expression's folder is whole or absent, so its presence says that the expression is done. Names that begin with a
+dot are folders being written (or left by a process that was killed) and count as absent.
+"""
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from glus.data_pipeline.reader import VideoEntry
+from glus.data_pipeline.records import Expression
+from glus.evaluation.errors import EvaluationError
+
+_OFF, _ON = 0, 255
+_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+
+
+def split_folder(root: Path, dataset: str, split: str) -> Path:
+    """Where the predictions of one split lie. Raises EvaluationError for a name that leads out of `root`."""
+    return root / _inside(dataset, "dataset") / _inside(split, "split")
+
+
+def expression_folder(root: Path, entry: VideoEntry, expression: Expression) -> Path:
+    """Where the masks of one expression lie. Raises EvaluationError for a name that leads out of `root`."""
+    folder = split_folder(root, entry.dataset, entry.split)
+    return folder / _inside(entry.video, "video") / _inside(expression.id, "expression")
+
+
+def write_masks(root: Path, entry: VideoEntry, expression: Expression, masks: NDArray[np.bool_]) -> Path:
+    """Write the masks of one expression, bool [T, H, W], a PNG a frame; an earlier prediction is replaced as a whole.
+
+    Returns the folder. A process killed on the way leaves no folder of that name (or the earlier one).
+    Raises EvaluationError for a wrong number of frames or a wrong size.
+    """
+    folder = expression_folder(root, entry, expression)
+    due = (len(entry.frame_names), entry.height, entry.width)
+    if masks.shape != due or masks.dtype != np.bool_:
+        raise EvaluationError(
+            f"masks to write for {_label(entry, expression)} are {masks.dtype} {list(masks.shape)}, due are bool "
+            f"{list(due)}: one mask a frame, at the frame's size"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        for name, mask in zip(entry.frame_names, masks, strict=True):
+            (aside / f"{_inside(name, 'frame')}.png").write_bytes(_encoded(mask))
+        aside.chmod(0o755)
+        _put_in_place(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def read_masks(root: Path, entry: VideoEntry, expression: Expression) -> NDArray[np.bool_] | None:
+    """The masks of one expression, bool [T, H, W]; None where its folder is absent.
+
+    Raises EvaluationError, naming the file, for a missing or unknown frame, a wrong size, a PNG that is not 8-bit grey,
+    and values other than 0 and 255.
+    """
+    folder = expression_folder(root, entry, expression)
+    if not folder.is_dir():
+        return None
+    due = [f"{name}.png" for name in entry.frame_names]
+    _check_names(folder, due)
+    masks = np.empty((len(due), entry.height, entry.width), np.bool_)
+    for index, name in enumerate(due):
+        masks[index] = _read_mask(folder / name, entry.height, entry.width)
+    return masks
+
+
+def check_folders(root: Path, dataset: str, split: str, videos: Iterable[VideoEntry]) -> None:
+    """Refuse predictions for videos or expressions that the split does not have.
+
+    Such a folder means another split or another release of the expressions: scoring the rest would hide it.
+    Raises EvaluationError with the first such folders, and where the split has no predictions at all.
+    """
+    top = split_folder(root, dataset, split)
+    if not top.is_dir():
+        raise EvaluationError(
+            f"no predictions for {dataset}/{split}: {top} is not a folder; give the folder above DATASET"
+        )
+    known = {expression_folder(root, entry, exp) for entry in videos for exp in entry.expressions}
+    on_the_way = {parent for folder in known for parent in folder.parents}
+    strays: list[str] = []
+    for parent, names, _ in os.walk(top):
+        visible = sorted(name for name in names if not name.startswith("."))
+        strays += [
+            str((Path(parent) / n).relative_to(top)) for n in visible if Path(parent) / n not in known | on_the_way
+        ]
+        names[:] = [name for name in visible if Path(parent) / name in on_the_way]
+    if strays:
+        shown = ", ".join(strays[:5]) + (", ..." if len(strays) > 5 else "")
+        raise EvaluationError(
+            f"{top} holds {len(strays)} folders that are no video or expression of {dataset}/{split}: {shown}. "
+            "Are these predictions for another split or release? Move them away"
+        )
+
+
+def _check_names(folder: Path, due: list[str]) -> None:
+    present = {place.name for place in folder.iterdir()}
+    absent = [name for name in due if name not in present]
+    if absent:
+        raise EvaluationError(
+            f"{folder} lacks {len(absent)} of {len(due)} frames, the first is {absent[0]}; "
+            "write all frames of an expression, or none"
+        )
+    unknown = sorted(present - set(due))
+    if unknown:
+        raise EvaluationError(
+            f"{folder} holds {unknown[0]}, which is no frame of this video ({len(unknown)} such files)"
+        )
+
+
+def _read_mask(place: Path, height: int, width: int) -> NDArray[np.bool_]:
+    try:
+        content = place.read_bytes()
+        if not content.endswith(_END):  # Pillow reads a PNG that was cut after its last row without a word
+            raise EvaluationError(f"{place} cannot be read as PNG: it ends too early; write it again")
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if image.mode != "L":
+                raise EvaluationError(f"{place} is a PNG of mode {image.mode}; a mask is 8-bit grey (L), 0 or 255")
+            if image.size != (width, height):
+                raise EvaluationError(
+                    f"{place} is {image.width}x{image.height}, its frame is {width}x{height}; "
+                    "write masks at the frame's size"
+                )
+            values = np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise EvaluationError(f"{place} cannot be read as PNG: {error}; write it again") from error
+    on = values == _ON
+    if not np.array_equal(on, values != _OFF):
+        found = np.unique(values).tolist()
+        raise EvaluationError(f"{place} holds the values {found[:6]}; a mask holds only 0 and 255")
+    return on
+
+
+def _encoded(mask: NDArray[np.bool_]) -> bytes:
+    done, data = cv2.imencode(".png", mask.astype(np.uint8) * _ON)
+    if not done:
+        raise EvaluationError(f"a mask of {list(mask.shape)} cannot be encoded as PNG")
+    return bytes(data.tobytes())
+
+
+def _put_in_place(aside: Path, folder: Path) -> None:
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+        folder.rename(old / "masks")
+        aside.rename(folder)
+        shutil.rmtree(old)
+    else:
+        aside.rename(folder)
+
+
+def _inside(name: str, what: str) -> PurePosixPath:
+    """A name as a path that stays below its parent: some datasets have a slash in a video's name."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or not path.parts or "\0" in name or any(part.startswith(".") for part in path.parts):
+        raise EvaluationError(
+            f"the {what} name {name!r} cannot be a folder of predictions (it is empty, absolute or hidden)"
+        )
+    return path
+
+
+def _label(entry: VideoEntry, expression: Expression) -> str:
+    return f"{entry.dataset}/{entry.split} video {entry.video} expression {expression.id}"

@@ -1,0 +1,132 @@
+"""Predictions on disk: what is written is read back; what is broken is told by file name."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glus.evaluation.errors import EvaluationError
+from glus.evaluation.predictions import check_folders, expression_folder, read_masks, write_masks
+
+
+@pytest.fixture
+def written(mevis, tmp_path):
+    entry = mevis.videos[0]
+    expression = entry.expressions[0]
+    masks = mevis.read_target(0, expression, range(len(entry.frame_names)))
+    folder = write_masks(tmp_path, entry, expression, masks)
+    return tmp_path, entry, expression, masks, folder
+
+
+def test_masks_come_back_as_they_were_written(written):
+    root, entry, expression, masks, folder = written
+    assert folder == root / "mevis/valid_u/demo-0/0"
+    assert sorted(place.name for place in folder.iterdir()) == [f"{name}.png" for name in entry.frame_names]
+    with Image.open(folder / "00000.png") as image:
+        assert (image.mode, image.size) == ("L", (entry.width, entry.height))
+    np.testing.assert_array_equal(read_masks(root, entry, expression), masks)
+
+
+def test_writing_again_replaces_all_of_it_and_leaves_nothing_beside(written):
+    root, entry, expression, masks, folder = written
+    write_masks(root, entry, expression, ~masks)
+    np.testing.assert_array_equal(read_masks(root, entry, expression), ~masks)
+    assert [place.name for place in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_folder_that_a_killed_process_left_aside_counts_as_absent(written):
+    root, entry, expression, _, folder = written
+    folder.rename(folder.parent / ".0.abc.part")
+    assert read_masks(root, entry, expression) is None
+    check_folders(root, "mevis", "valid_u", [entry])
+
+
+def test_masks_of_another_size_or_number_are_not_written(written):
+    root, entry, _, masks, _ = written
+    other = entry.expressions[1]
+    with pytest.raises(EvaluationError, match=r"demo-0 expression 1 are bool \[5, 64, 96\], due are bool \[6, "):
+        write_masks(root, entry, other, masks[:5])
+    with pytest.raises(EvaluationError, match="uint8"):
+        write_masks(root, entry, other, masks.astype(np.uint8))
+    assert not expression_folder(root, entry, other).exists()
+
+
+def test_a_missing_frame_is_told_by_name(written):
+    root, entry, expression, _, folder = written
+    (folder / "00010.png").unlink()
+    with pytest.raises(EvaluationError, match=r"demo-0/0 lacks 1 of 6 frames, the first is 00010\.png"):
+        read_masks(root, entry, expression)
+
+
+def test_a_file_that_is_no_frame_is_told_by_name(written):
+    root, entry, expression, _, folder = written
+    (folder / "00011.png").write_bytes((folder / "00010.png").read_bytes())
+    with pytest.raises(EvaluationError, match=r"holds 00011\.png, which is no frame"):
+        read_masks(root, entry, expression)
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (Image.new("L", (95, 64)), r"00010\.png is 95x64, its frame is 96x64"),
+        (Image.new("L", (96, 64), 1), r"00010\.png holds the values \[1\]; a mask holds only 0 and 255"),
+        (Image.new("L", (96, 64), 128), r"00010\.png holds the values \[128\]"),
+        (Image.new("P", (96, 64)), r"00010\.png is a PNG of mode P"),
+        (Image.new("RGB", (96, 64)), r"00010\.png is a PNG of mode RGB"),
+        (Image.new("1", (96, 64)), r"00010\.png is a PNG of mode 1"),
+    ],
+    ids=["another size", "0 and 1", "grey", "palette", "colour", "one bit"],
+)
+def test_a_png_that_is_no_mask_is_told_by_name(written, image, told):
+    root, entry, expression, _, folder = written
+    image.save(folder / "00010.png")
+    with pytest.raises(EvaluationError, match=told):
+        read_masks(root, entry, expression)
+
+
+@pytest.mark.parametrize("keep", [0, 8, 60, -20])
+def test_a_png_that_ends_early_is_told_by_name(written, keep):
+    root, entry, expression, _, folder = written
+    place = folder / "00010.png"
+    place.write_bytes(place.read_bytes()[:keep])
+    with pytest.raises(EvaluationError, match=r"00010\.png cannot be read as PNG"):
+        read_masks(root, entry, expression)
+
+
+def test_a_png_with_a_flipped_bit_is_told_by_name(written):
+    root, entry, expression, _, folder = written
+    place = folder / "00010.png"
+    content = bytearray(place.read_bytes())
+    content[content.index(b"IDAT") + 12] ^= 4
+    place.write_bytes(bytes(content))
+    with pytest.raises(EvaluationError, match=r"00010\.png cannot be read as PNG"):
+        read_masks(root, entry, expression)
+
+
+def test_an_absent_folder_is_none_and_no_error(mevis, tmp_path):
+    assert read_masks(tmp_path, mevis.videos[0], mevis.videos[0].expressions[0]) is None
+
+
+def test_folders_of_another_release_are_refused_by_name(written):
+    root, entry, _, _, folder = written
+    folder.rename(folder.parent / "77")
+    (root / "mevis/valid_u/other-video/0").mkdir(parents=True)
+    with pytest.raises(EvaluationError, match=r"holds 2 folders .* of mevis/valid_u: .*demo-0/77"):
+        check_folders(root, "mevis", "valid_u", [entry])
+
+
+def test_no_predictions_at_all_is_told(tmp_path, mevis):
+    with pytest.raises(EvaluationError, match="no predictions for mevis/valid_u"):
+        check_folders(tmp_path, "mevis", "valid_u", mevis.videos)
+
+
+def test_a_slash_in_a_video_name_is_a_folder_and_dots_never_lead_out(written):
+    root, entry, expression, masks, _ = written
+    deeper = replace(entry, video="UVO/clip")
+    write_masks(root, deeper, expression, masks)
+    assert (root / "mevis/valid_u/UVO/clip/0/00000.png").is_file()
+    check_folders(root, "mevis", "valid_u", [entry, deeper])
+    for name in ("../clip", "/clip", "", "a/../../b", ".hidden"):
+        with pytest.raises(EvaluationError, match="cannot be a folder"):
+            read_masks(root, replace(entry, video=name), expression)

@@ -2,4 +2,7 @@
 
 
 class LaunchError(Exception):
-    """A command, config or environment that cannot work. The message says what is wrong, where (option, key, file) and what to do."""
+    """A command, config or environment that cannot work.
+
+    The message says what is wrong, where (option, key, file) and what to do.
+    """

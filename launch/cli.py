@@ -1,0 +1,159 @@
+"""`glus COMMAND [CONFIG.yaml] [key=value ...]`: a table of commands; what one needs is imported when it runs."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glus.data_pipeline.errors import DataError
+from glus.evaluation.errors import EvaluationError
+from glus.launch.errors import LaunchError
+from glus.model.errors import ModelError
+from glus.training.errors import TrainingError
+
+INTERRUPTED = 130
+CANNOT_WORK = 2
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line of the table. `function` and `config` are "module:name"; the function takes a config of that class.
+
+    `words` names the config's list that bare words fill: `glus compare RUN RUN`.
+    """
+
+    function: str
+    config: str
+    help: str
+    words: str = ""
+
+
+COMMANDS = {
+    "demo-data": Command(
+        "glus.data_pipeline.demo_data:write_demo_data",
+        "glus.data_pipeline.demo_data:DemoDataConfig",
+        "draw synthetic videos in the released layout of the six datasets",
+    ),
+    "prepare": Command(
+        "glus.data_pipeline.prepare:prepare",
+        "glus.data_pipeline.prepare:PrepareConfig",
+        "write raw datasets into shards, with Ray",
+    ),
+    "train": Command(
+        "glus.launch.ranks:train",
+        "glus.training.config:RunConfig",
+        "train on one machine or as a rank of a job",
+    ),
+    "evaluate": Command(
+        "glus.launch.evaluate:evaluate",
+        "glus.launch.evaluate:EvaluateConfig",
+        "predict masks and score them: J, F, J&F for each benchmark",
+    ),
+    "compare": Command(
+        "glus.launch.compare:compare",
+        "glus.launch.compare:CompareConfig",
+        "set recorded runs side by side: parameters that differ, figures, curves",
+        words="runs",
+    ),
+    "demo": Command(
+        "glus.launch.demo:demo",
+        "glus.launch.demo:DemoConfig",
+        "the whole way on this machine: data, shards, training, evaluation, comparison, report",
+    ),
+}
+
+#: What a person can mend: told without a traceback.
+TOLD = (DataError, ModelError, TrainingError, EvaluationError, LaunchError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code: 0, 2 for what a person can mend, 130 when interrupted.
+
+    Anything else is a bug and keeps its traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    try:
+        return _run(words[0], words[1:])
+    except TOLD as error:
+        print(f"glus {words[0]}: {error}", file=sys.stderr)
+        return CANNOT_WORK
+    except KeyboardInterrupt:
+        print(f"\nglus {words[0]}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(name: str, words: list[str]) -> int:
+    from glus.launch.configuration import config_help, to_yaml
+    from glus.launch.quiet import quiet_libraries
+
+    command = COMMANDS.get(name)
+    if command is None:
+        raise LaunchError(_unknown_command(name))
+    quiet_libraries()
+    if any(word in ("-h", "--help") for word in words):
+        print(config_help(_load(command.config), usage=_usage(name, command), description=command.help))
+        return 0
+    config = _config(name, command, [word for word in words if word != "--print-config"])
+    if "--print-config" in words:
+        print(to_yaml(config), end="")
+        return 0
+    function: Callable[[Any], Any] = _load(command.function)
+    result = function(config)
+    return result if isinstance(result, int) else 0
+
+
+def _config(name: str, command: Command, words: list[str]) -> Any:
+    from glus.launch.configuration import Override, build_config, parse_words
+
+    cls = _load(command.config)
+    overrides, bare = parse_words(cls, words)
+    files = [word for word in bare if word.endswith((".yaml", ".yml"))]
+    others = [word for word in bare if word not in files]
+    if len(files) > 1:
+        raise LaunchError(f"one config file at a time; got {', '.join(files)}")
+    if others and not command.words:
+        raise LaunchError(f"{others[0]!r} is neither a .yaml file nor key=value; usage: {_usage(name, command)}")
+    if others:
+        overrides.append(Override(command.words, others, " ".join(others)))
+    return build_config(cls, Path(files[0]) if files else None, overrides)
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _unknown_command(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}"
+    return f"no command {name!r}; {meant}"
+
+
+def _usage(name: str, command: Command) -> str:
+    words = f" [{command.words.upper().removesuffix('S')} ...]" if command.words else ""
+    return f"glus {name} [CONFIG.yaml]{words} [key=value ...] [--print-config]"
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: glus COMMAND [CONFIG.yaml] [key=value ...]",
+            "",
+            *lines,
+            "",
+            "glus COMMAND --help lists its keys; --print-config prints the config that would be used.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

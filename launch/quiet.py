@@ -1,0 +1,55 @@
+"""Quiet libraries: called when a command (or a rank) starts, never at import. Errors and our own output stay.
+
+Environment variables reach child processes by themselves; logger levels do not, so a rank calls this again.
+"""
+
+import logging
+import os
+import warnings
+
+#: For this process and its children (ranks, Ray workers), where the person has not set them.
+ENVIRONMENT = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "GLOG_minloglevel": "2",
+    "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,ignore::UserWarning",
+}
+LOGGERS = (
+    "transformers",
+    "deepspeed",
+    "DeepSpeed",
+    "ray",
+    "mlflow",
+    "alembic",
+    "torch.distributed",
+    "torch.distributed.elastic",
+    "matplotlib",
+    "peft",
+    "urllib3",
+    "iopath",
+    "hydra",
+)
+
+
+def quiet_libraries() -> None:
+    """Sets warning filters, logger levels and environment variables for this process and those it starts."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for category in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.simplefilter("ignore", category)
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.ERROR)
+        # Some set their own level when they are imported (DeepSpeed does); a filter outlives that.
+        logger.addFilter(_only_errors)
+
+
+def _only_errors(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

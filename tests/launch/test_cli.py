@@ -1,0 +1,159 @@
+"""`glus`: quick help, one message for what a person can mend, a traceback for a bug."""
+
+import importlib
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from glus.data_pipeline.errors import DataError
+from glus.evaluation.errors import EvaluationError
+from glus.launch import cli
+from glus.launch.errors import LaunchError
+from glus.model.errors import ModelError
+from glus.training.errors import TrainingError
+from glus.training.tracking import Tracker, TrackingConfig
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A config for these tests."""
+
+    number: int = 1
+    """What comes back as the exit code."""
+    names: tuple[str, ...] = ()
+    fails: str = ""
+
+
+def grant(config: Wish) -> int:
+    errors = (DataError, ModelError, TrainingError, EvaluationError, LaunchError, KeyboardInterrupt, ZeroDivisionError)
+    for error in errors:
+        if config.fails == error.__name__:
+            raise error("frame 3 of video a is no JPEG")
+    print(f"{config.number} {config.names}")
+    return config.number
+
+
+@pytest.fixture
+def wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table with one more command, as a later one is added."""
+    monkeypatch.setitem(sys.modules, "wishes", sys.modules[__name__])
+    monkeypatch.setitem(cli.COMMANDS, "wish", cli.Command("wishes:grant", "wishes:Wish", "grants", words="names"))
+
+
+@pytest.mark.usefixtures("wish")
+def test_a_command_gets_its_config_and_its_number_is_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["wish", "number=7", "one", "two"]) == 7
+    assert capsys.readouterr().out == "7 ('one', 'two')\n"
+
+
+@pytest.mark.usefixtures("wish")
+def test_a_config_file_stands_beside_words_and_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "wish.yaml"
+    file.write_text("number: 3\n", encoding="utf-8")
+    assert cli.main(["wish", str(file), "a", "--number", "0"]) == 0
+    assert capsys.readouterr().out == "0 ('a',)\n"
+
+
+@pytest.mark.usefixtures("wish")
+def test_print_config_prints_what_would_be_used_and_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["wish", "number=7", "fails=DataError", "--print-config"]) == 0
+    assert capsys.readouterr().out == "number: 7\nnames: []\nfails: DataError\n"
+
+
+@pytest.mark.usefixtures("wish")
+@pytest.mark.parametrize("name", ["DataError", "ModelError", "TrainingError", "EvaluationError", "LaunchError"])
+def test_what_a_person_can_mend_is_one_message_and_exit_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["wish", f"fails={name}"]) == 2
+    assert capsys.readouterr().err == "glus wish: frame 3 of video a is no JPEG\n"
+
+
+@pytest.mark.usefixtures("wish")
+def test_an_interrupt_is_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["wish", "fails=KeyboardInterrupt"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("wish")
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["wish", "fails=ZeroDivisionError"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "no command 'trian'; did you mean train?"),
+        (["zzz"], "no command 'zzz'; there are: demo-data, prepare, train"),
+        (["compare", "a.yaml", "b.yaml"], "one config file at a time; got a.yaml, b.yaml"),
+        (["compare", "none.yaml"], "none.yaml: no such config file"),
+        (["compare", "trackng.uri=x"], "did you mean tracking.uri (a text)?"),
+    ],
+)
+def test_a_wrong_command_line_is_told(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert message in told and "Traceback" not in told
+
+
+def test_help_of_a_command_lists_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: glus compare [CONFIG.yaml] [RUN ...] [key=value ...]")
+    assert "--tracking.experiment" in shown
+
+
+def test_help_is_quick_and_imports_no_heavy_library() -> None:
+    code = (
+        "import sys; from glus.launch.cli import main; main(['--help']);"
+        "heavy = {'torch', 'ray', 'mlflow', 'deepspeed', 'transformers', 'numpy', 'jsonargparse'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in cli.COMMANDS)
+    assert seconds < 0.5
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_of_the_table_is_there(name: str) -> None:
+    for place in (cli.COMMANDS[name].config, cli.COMMANDS[name].function):
+        module, _, attribute = place.partition(":")
+        assert callable(getattr(importlib.import_module(module), attribute))
+
+
+def test_libraries_are_quiet_only_once_a_command_starts() -> None:
+    code = (
+        "import logging, os, warnings, glus.launch.cli, glus.launch.quiet\n"
+        "assert logging.getLogger('ray').level == 0 and 'TRANSFORMERS_VERBOSITY' not in os.environ\n"
+        "glus.launch.quiet.quiet_libraries()\n"
+        "import deepspeed\n"
+        "warnings.warn('old', FutureWarning); logging.getLogger('DeepSpeed').warning('pages')\n"
+        "logging.getLogger('DeepSpeed').error('kept')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    assert len(lines) == 1 and lines[0].endswith("kept")
+
+
+def test_recorded_runs_are_compared_on_the_terminal_and_as_pages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    for name, rate in (("plain", 0.1), ("contrastive", 0.2)):
+        with Tracker.start(TrackingConfig(uri=uri), name, {"rate": rate, "seed": 1}) as tracker:
+            for step in range(3):
+                tracker.log_metrics({"loss": rate + step}, step)
+    assert cli.main(["compare", "plain", "contrastive", f"tracking.uri={uri}", f"out={tmp_path}/pages"]) == 0
+    shown = capsys.readouterr().out
+    assert "rate" in shown and "plain" in shown and "seed" not in shown
+    assert "contrastive" in (tmp_path / "pages" / "comparison.html").read_text(encoding="utf-8")
+    assert (tmp_path / "pages" / "comparison.md").is_file()
+    assert cli.main(["compare", "plian", f"tracking.uri={uri}"]) == 2
+    assert "the runs are: contrastive, plain" in capsys.readouterr().err

@@ -172,7 +172,7 @@ class _Writer:
                 for index in members if len(members) > 1 else ():
                     others = [other for other in members if other != index]
                     if all(self._is_before(index, other, axis, sign) for other in others):
-                        yield self._pick(wordings).format(scope.get("shape", self._pick(NOUNS[:1]))), [index]
+                        yield self._pick(wordings).format(scope.get("shape", NOUNS[0])), [index]
 
     def beside(self) -> _Sentences:
         for anchor in self._all:
@@ -180,7 +180,8 @@ class _Writer:
                 for index in self._all:
                     if index == anchor or not self._is_before(index, anchor, axis, sign, both=True):
                         continue
-                    for scope in ({}, self._given(index, ("shape",))):
+                    shape = self._given(index, ("shape",))
+                    for scope in ({}, shape) if len(self._holders(shape)) > 1 else ({},):
                         rest = [other for other in self._holders(scope) if other not in (index, anchor)]
                         if all(self._is_not_before(other, anchor, axis, sign) for other in rest):
                             noun = scope.get("shape", self._pick(NOUNS))

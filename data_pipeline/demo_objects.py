@@ -38,7 +38,7 @@ STAR_WAIST = 0.5
 
 @dataclass(frozen=True)
 class DemoWorldConfig:
-    """The size of a demo video. Radii (9 to 20 px) and speeds (3 to 6 px a frame) are for 128 x 96 and scale with it."""
+    """The size of a demo video. Radii (9 to 20 px) and speeds (3 to 6 px a frame) hold for 128 x 96 and scale."""
 
     frames: int = 12
     width: int = 128
@@ -51,10 +51,10 @@ class DemoWorldConfig:
             raise DataError(f"demo world: frames is {self.frames}, must be 4 to 40 (objects cross the picture once)")
         if min(self.width, self.height) < 32:
             raise DataError(f"demo world: the picture is {self.width} x {self.height}, must be 32 x 32 or more")
-        if not 1 <= self.min_objects <= self.max_objects <= 6:
+        if not 1 <= self.min_objects <= self.max_objects <= 20:
             raise DataError(
                 f"demo world: {self.min_objects} to {self.max_objects} objects asked for, "
-                "must be 1 <= min_objects <= max_objects <= 6"
+                "must be 1 <= min_objects <= max_objects <= 20"
             )
 
     @property
@@ -67,8 +67,8 @@ class DemoWorldConfig:
 class DemoObject:
     """One object: the four attributes that words speak of, then how it is drawn.
 
-    `radius` in pixels, `rgb` 0 to 255, `angle` in radians, `centres` float64 [T, 2] as (x, y) in pixels; a centre may lie
-    outside the picture.
+    `radius` in pixels, `rgb` 0 to 255, `angle` in radians, `centres` float64 [T, 2] as (x, y) in pixels; a centre may
+    lie outside the picture.
     """
 
     id: int
@@ -101,7 +101,8 @@ class DemoObject:
                 lengths[1::2] *= STAR_WAIST
             corners = lengths[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         turned = np.array([[np.cos(self.angle), -np.sin(self.angle)], [np.sin(self.angle), np.cos(self.angle)]])
-        return self.radius * corners @ turned.T
+        outline: NDArray[np.float64] = self.radius * corners @ turned.T
+        return outline
 
     @cached_property
     def area(self) -> float:
@@ -116,7 +117,8 @@ class DemoObject:
 class DemoScene:
     """Objects, the last in front, and what is seen of them.
 
-    `areas` int64 [O, T]: visible pixels. `centroids` float64 [O, T, 2] as (x, y): of the visible part, NaN where unseen.
+    `areas` int64 [O, T]: visible pixels. `centroids` float64 [O, T, 2] as (x, y): of the visible part, NaN where there
+    is none.
     """
 
     objects: tuple[DemoObject, ...]

@@ -18,7 +18,7 @@ from glus.data_pipeline.errors import DataError
 
 __all__ = ["DemoExpression", "DemoObject", "DemoVideo", "DemoWorldConfig", "demo_video", "expressions_for"]
 
-TRIES = 400
+TRIES = 200
 SUBPIXEL_BITS = 4
 NOISE = 2.5
 
@@ -66,8 +66,8 @@ def demo_video(seed: int, name: str, config: DemoWorldConfig) -> DemoVideo:
             break
     else:
         raise DataError(
-            f"demo world: no room for {config.min_objects} to {config.max_objects} objects in {config.frames} frames of "
-            f"{config.width} x {config.height} (video {name!r}); ask for fewer objects, fewer frames or a larger picture"
+            f"demo world: no room for {config.min_objects} to {config.max_objects} objects in {config.frames} frames "
+            f"of {config.width} x {config.height} (video {name!r}); ask for fewer objects or a larger picture"
         )
     frames = _paint(rng, objects, patches, config)
     masks = {thing.id: front == index + 1 for index, thing in enumerate(objects)}
@@ -84,9 +84,9 @@ def expressions_for(
 ) -> tuple[DemoExpression, ...]:
     """A dataset's own mix of a video's expressions, a pure function of its arguments.
 
-    `per_object` expressions for each object alone, taken from `kinds` in turn (filled up with "look" where the kinds have
-    too few, so that there are at least two); then up to `several` for several objects at once and up to `absent`
-    without target. Raises DataError for an unknown kind.
+    `per_object` expressions for each object alone, taken from `kinds` in turn (filled up with "look" where the
+    kinds have too few, so that there are at least two); then up to `several` for several objects at once and up
+    to `absent` without target. Raises DataError for an unknown kind.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:

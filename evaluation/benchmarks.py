@@ -51,7 +51,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "revos",
         "valid",
         "referring-reasoning",
-        "Yan et al., VISA, ECCV 2024; github.com/cilinyan/VISA",
+        "Yan et al., VISA, ECCV 2024; github.com/cilinyan/VISA, tools/eval_revos.py",
         "Overall is the unweighted mean of referring (type_id 0) and reasoning (type_id 1); type_id 2 is kept apart.",
     ),
     Protocol(
@@ -59,7 +59,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "reasonvos",
         None,
         "expressions",
-        "Bai et al., VideoLISA, NeurIPS 2024; github.com/showlab/VideoLISA",
+        "Bai et al., VideoLISA, NeurIPS 2024; github.com/showlab/VideoLISA, evaluation/reason_vos/eval_reason_vos.py",
     ),
     Protocol(
         "Refer-YouTube-VOS",

@@ -24,7 +24,7 @@ def packages() -> dict[str, str]:
     for folder in FOLDERS:
         for init in sorted(Path(folder).rglob("__init__.py")):
             found["glus." + ".".join(init.parent.parts)] = init.parent.as_posix()
-    return found | {f"glus.{folder}": folder for folder in DATA_FOLDERS}
+    return found | {f"glus.{folder}": folder for folder in DATA_FOLDERS if Path(folder).is_dir()}
 
 
 setup(

@@ -1,0 +1,78 @@
+# make demo    the whole way on this machine, from nothing: data, shards, training, evaluation, report
+# make test    everything that needs no GPU
+#
+# Both set up .venv first (about a minute, most of it downloads). Settings:
+#   PYTHON=python3.11           the interpreter that makes .venv
+#   VENV=.venv                  where it is made; VENV=/elsewhere keeps one environment for several clones
+#   TORCH_INDEX=URL             where torch comes from. PyPI's torch for Linux brings CUDA with it (3 GB); on a machine
+#                               without a GPU https://download.pytorch.org/whl/cpu is much smaller.
+#   DATA=/path                  (demo-davis) the folder that holds DAVIS17/
+
+PYTHON ?= python3.11
+VENV ?= .venv
+TORCH_INDEX ?=
+TYPES_TREE ?= build/types
+PYTEST ?= -q
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# -qq: pip warns about every package that one of several indexes lacks. Errors are still told.
+INSTALL := $(PIP) install -qq --no-compile
+STAMP := $(VENV)/installed
+GLUS := $(BIN)/glus
+FOLDERS := data_pipeline model training evaluation launch
+CODE := $(wildcard $(FOLDERS) tests benchmarks setup.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo demo-davis test lint types types-tree unit-tests clean
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+	@echo "more: env, lint, types, unit-tests, demo-davis DATA=FOLDER, clean"
+
+env: $(STAMP)
+
+$(STAMP): $(wildcard requirements/*) setup.py
+	@command -v $(PYTHON) >/dev/null || { echo "make env: no $(PYTHON) here; install Python 3.11 or say PYTHON=..." >&2; exit 2; }
+	@echo "environment: $(VENV), from $(PYTHON)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "make env: $(PYTHON) cannot make a virtual environment; on Debian: apt install python3.11-venv" >&2; exit 2; }
+	@$(INSTALL) -r requirements/lock_build.txt
+	@echo "environment: torch"
+	@$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX) --extra-index-url https://pypi.org/simple) \
+		-c requirements/lock.txt "$$(grep '^torch==' requirements/lock.txt)"
+	@echo "environment: $$(grep -c == requirements/lock.txt) pinned packages"
+	@$(INSTALL) --no-deps --no-build-isolation -r requirements/lock.txt
+	@echo "environment: deepspeed and sam2, built here"
+	@DS_BUILD_OPS=0 SAM2_BUILD_CUDA=0 $(INSTALL) --no-deps --no-build-isolation -r requirements/lock_no_isolation.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+	@echo "environment: ready"
+
+demo: env
+	@$(GLUS) demo
+
+demo-davis: env
+	@test -n "$(DATA)" || { echo "make demo-davis: say where the data is: make demo-davis DATA=FOLDER (it holds DAVIS17/)" >&2; exit 2; }
+	@$(GLUS) demo configs/demo_davis.yaml "root=$(DATA)"
+
+test: lint types unit-tests
+
+unit-tests: env
+	@$(BIN)/pytest $(PYTEST)
+
+lint: env
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "not formatted: run $(BIN)/ruff format $(CODE)" >&2; exit 1; }
+
+# mypy does not follow setuptools' hook for editable installs, so it is given a tree of links: TREE/glus/FOLDER -> FOLDER.
+types: env types-tree
+	@MYPYPATH=$(TYPES_TREE) $(BIN)/mypy $(foreach folder,$(FOLDERS),-p glus.$(folder))
+
+types-tree:
+	@rm -rf $(TYPES_TREE)/glus && mkdir -p $(TYPES_TREE)/glus
+	@for folder in $(FOLDERS); do ln -s "$(CURDIR)/$$folder" $(TYPES_TREE)/glus/$$folder; done
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(FOLDERS) tests -name __pycache__ -type d -prune -exec rm -rf {} +

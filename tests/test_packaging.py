@@ -1,0 +1,142 @@
+"""A wheel holds everything, imports as glus.*, and lives beside sam2's own top-level `training`."""
+
+import importlib.util
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("data_pipeline", "model", "training", "evaluation", "launch")
+PIN = re.compile(r"([A-Za-z0-9._\-]+)==(\S+)")
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that installing the wheel would fill. Built from a copy: building writes into the source folder."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "-w", str(folder), "."]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [wheel] = folder.glob("glus-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_holds_every_module_and_data_file(unpacked: Path) -> None:
+    wanted = {
+        path.relative_to(ROOT)
+        for folder in FOLDERS
+        for pattern in ("*.py", "*.jinja", "py.typed")
+        for path in (ROOT / folder).rglob(pattern)
+    }
+    wanted |= {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
+    wanted |= {path.relative_to(ROOT) for path in (ROOT / "slurm").glob("*.sbatch")}
+    missing = sorted(str(path) for path in wanted if not (unpacked / "glus" / path).is_file())
+    assert missing == []
+    assert {path.name for path in unpacked.iterdir()} == {"glus", "glus-0.1.0.dist-info"}
+
+
+def test_the_wheel_names_its_command_and_licence(unpacked: Path) -> None:
+    info = unpacked / "glus-0.1.0.dist-info"
+    assert "glus = glus.launch.cli:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
+    assert "Apache" in (info / "METADATA").read_text(encoding="utf-8")
+    assert list(info.rglob("LICENSE"))
+
+
+def test_an_installed_glus_is_told_from_the_training_of_sam2(unpacked: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        # the editable install of this repository must not answer for the wheel
+        "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in str(finder).lower()]\n"
+        "import glus.training.tracking, glus.data_pipeline.records, glus.launch.cli, glus.model.errors\n"
+        "import training\n"
+        "print(glus.training.tracking.__file__)\n"
+        "print(training.__path__[0] if hasattr(training, '__path__') else training.__file__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(unpacked)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ours, theirs = done.stdout.splitlines()
+    assert Path(ours) == unpacked / "glus" / "training" / "tracking.py"
+    assert Path(theirs).is_relative_to(str(metadata.distribution("sam2").locate_file(""))) and "glus" not in theirs
+
+
+def test_a_spawned_worker_imports_glus_too() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        ours, theirs = pool.submit(_found_in_worker).result()
+    assert Path(ours) == ROOT / "training" / "tracking.py"
+    assert ROOT not in Path(theirs).parents
+
+
+def _found_in_worker() -> tuple[str, str]:
+    """The file of our training.tracking and the folder of sam2's bare `training`."""
+    import glus.training.tracking
+
+    theirs = importlib.util.find_spec("training")
+    assert theirs is not None and theirs.submodule_search_locations
+    return str(glus.training.tracking.__file__), next(iter(theirs.submodule_search_locations))
+
+
+def pins(name: str) -> dict[str, Version]:
+    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    found = [PIN.fullmatch(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+    assert all(found), f"requirements/{name}: every line is NAME==VERSION"
+    return {canonicalize_name(pin[1]): Version(pin[2]) for pin in found if pin}
+
+
+def test_every_requirement_is_pinned_within_its_range() -> None:
+    pinned = pins("lock.txt") | pins("lock_no_isolation.txt")
+    for name in ("run.in", "dev.in", "no_deps.in"):
+        for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines():
+            if wanted := line.split("#")[0].strip():
+                requirement = Requirement(wanted)
+                version = pinned[canonicalize_name(requirement.name)]
+                assert requirement.specifier.contains(version), f"{name}: {wanted}, but {version} is pinned"
+
+
+def test_the_pins_are_complete() -> None:
+    """They are installed with --no-deps: whatever a pinned package needs must be pinned as well."""
+    pinned = pins("lock.txt") | pins("lock_no_isolation.txt") | pins("lock_build.txt")
+    lacking = []
+    for name in pinned:
+        for line in metadata.requires(name) or []:
+            need = Requirement(line)
+            wanted = need.marker is None or need.marker.evaluate({"extra": ""})
+            # torch brings CUDA's libraries itself where its build needs them; torchvision is left out on purpose.
+            left_to_torch = name == "torch" and need.name.startswith(("nvidia", "cuda", "triton"))
+            if wanted and not left_to_torch and need.name != "torchvision":
+                version = pinned.get(canonicalize_name(need.name))
+                if version is None or not need.specifier.contains(version, prereleases=True):
+                    lacking.append(f"{name} needs {line}; pinned: {version}")
+    assert lacking == []
+    assert "torchvision" not in pinned

@@ -1,7 +1,6 @@
 """The benchmarks: which split each one scores, how its figures are averaged, and where that is written down."""
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Average = Literal["expressions", "referring-reasoning"]
@@ -17,7 +16,8 @@ class Protocol:
     """How one benchmark is scored. In all of them J and F of an expression are means over all its frames, the first and
     the last too.
 
-    `split` is None where every split with masks is scored alike; `official` is False for data of no benchmark.
+    `dataset` is its name in data_pipeline/datasets/table.py. `split` is None where every split with masks is scored
+    alike; its name then follows the benchmark's. `official` is False where no published figure is made so.
     """
 
     name: str
@@ -39,8 +39,16 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "An expression's target is the union of its objects.",
     ),
     Protocol(
+        "MeViS valid",
+        "mevis",
+        "valid",
+        "expressions",
+        "Ding et al., MeViS, ICCV 2023",
+        "The masks are held by the benchmark's server: nothing is scored here.",
+    ),
+    Protocol(
         "Ref-DAVIS17 valid",
-        "davis17",
+        "ref_davis17",
         "valid",
         "expressions",
         "Khoreva et al., ACCV 2018; averaged as by GLUS, Lin et al., CVPR 2025",
@@ -55,15 +63,15 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "Overall is the unweighted mean of referring (type_id 0) and reasoning (type_id 1); type_id 2 is kept apart.",
     ),
     Protocol(
-        "ReasonVOS",
-        "reasonvos",
-        None,
+        "ReasonVOS valid",
+        "reason_vos",
+        "valid",
         "expressions",
         "Bai et al., VideoLISA, NeurIPS 2024; github.com/showlab/VideoLISA, evaluation/reason_vos/eval_reason_vos.py",
     ),
     Protocol(
         "Refer-YouTube-VOS",
-        "refyoutubevos",
+        "refer_youtube_vos",
         None,
         "expressions",
         "Seo et al., URVOS, ECCV 2020",
@@ -71,28 +79,22 @@ PROTOCOLS: tuple[Protocol, ...] = (
     ),
     Protocol(
         "LV-VIS",
-        "lvvis",
+        "lv_vis",
         None,
         "expressions",
         "Wang et al., LV-VIS, ICCV 2023; expressions are category names, as in GLUS",
         "An expression's target is the union of all instances of its category. No published figures exist for it.",
+        official=False,
     ),
 )
 
-_ALSO_CALLED = {
-    "refdavis17": "davis17",
-    "refdavis": "davis17",
-    "referyoutubevos": "refyoutubevos",
-    "refytvos": "refyoutubevos",
-}
-
 
 def protocol_for(dataset: str, split: str) -> Protocol:
-    """The protocol for a split. For data of no benchmark (demo data, a training split): a plain mean, which says so."""
-    plain = re.sub("[^a-z0-9]", "", dataset.lower())
-    plain = _ALSO_CALLED.get(plain, plain)
+    """The protocol for a split. For data of no benchmark (a training split): a plain mean, which says so."""
     for protocol in PROTOCOLS:
-        if protocol.dataset == plain and protocol.split in (None, split):
+        if protocol.dataset == dataset and protocol.split == split:
             return protocol
-    average: Average = "referring-reasoning" if plain == "revos" else "expressions"
+        if protocol.dataset == dataset and protocol.split is None:
+            return replace(protocol, name=f"{protocol.name} {split}", split=split)
+    average: Average = "referring-reasoning" if dataset == "revos" else "expressions"
     return Protocol(f"{dataset} {split}", dataset, split, average, "not a published benchmark", official=False)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from glus.data_pipeline.datasets.table import DATASETS
 from glus.evaluation.benchmarks import PROTOCOLS, protocol_for
 from glus.evaluation.scoring import ExpressionScore, score_split
 from glus.evaluation.summary import summarise, write_scores
@@ -76,7 +77,9 @@ def test_hidden_targets_are_counted_and_change_no_figure():
 
 
 def test_overall_is_the_mean_over_all_expressions_of_all_benchmarks():
-    scores = [score("mevis", "valid_u", n, 30.0, 30.0) for n in range(3)] + [score("reasonvos", "test", 0, 70.0, 70.0)]
+    scores = [score("mevis", "valid_u", n, 30.0, 30.0) for n in range(3)] + [
+        score("reason_vos", "valid", 0, 70.0, 70.0)
+    ]
     summary = summarise(scores)
     assert [benchmark.figures.JF for benchmark in summary.benchmarks] == [30.0, 70.0]
     assert summary.overall.JF == 40.0
@@ -87,16 +90,16 @@ def test_no_scores_give_no_figures():
     assert (summary.benchmarks, summary.overall.JF, summary.overall.expressions) == ((), None, 0)
 
 
-def test_protocols_are_found_under_the_names_that_datasets_go_by():
-    found = [
-        protocol_for(*name).name for name in (("MeViS", "valid_u"), ("Ref-DAVIS17", "valid"), ("DAVIS17", "valid"))
-    ]
-    assert found == ["MeViS valid_u", "Ref-DAVIS17 valid", "Ref-DAVIS17 valid"]
-    assert protocol_for("Refer-YouTube-VOS", "train").name == "Refer-YouTube-VOS"
-    assert protocol_for("ReVOS", "valid").average == "referring-reasoning"
-    assert not protocol_for("demo", "valid").official
+def test_every_dataset_has_a_protocol_and_its_training_split_is_no_benchmark():
+    assert {protocol.dataset for protocol in PROTOCOLS} == set(DATASETS)
+    for protocol in PROTOCOLS:
+        splits = DATASETS[protocol.dataset].splits
+        assert protocol.split is None or protocol.split in splits
+        assert protocol_for(protocol.dataset, protocol.split or splits[0]).source == protocol.source
+    assert protocol_for("refer_youtube_vos", "train").name == "Refer-YouTube-VOS train"
+    assert protocol_for("revos", "valid").average == "referring-reasoning"
     assert not protocol_for("mevis", "train").official
-    assert all(protocol.source for protocol in PROTOCOLS)
+    assert protocol_for("my_own", "valid").name == "my_own valid"
 
 
 def test_files_hold_every_expression_and_are_replaced_as_a_whole(mevis, tmp_path, write_everything):

@@ -34,7 +34,7 @@ def draw_overlay(
         mixed = (1 - _TINT) * frame[pred] + _TINT * np.asarray(PREDICTION)
         picture[pred] = np.rint(mixed).astype(np.uint8)
     if target is not None:
-        thickness = max(1, round(max(target.shape) / 360))
+        thickness = max(1, round(max(target.shape) / 200))
         outlines, _ = cv2.findContours(target.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, TRUTH, thickness, cv2.LINE_8)
     return picture

@@ -21,6 +21,7 @@ from glus.data_pipeline.demo_layouts import DemoClip, Splits
 from glus.data_pipeline.demo_tokenizer import train_tokenizer
 from glus.data_pipeline.demo_world import DemoExpression, DemoVideo, DemoWorldConfig, demo_video, expressions_for
 from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.prompts import template_sentences
 
 #: Of what is drawn and how it is laid out; goes up when either changes.
 VERSION = 1
@@ -103,13 +104,15 @@ _MIXES = {
 }
 
 
-def write_demo_data(config: DemoDataConfig, prompt_sentences: Sequence[str]) -> DemoDataSummary:
+def write_demo_data(config: DemoDataConfig, prompt_sentences: Sequence[str] | None = None) -> DemoDataSummary:
     """Write the demo datasets and tokenizer.model below `config.root`, all or nothing.
 
-    `prompt_sentences` are what the conversations say besides the expressions; their words become pieces of the
-    tokenizer. Data of the same config that lies there already is kept. Raises DataError where the root holds anything
+    `prompt_sentences` are what the conversations say besides the expressions (by default those of prompts.py); their
+    words become pieces of the tokenizer. Data of the same config that lies there already is kept. Raises DataError where the root holds anything
     else, or where it cannot be written.
     """
+    if prompt_sentences is None:
+        prompt_sentences = template_sentences()
     wanted = _record(config, prompt_sentences)
     root = config.root
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):

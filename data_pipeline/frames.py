@@ -164,7 +164,7 @@ def _decoded(path: Path) -> tuple[list[bytes], tuple[int, int]]:
     repeated = False
     for _ in range(promised):
         try:
-            frame = video.next().asnumpy()
+            frame = _rgb(video.next().asnumpy())
         except (RuntimeError, StopIteration) as error:
             _log.warning("%s: decoding ended after %d frames: %s", path, len(frames), str(error).splitlines()[:1])
             break
@@ -179,6 +179,14 @@ def _decoded(path: Path) -> tuple[list[bytes], tuple[int, int]]:
     if len(frames) < promised:
         _log.warning("%s: its header promises %d frames, %d can be decoded; read so far", path, promised, len(frames))
     return frames, size
+
+
+def _rgb(frame: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] of decord's frame, whose padded rows it takes for more channels when pictures are narrow."""
+    height, width, channels = frame.shape
+    if channels == 3:
+        return frame
+    return np.ascontiguousarray(frame.reshape(height, -1)[:, : width * 3].reshape(height, width, 3))
 
 
 def _encoded(frame: np.ndarray, path: Path) -> bytes:

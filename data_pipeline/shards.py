@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-import webdataset
-
 from glus.data_pipeline.aside import written_aside
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.index import IndexedVideo, ShardSummary, Span, VideoEntry, entry_to_json, json_bytes
@@ -105,6 +103,8 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> tuple[ShardSummary, li
     Same samples give the same bytes: fixed order, time, owner and mode. Only one sample is held at a time.
     Raises DataError where the disk is full or what was written is not what is found.
     """
+    import webdataset  # here, because it loads torch, and shards that are kept need neither
+
     written: list[tuple[str, VideoEntry, list[tuple[str, int]]]] = []
     with written_aside(path) as file:
         hashing = _Hashing(file)

@@ -1,5 +1,6 @@
 """Tiny videos that the tests draw themselves, and the six datasets' layouts made of them."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,3 +101,129 @@ def real_data() -> Path:
     if not (shared / "realdata").is_dir():
         pytest.skip(f"the real cuts are not at {shared}/realdata (set GLUS_SHARED)")
     return shared / "realdata"
+
+
+def write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def expressions(ids_key: str | None, first: object, second: object) -> dict:
+    """Three expressions with stray characters: one for each object, one for both (or again the first)."""
+    both = [first, second] if ids_key == "anno_id" else first
+    targets = {"0": first, "1": second, "2": both}
+    texts = {"0": " the 'red' one; #1 ", "1": "what appears late", "2": "les deux é/_"}
+    entries: dict = {exp_id: {"exp": text} for exp_id, text in texts.items()}
+    for exp_id, target in targets.items():
+        if ids_key == "anno_id":
+            target = target if isinstance(target, list) else [target]
+        if ids_key is not None:
+            entries[exp_id][ids_key] = target
+    return entries
+
+
+@dataclass(frozen=True)
+class RawData:
+    """The six datasets below `root`, each split with the two `videos`."""
+
+    root: Path
+    videos: tuple[TinyVideo, ...]
+
+
+def write_mevis(raw: RawData) -> None:
+    for split in ("train", "valid_u", "valid"):
+        folder, hidden = raw.root / "mevis" / split, split == "valid"
+        videos, masks = {}, {}
+        for number, video in enumerate(raw.videos):
+            video.write_frames(folder / "JPEGImages" / video.name)
+            first, second = 10 * number, 10 * number + 3
+            entries = expressions(None if hidden else "anno_id", first, second)
+            videos[video.name] = {"frames": list(video.frame_names), "expressions": entries}
+            masks |= {str(first): video.rles("1"), str(second): video.rles("4")}
+        write_json(folder / "meta_expressions.json", {"videos": videos})
+        if not hidden:
+            write_json(folder / "mask_dict.json", masks)
+
+
+def write_png_dataset(raw: RawData, name: str, hidden_valid: bool, list_frames: bool) -> None:
+    for split in ("train", "valid"):
+        folder, hidden = raw.root / name / split, hidden_valid and split == "valid"
+        videos = {}
+        for video in raw.videos:
+            video.write_frames(folder / "JPEGImages" / video.name)
+            if not hidden:
+                video.write_labels(folder / "Annotations" / video.name)
+            videos[video.name] = {"expressions": expressions(None if hidden else "obj_id", "1", "4")}
+            if list_frames:
+                videos[video.name]["frames"] = list(video.frame_names)
+        write_json(raw.root / name / "meta_expressions" / split / "meta_expressions.json", {"videos": videos})
+
+
+def write_revos(raw: RawData) -> None:
+    folder = raw.root / "ReVOS"
+    videos, masks = {}, {}
+    for number, video in enumerate(raw.videos):
+        video.write_frames(folder / "JPEGImages" / video.name)
+        first, second = 10 * number, 10 * number + 3
+        entries = expressions("anno_id", first, second)
+        for exp_id, entry in entries.items():
+            entry |= {"type_id": int(exp_id != "0"), "obj_id": [0]}
+        entries["3"] = {"exp": "a zebra", "anno_id": [], "obj_id": [], "type_id": 2}
+        videos[video.name] = {"frames": list(video.frame_names), "expressions": entries}
+        masks |= {str(first): video.rles("1"), str(second): video.rles("4")}
+    for split in ("train", "valid"):
+        write_json(folder / f"meta_expressions_{split}_.json", {"videos": videos})
+    write_json(folder / "mask_dict.json", masks)
+
+
+def write_reason_vos(raw: RawData) -> None:
+    folder = raw.root / "ReasonVOS"
+    videos = {}
+    for video in raw.videos:
+        video.write_frames(folder / "JPEGImages" / video.name)
+        for object_id, masks in video.masks.items():
+            place = folder / "Annotations" / f"TinySet_{video.name}_{object_id}"
+            place.mkdir(parents=True)
+            for name, mask in zip(video.frame_names, masks, strict=True):
+                Image.fromarray(mask.astype(np.uint8) * 255).save(place / f"{name}.png")
+        entries = [
+            {"obj_id": 1, "exp_id": 0, "exp_text": "what would stop at a crossing", "is_sent": 1, "kind": "reasoning"},
+            {"obj_id": 4, "exp_id": 1, "exp_text": "what would go", "is_sent": 1},
+        ]
+        videos[video.name] = {"source": "TinySet", "frames": list(video.frame_names), "expressions": entries}
+    write_json(folder / "meta_expressions.json", {"videos": videos})
+
+
+def write_lv_vis(raw: RawData) -> None:
+    """The official form; the first video has two instances of one category."""
+    videos, annotations = [], []
+    for number, video in enumerate(raw.videos, start=1):
+        video.write_frames(raw.root / "LVVIS" / "train" / "JPEGImages" / video.name)
+        files = [f"{video.name}/{name}.jpg" for name in video.frame_names]
+        videos.append({"id": number, "file_names": files, "height": HEIGHT, "width": WIDTH, "length": LENGTH})
+        for object_id in video.masks:
+            category = 7 if number == 1 or object_id == "1" else 9
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "video_id": number,
+                    "category_id": category,
+                    "segmentations": video.rles(object_id),
+                }
+            )
+    categories = [{"id": 9, "name": "zebra"}, {"id": 7, "name": "alpaca"}]
+    content = {"videos": videos, "annotations": annotations, "categories": categories}
+    write_json(raw.root / "LVVIS" / "train_instances.json", content)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> RawData:
+    """The six datasets with two tiny videos a split, in the released layouts."""
+    raw = RawData(tmp_path / "raw", (draw_video("one.video"), draw_video("two", step=3)))
+    write_mevis(raw)
+    write_png_dataset(raw, "Refer-YouTube-VOS", hidden_valid=True, list_frames=True)
+    write_png_dataset(raw, "DAVIS17", hidden_valid=False, list_frames=False)
+    write_revos(raw)
+    write_reason_vos(raw)
+    write_lv_vis(raw)
+    return raw

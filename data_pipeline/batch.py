@@ -1,0 +1,113 @@
+"""Batch: what a micro-batch holds. The one place where its shapes are written down."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glus.data_pipeline.prompts import conversation, tokenize_conversation
+from glus.data_pipeline.sampling import SamplePlan, Slot
+from glus.data_pipeline.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """V videos with E expressions in all, F frames given of each (context first, then query), Q of them query frames.
+
+    frames: V x uint8 [F', 3, H, W], each distinct frame once, at its own size (sizes differ between videos);
+    context: int64 [V, C] and query: int64 [V, Q], indices into the video's frames;
+    video_of: int64 [E], ascending; ids, labels: int64 [E, L], padded, -200 a frame and -100 no label;
+    attention: bool [E, L];
+    masks: V x bool [E_v, Q, H, W], the union of each expression's objects;
+    video_key: int64 [E], which video of all the data; objects: bool [E, O], its object set, as columns of that video;
+    names: E x "dataset/split/video/expression", for messages.
+    """
+
+    frames: list[Tensor]
+    context: Tensor
+    query: Tensor
+    video_of: Tensor
+    ids: Tensor
+    labels: Tensor
+    attention: Tensor
+    masks: list[Tensor]
+    video_key: Tensor
+    objects: Tensor
+    names: list[str]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device (asynchronously from pinned memory)."""
+
+        def move(value: object) -> object:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            if isinstance(value, list):
+                return [move(each) for each in value]
+            return value
+
+        return replace(self, **{each.name: move(getattr(self, each.name)) for each in fields(self)})
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in pinned memory; torch's DataLoader calls this."""
+
+        def pin(value: object) -> object:
+            if isinstance(value, Tensor):
+                return value.pin_memory()
+            if isinstance(value, list):
+                return [pin(each) for each in value]
+            return value
+
+        return replace(self, **{each.name: pin(getattr(self, each.name)) for each in fields(self)})
+
+
+def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_text_tokens: int = 512) -> Batch:
+    """Read the frames and masks of `slots` and tokenize their expressions. Raises DataError from the reader.
+
+    Token ids beyond `max_text_tokens` (frames counted as one) are cut off as in the reference.
+    """
+    frames, context, query, masks = [], [], [], []
+    ids, labels, video_of, video_key, objects, names = [], [], [], [], [], []
+    widest = max(len(plan.splits[slot.split].videos[slot.video].object_ids) for slot in slots)
+    for number, slot in enumerate(slots):
+        split = plan.splits[slot.split]
+        entry = split.videos[slot.video]
+        distinct = sorted({*slot.context, *slot.query})
+        place = {frame: index for index, frame in enumerate(distinct)}
+        pictures = split.read_frames(slot.video, distinct)
+        frames.append(torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))))
+        context.append([place[frame] for frame in slot.context])
+        query.append([place[frame] for frame in slot.query])
+        targets = []
+        for expression, templates in zip(slot.expressions, slot.templates, strict=True):
+            said = entry.expressions[expression]
+            text = tokenize_conversation(tokenizer, conversation(said.text, len(slot.context), templates))
+            ids.append(text.ids[:max_text_tokens])
+            labels.append(text.labels[:max_text_tokens])
+            targets.append(split.read_target(slot.video, said, slot.query))
+            video_of.append(number)
+            video_key.append(slot.split * 2**32 + slot.video)
+            objects.append(
+                [
+                    column < len(entry.object_ids) and entry.object_ids[column] in said.object_ids
+                    for column in range(widest)
+                ]
+            )
+            names.append(f"{entry.dataset}/{entry.split}/{entry.video}/{said.id}")
+        masks.append(torch.from_numpy(np.stack(targets)))
+    length = max(len(row) for row in ids)
+    padded = [row + [tokenizer.pad_id] * (length - len(row)) for row in ids]
+    return Batch(
+        frames=frames,
+        context=torch.tensor(context),
+        query=torch.tensor(query),
+        video_of=torch.tensor(video_of),
+        ids=torch.tensor(padded),
+        labels=torch.tensor([row + [-100] * (length - len(row)) for row in labels]),
+        attention=torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in ids]),
+        masks=masks,
+        video_key=torch.tensor(video_key),
+        objects=torch.tensor(objects),
+        names=names,
+    )

@@ -1,0 +1,29 @@
+"""Annotation files: JSON with an error that says where it is broken."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from glus.data_pipeline.errors import DataError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises DataError where it is missing or broken (with line and column)."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: this annotation file is missing; put the dataset there as released", file=str(path)
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", file=str(path)) from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}: broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); take this file anew",
+            file=str(path),
+        ) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: no JSON ({error}); take this file anew", file=str(path)) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: a JSON {type(content).__name__} where an object is wanted", file=str(path))
+    return content

@@ -1,0 +1,129 @@
+"""Where datasets keep their masks: run-length codes in JSON, indexed PNGs, one folder of PNGs an object."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.masks import checked, encode, encode_labels, read_labels
+from glus.data_pipeline.records import Rle
+
+Objects = dict[str, list[Rle | None]]
+
+
+class MaskSource(Protocol):
+    """Masks of a split's videos."""
+
+    def objects(
+        self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]
+    ) -> Objects:
+        """Object id -> one code a frame, None where it is not seen; `object_ids` are those that expressions name.
+
+        `size` is the frames' (height, width). Raises DataError on a missing or broken mask.
+        """
+        ...
+
+    def open(self) -> None:
+        """Read what all videos share. Raises DataError where it is missing or broken: then no video can be read."""
+        ...
+
+    def paths(self, video: str, object_ids: Sequence[str]) -> list[Path]:
+        """Files or folders that `objects` reads, there or not."""
+        ...
+
+
+class RleTable:
+    """mask_dict.json: annotation id -> a code or null a frame. Read when the first mask is asked for."""
+
+    def __init__(self, path: Path, load: Callable[[], Mapping[str, Any]]) -> None:
+        self.path = path
+        self._load = load
+
+    @cached_property
+    def _codes(self) -> Mapping[str, Any]:
+        return self._load()
+
+    def objects(
+        self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]
+    ) -> Objects:
+        return {object_id: self._object(video, frame_names, size, object_id) for object_id in object_ids}
+
+    def open(self) -> None:
+        len(self._codes)
+
+    def _object(
+        self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_id: str
+    ) -> list[Rle | None]:
+        where = f"{self.path}: object {object_id} of video {video}"
+        codes = self._codes.get(object_id)
+        if codes is None:
+            raise DataError(f"{where} has no masks; take this file anew", file=str(self.path), video=video)
+        if not isinstance(codes, list) or len(codes) != len(frame_names):
+            found = f"{len(codes)}" if isinstance(codes, list) else "no list of"
+            raise DataError(
+                f"{where} has {found} masks for {len(frame_names)} frames; annotation and masks do not belong together",
+                file=str(self.path),
+                video=video,
+            )
+        return [
+            None if code is None else checked(code, *size, f"{where}, frame {name}")
+            for name, code in zip(frame_names, codes, strict=True)
+        ]
+
+    def paths(self, video: str, object_ids: Sequence[str]) -> list[Path]:
+        return [self.path]
+
+
+class IndexedPngs:
+    """FOLDER/VIDEO/FRAME.png whose values are object ids; 0 is nothing, 255 void. Reads all objects."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def objects(
+        self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]
+    ) -> Objects:
+        found = encode_labels([read_labels(self.folder / video / f"{name}.png") for name in frame_names])
+        return {str(label): codes for label, codes in found.items()}
+
+    def open(self) -> None:
+        _require_folder(self.folder)
+
+    def paths(self, video: str, object_ids: Sequence[str]) -> list[Path]:
+        return [self.folder / video]
+
+
+class ObjectPngs:
+    """FOLDER/SOURCE_VIDEO_OBJECT/FRAME.png, where any value but 0 is the object (ReasonVOS)."""
+
+    def __init__(self, folder: Path, sources: Mapping[str, str]) -> None:
+        """`sources` maps a video to the name of the dataset that it came from."""
+        self.folder = folder
+        self.sources = sources
+
+    def objects(
+        self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]
+    ) -> Objects:
+        objects: Objects = {}
+        for object_id, folder in zip(object_ids, self.paths(video, object_ids), strict=True):
+            if not folder.is_dir():
+                raise DataError(
+                    f"{folder}: this folder of masks of object {object_id} is missing", file=str(folder), video=video
+                )
+            masks = [read_labels(folder / f"{name}.png") != 0 for name in frame_names]
+            objects[object_id] = [encode(mask) if mask.any() else None for mask in masks]
+        return objects
+
+    def open(self) -> None:
+        _require_folder(self.folder)
+
+    def paths(self, video: str, object_ids: Sequence[str]) -> list[Path]:
+        return [self.folder / f"{self.sources.get(video, '')}_{video}_{object_id}" for object_id in object_ids]
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: this folder of masks is missing; put the dataset there as released", file=str(folder)
+        )

@@ -1,0 +1,30 @@
+"""MeViS (Ding et al. 2023): motion expressions, several objects an expression, masks in mask_dict.json."""
+
+from pathlib import Path
+
+from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
+from glus.data_pipeline.datasets.json_file import read_json
+from glus.data_pipeline.datasets.mask_sources import RleTable
+
+SPLITS = ("train", "valid_u", "valid")
+
+
+def annotation_file(root: Path, split: str) -> Path:
+    return root / "mevis" / split / "meta_expressions.json"
+
+
+def read(root: Path, split: str) -> AnnotatedSplit:
+    """The targets of "valid" are on the benchmark's server. Raises DataError."""
+    annotation = annotation_file(root, split)
+    masks = annotation.with_name("mask_dict.json")
+    hidden = split == "valid"
+    return AnnotatedSplit(
+        dataset="mevis",
+        split=split,
+        annotation=annotation,
+        entries=read_entries(annotation),
+        ids_key=None if hidden else "anno_id",
+        images=annotation.with_name("JPEGImages"),
+        masks=None if hidden else RleTable(masks, lambda: read_json(masks)),
+        files=(annotation,) if hidden else (annotation, masks),
+    )

@@ -1,0 +1,29 @@
+"""ReasonVOS (Bai et al. 2024, VideoLISA): evaluation only; expressions in lists, a folder of PNGs an object."""
+
+from pathlib import Path
+
+from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
+from glus.data_pipeline.datasets.mask_sources import ObjectPngs
+
+SPLITS = ("valid",)
+
+
+def annotation_file(root: Path, split: str) -> Path:
+    return root / "ReasonVOS" / "meta_expressions.json"
+
+
+def read(root: Path, split: str) -> AnnotatedSplit:
+    """Raises DataError."""
+    annotation = annotation_file(root, split)
+    entries = read_entries(annotation)
+    sources = {video: str(entry.get("source", "")) for video, entry in entries.items() if isinstance(entry, dict)}
+    return AnnotatedSplit(
+        dataset="reason_vos",
+        split=split,
+        annotation=annotation,
+        entries=entries,
+        ids_key="obj_id",
+        images=annotation.with_name("JPEGImages"),
+        masks=ObjectPngs(annotation.with_name("Annotations"), sources),
+        files=(annotation,),
+    )

@@ -1,0 +1,66 @@
+"""Names of datasets -> their readers."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from glus.data_pipeline.datasets import lv_vis, mevis, reason_vos, ref_davis17, refer_youtube_vos, revos
+from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
+from glus.data_pipeline.errors import DataError
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a dataset is read: its splits, where a split's expressions are, and the reader."""
+
+    splits: tuple[str, ...]
+    annotation_file: Callable[[Path, str], Path]
+    read: Callable[[Path, str], AnnotatedSplit]
+
+
+DATASETS: Mapping[str, Reader] = MappingProxyType(
+    {
+        "mevis": Reader(mevis.SPLITS, mevis.annotation_file, mevis.read),
+        "refer_youtube_vos": Reader(
+            refer_youtube_vos.SPLITS, refer_youtube_vos.annotation_file, refer_youtube_vos.read
+        ),
+        "ref_davis17": Reader(ref_davis17.SPLITS, ref_davis17.annotation_file, ref_davis17.read),
+        "revos": Reader(revos.SPLITS, revos.annotation_file, revos.read),
+        "lv_vis": Reader(lv_vis.SPLITS, lv_vis.annotation_file, lv_vis.read),
+        "reason_vos": Reader(reason_vos.SPLITS, reason_vos.annotation_file, reason_vos.read),
+    }
+)
+
+
+def read_dataset(name: str, root: Path, split: str) -> AnnotatedSplit:
+    """The split of a dataset below `root` (docs/data_format.md draws the folders).
+
+    Raises DataError on an unknown name or split (with the nearest known), or where files are missing or broken.
+    """
+    reader = _reader(name)
+    if split not in reader.splits:
+        raise DataError(f"{name} has no split {split!r}; {_nearest(split, reader.splits)}")
+    return reader.read(Path(root), split)
+
+
+def splits_there(name: str, root: Path) -> list[str]:
+    """Splits of a dataset whose file of expressions is below `root`. Raises DataError where there is none."""
+    reader = _reader(name)
+    found = [split for split in reader.splits if reader.annotation_file(Path(root), split).is_file()]
+    if not found:
+        wanted = reader.annotation_file(Path(root), reader.splits[0])
+        raise DataError(f"{name}: none of its splits is below {root}; {wanted} should be there, for one")
+    return found
+
+
+def _reader(name: str) -> Reader:
+    if name not in DATASETS:
+        raise DataError(f"no dataset {name!r}; {_nearest(name, tuple(DATASETS))}")
+    return DATASETS[name]
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return f"did you mean {near!r}? Known: {', '.join(known)}"

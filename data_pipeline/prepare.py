@@ -1,0 +1,158 @@
+"""Raw datasets to shards with Ray: one task a shard, as many in flight as there are workers.
+
+The only file that imports ray. What is finished is kept: run again, it goes on where it stopped; the bytes written
+depend neither on the number of workers nor on how often it was stopped.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
+from glus.data_pipeline.datasets.table import read_dataset, splits_there
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.finish import finish_split, refuse_bad
+from glus.data_pipeline.index import BadItem, Manifest
+from glus.data_pipeline.shard_job import ShardJob, ShardMaker
+
+#: Ray's shared memory: only small reports travel through it.
+OBJECT_STORE_BYTES = 100 * 1024**2
+#: How often a task is tried again on a fresh worker after one was killed.
+RETRIES = 3
+
+
+@dataclass
+class PrepareConfig:
+    """Settings of `glus prepare`.
+
+    Args:
+        datasets: names, each alone (every split that is there) or as NAME:SPLIT.
+        root: folder of the raw datasets.
+        out: folder of the shards, OUT/DATASET/SPLIT.
+        videos_per_shard: videos a tar.
+        workers: worker processes; none for one a CPU.
+        ray_address: a running Ray cluster ("auto" or HOST:PORT); none starts Ray here.
+        strict: refuse at the first bad video instead of leaving it out.
+        max_bad_share: largest share of bad videos in a split that is not refused.
+    """
+
+    datasets: list[str]
+    root: Path
+    out: Path
+    videos_per_shard: int = 32
+    workers: int | None = None
+    ray_address: str | None = None
+    strict: bool = False
+    max_bad_share: float = 0.01
+
+
+def prepare(config: PrepareConfig) -> list[Manifest]:
+    """Write the shards of all splits asked for and return their manifests, in the order asked.
+
+    Raises DataError on unknown names, unreadable splits, too many bad videos (or any, when strict), or a full disk.
+    """
+    if config.videos_per_shard < 1 or (config.workers is not None and config.workers < 1):
+        raise DataError("videos_per_shard and workers must be at least 1")
+    root, out = Path(config.root).resolve(), Path(config.out).resolve()
+    splits = [read_dataset(name, root, split) for name, split in named_splits(config.datasets, root)]
+    plans = [plan_jobs(split, root, out / split.dataset / split.split, config.videos_per_shard) for split in splits]
+    with _ray_workers(config, max(len(jobs) for jobs in plans)) as workers:
+        for jobs in plans:
+            _run_jobs(jobs, workers, config)
+    return [finish_split(split, jobs) for split, jobs in zip(splits, plans, strict=True)]
+
+
+def named_splits(names: Sequence[str], root: Path) -> list[tuple[str, str]]:
+    """(dataset, split) of each NAME or NAME:SPLIT, each once. Raises DataError where none are named or there."""
+    if not names:
+        raise DataError("no datasets named; name some, such as mevis or mevis:train")
+    found: list[tuple[str, str]] = []
+    for name in names:
+        dataset, colon, split = name.partition(":")
+        found += [(dataset, split)] if colon else [(dataset, there) for there in splits_there(dataset, root)]
+    return list(dict.fromkeys(found))
+
+
+def plan_jobs(split: AnnotatedSplit, root: Path, folder: Path, videos_per_shard: int) -> list[ShardJob]:
+    """The split's videos in the annotation's order, so many a shard."""
+    videos = split.videos()
+    starts = range(0, len(videos), videos_per_shard)
+    return [
+        ShardJob(split.dataset, split.split, root, folder, number, tuple(videos[start : start + videos_per_shard]))
+        for number, start in enumerate(starts)
+    ]
+
+
+@contextmanager
+def _ray_workers(config: PrepareConfig, most_jobs: int) -> Iterator[list[Any]]:
+    """ShardMakers as Ray actors, on a Ray that is joined, or started here and then ended again."""
+    # Ray reads this when it starts: nothing is to be sent anywhere.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    started_here = not ray.is_initialized()
+    if started_here:
+        _start_ray(config)
+    actors = []
+    try:
+        cpus = int(ray.cluster_resources().get("CPU", 1))
+        maker = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES)(ShardMaker)
+        # More actors than CPUs would wait for one for ever.
+        actors = [maker.remote() for _ in range(min(config.workers or cpus, cpus, most_jobs))]
+        yield actors
+    finally:
+        for actor in actors:
+            ray.kill(actor, no_restart=True)
+        if started_here:
+            ray.shutdown()
+
+
+def _start_ray(config: PrepareConfig) -> None:
+    import ray
+
+    if config.ray_address is None:
+        ray.init(
+            num_cpus=config.workers or os.cpu_count(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+        return
+    try:
+        ray.init(address=config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise DataError(f"no Ray cluster at {config.ray_address} ({error}); start one or leave it out") from error
+
+
+def _run_jobs(jobs: list[ShardJob], workers: list[Any], config: PrepareConfig) -> None:
+    """Do all jobs of a split; each worker has one at a time, so memory stays bounded."""
+    import ray
+    from ray.util import ActorPool
+
+    place = f"{jobs[0].dataset}/{jobs[0].split}"
+    bad: list[BadItem] = []
+    try:
+        with tqdm(total=sum(len(job.videos) for job in jobs), unit="video", desc=place, mininterval=1.0) as progress:
+            for report in ActorPool(workers).map_unordered(lambda worker, job: worker.make.remote(job), jobs):
+                bad += report.quarantine
+                if config.strict:
+                    refuse_bad(bad, len(bad), place, 0.0)
+                progress.set_postfix(bad=len(bad), refresh=False)
+                progress.update(report.videos)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, DataError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayActorError as error:
+        raise DataError(
+            f"{place}: a worker died {RETRIES + 1} times, most likely for lack of memory; use fewer workers and run "
+            "again: what is finished is kept"
+        ) from error
+    refuse_bad(bad, sum(len(job.videos) for job in jobs), place, config.max_bad_share)

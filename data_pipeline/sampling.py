@@ -1,0 +1,156 @@
+"""Which videos, frames and expressions meet at a step: pure functions of (seed, step, slot).
+
+A slot is one video with its context frames, query frames and expressions. The plan gives the whole global batch, and a
+rank takes its slots, so the order of samples depends on neither the number of ranks nor of workers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.prompts import draw_templates
+from glus.data_pipeline.reader import ShardedSplit, VideoEntry
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the global batch is drawn."""
+
+    #: Weight of each split, by "dataset/split".
+    mixture: dict[str, float] = field(default_factory=dict)
+    #: Context frames, one at random from each equal part of the video.
+    context_frames: int = 4
+    #: Consecutive query frames.
+    query_frames: int = 4
+    #: Expressions drawn for one video at most.
+    expressions: int = 3
+    #: Draw two or more expressions of one object and one or more of a rival object, where the video has them.
+    group_by_object: bool = True
+    #: Show one frame in place of all context and query frames: the control that cannot see motion.
+    single_frame: bool = False
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One video of a global batch. Indices are those of `SamplePlan.splits` and of the split's videos and expressions."""
+
+    split: int
+    video: int
+    context: tuple[int, ...]
+    query: tuple[int, ...]
+    expressions: tuple[int, ...]
+    #: For each expression and query frame, the indices of its question and answer templates.
+    templates: tuple[tuple[tuple[int, int], ...], ...]
+    #: Whether some expressions share their object set and meet a rival's.
+    grouped: bool
+
+
+class SamplePlan:
+    """`global_batch(step)` for every step, on any machine, in any order.
+
+    Raises DataError where a split of the mixture is absent, has no weight, or has no video that can be trained on.
+    """
+
+    def __init__(self, splits: Sequence[ShardedSplit], config: SamplingConfig, seed: int, slots: int):
+        names = [f"{split.dataset}/{split.split}" for split in splits]
+        if missing := sorted(set(config.mixture) - set(names)):
+            raise DataError(
+                f"sampling.mixture names {', '.join(missing)}, but the shards hold {', '.join(names) or 'none'}"
+            )
+        self.splits = [split for split, name in zip(splits, names, strict=True) if config.mixture.get(name, 0) > 0]
+        if not self.splits:
+            raise DataError("sampling.mixture is empty: name at least one split with a weight above 0")
+        self.config, self.seed, self.slots = config, seed, slots
+        weights = np.array(
+            [config.mixture[f"{split.dataset}/{split.split}"] for split in self.splits], dtype=np.float64
+        )
+        self._weights = weights / weights.sum()
+        self._eligible = [_eligible(split, config) for split in self.splits]
+        for split, eligible in zip(self.splits, self._eligible, strict=True):
+            if not len(eligible):
+                raise DataError(
+                    f"{split.dataset}/{split.split} has no video with {config.query_frames} frames and an expression whose "
+                    "masks are known: take it out of sampling.mixture"
+                )
+
+    @property
+    def fingerprint(self) -> str:
+        """The data that this plan draws from: the splits' own fingerprints, in order."""
+        return "-".join(split.fingerprint[:16] for split in self.splits)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Videos of each split that are never drawn: too short, or without an expression whose masks are known."""
+        pairs = zip(self.splits, self._eligible, strict=True)
+        return {f"{split.dataset}/{split.split}": len(split.videos) - len(eligible) for split, eligible in pairs}
+
+    def global_batch(self, step: int) -> list[Slot]:
+        """The slots of a step, in order."""
+        return [self._slot(step, number) for number in range(self.slots)]
+
+    def _slot(self, step: int, number: int) -> Slot:
+        config = self.config
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step, number])))
+        split = int(random.choice(len(self.splits), p=self._weights))
+        video = int(random.choice(self._eligible[split]))
+        entry = self.splits[split].videos[video]
+        frames = len(entry.frame_names)
+        start = int(random.integers(frames - config.query_frames + 1))
+        query = tuple(range(start, start + config.query_frames))
+        context = random_context(frames, config.context_frames, random)
+        if config.single_frame:
+            query, context = (start,) * config.query_frames, (start,) * config.context_frames
+        expressions, grouped = _draw_expressions(entry, config, random)
+        templates = tuple(tuple(draw_templates(config.query_frames, random)) for _ in expressions)
+        return Slot(split, video, context, query, expressions, templates, grouped)
+
+
+def _bounds(frames: int, parts: int) -> list[int]:
+    return [int(bound) for bound in np.linspace(0, frames, parts + 1, dtype=int)]
+
+
+def random_context(frames: int, parts: int, random: np.random.Generator) -> tuple[int, ...]:
+    """One frame at random from each of `parts` equal parts of a video (training). Empty parts repeat the frame before."""
+    bounds = _bounds(frames, parts)
+    ranges = zip(bounds[:-1], bounds[1:], strict=True)
+    return tuple(int(random.integers(low, high)) if high > low else max(low - 1, 0) for low, high in ranges)
+
+
+def middle_context(frames: int, parts: int) -> tuple[int, ...]:
+    """The middle frame of each of `parts` equal parts (inference): bounds[j] + n//2 for n = ceil(T/parts), clipped."""
+    bounds, offset = _bounds(frames, parts), -(-frames // parts) // 2
+    ranges = zip(bounds[:-1], bounds[1:], strict=True)
+    return tuple(min(low + offset, max(high - 1, 0)) for low, high in ranges)
+
+
+def _eligible(split: ShardedSplit, config: SamplingConfig) -> np.ndarray:
+    fits = [
+        index
+        for index, entry in enumerate(split.videos)
+        if len(entry.frame_names) >= config.query_frames and any(each.object_ids for each in entry.expressions)
+    ]
+    return np.array(fits, dtype=np.int64)
+
+
+def _draw_expressions(
+    entry: VideoEntry, config: SamplingConfig, random: np.random.Generator
+) -> tuple[tuple[int, ...], bool]:
+    """Indices of the expressions of a slot, and whether an object with several and a rival are among them."""
+    known = [index for index, each in enumerate(entry.expressions) if each.object_ids]
+    sets = {index: frozenset(entry.expressions[index].object_ids) for index in known}
+    drawn: list[int] = []
+    if config.group_by_object and config.expressions >= 3:
+        order = [known[place] for place in random.permutation(len(known))]
+        for anchor in order:
+            partners = [other for other in order if other != anchor and sets[other] == sets[anchor]]
+            rivals = [other for other in order if not sets[other] & sets[anchor]]
+            if partners and rivals:
+                drawn = [anchor, partners[0], rivals[0]]
+                break
+    rest = [index for index in known if index not in drawn]
+    room = max(config.expressions - len(drawn), 0)
+    grouped = bool(drawn)
+    drawn += [rest[place] for place in random.permutation(len(rest))[:room]]
+    return tuple(drawn), grouped

@@ -1,0 +1,164 @@
+"""One shard's work, on whatever machine: read its videos, write its tar, remember what went in.
+
+Beside the tars, FOLDER/parts/shard-00000.json keeps what a finished shard needs in the index, with a stamp of its
+source. A shard whose part has the same stamp is not written again. Readers do not need the parts.
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from glus.data_pipeline.aside import write_bytes_aside
+from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
+from glus.data_pipeline.datasets.table import read_dataset
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.index import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    BadItem,
+    IndexedVideo,
+    ShardSummary,
+    index_from_json,
+    index_to_json,
+    json_bytes,
+)
+from glus.data_pipeline.shards import Sample, encode_sample, write_shard
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Videos of one shard, and the folder of the split that it belongs to."""
+
+    dataset: str
+    split: str
+    root: Path
+    folder: Path
+    number: int
+    videos: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"shard-{self.number:05d}.tar"
+
+
+@dataclass(frozen=True)
+class ShardPart:
+    """A finished shard. `shard` is None where none of its videos could be read: then there is no tar."""
+
+    stamp: str
+    shard: ShardSummary | None
+    videos: tuple[IndexedVideo, ...]
+    quarantine: tuple[BadItem, ...]
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What the driver hears of a job; `kept` where the shard was whole already."""
+
+    number: int
+    videos: int
+    kept: bool
+    quarantine: tuple[BadItem, ...]
+
+
+class ShardMaker:
+    """Does jobs, one after the other. The split of the last job stays loaded, as the next is most often its own."""
+
+    def __init__(self) -> None:
+        self._open: tuple[tuple[str, Path, str], AnnotatedSplit] | None = None
+
+    def make(self, job: ShardJob) -> JobReport:
+        """Write the shard of `job` and its part, unless they are whole and of the same source.
+
+        Bad videos go to the part's quarantine. Raises DataError where the split cannot be read or the disk is full.
+        """
+        source = self._split(job)
+        stamp = _stamp(job, source)
+        part = finished_part(job)
+        if part is not None and part.stamp == stamp:
+            return JobReport(job.number, len(job.videos), True, part.quarantine)
+        source.open_masks()
+        # The manifest vouches for all shards; the first one to change withdraws it.
+        (job.folder / MANIFEST_NAME).unlink(missing_ok=True)
+        part = _written(job, source, stamp)
+        write_bytes_aside(_part_path(job), json_bytes(_part_to_json(part)))
+        return JobReport(job.number, len(job.videos), False, part.quarantine)
+
+    def _split(self, job: ShardJob) -> AnnotatedSplit:
+        key = (job.dataset, job.root, job.split)
+        if self._open is None or self._open[0] != key:
+            self._open = None  # frees the last split's masks before the next are read
+            self._open = (key, read_dataset(*key))
+        return self._open[1]
+
+
+def finished_part(job: ShardJob) -> ShardPart | None:
+    """The part of a job that was done before; None where it or its tar is not there or not whole."""
+    path = _part_path(job)
+    try:
+        part = _part_from_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        _log.warning("%s: damaged (%r); its shard is written again", path, error)
+        return None
+    if part.shard is not None:
+        tar = job.folder / job.name
+        if not tar.is_file() or tar.stat().st_size != part.shard.size:
+            return None
+    return part
+
+
+def _written(job: ShardJob, source: AnnotatedSplit, stamp: str) -> ShardPart:
+    quarantine: list[BadItem] = []
+    samples = _good_samples(job, source, quarantine)
+    first = next(samples, None)
+    if first is None:
+        return ShardPart(stamp, None, (), tuple(quarantine))
+    shard, videos = write_shard(job.folder / job.name, itertools.chain([first], samples))
+    return ShardPart(stamp, shard, tuple(videos), tuple(quarantine))
+
+
+def _good_samples(job: ShardJob, source: AnnotatedSplit, quarantine: list[BadItem]) -> Iterator[Sample]:
+    """Samples of the job's videos; the bad ones are added to `quarantine`, with paths below the dataset root."""
+    prefix = f"{job.root}/"
+    for video in job.videos:
+        try:
+            yield encode_sample(source.record(video))
+        except DataError as error:
+            file = error.file.removeprefix(prefix) if error.file is not None else None
+            quarantine.append(BadItem(video, str(error).replace(prefix, ""), file, error.frame))
+
+
+def _stamp(job: ShardJob, source: AnnotatedSplit) -> str:
+    content = [FORMAT_VERSION, job.dataset, job.split, [[video, source.stamp(video)] for video in job.videos]]
+    return hashlib.sha256(json_bytes(content)).hexdigest()
+
+
+def _part_path(job: ShardJob) -> Path:
+    return job.folder / "parts" / f"shard-{job.number:05d}.json"
+
+
+def _part_to_json(part: ShardPart) -> dict[str, object]:
+    return {
+        "stamp": part.stamp,
+        "shard": None if part.shard is None else asdict(part.shard),
+        "videos": index_to_json(part.videos),
+        "quarantine": [asdict(item) for item in part.quarantine],
+    }
+
+
+def _part_from_json(content: bytes) -> ShardPart:
+    fields = json.loads(content)
+    return ShardPart(
+        stamp=fields["stamp"],
+        shard=None if fields["shard"] is None else ShardSummary(**fields["shard"]),
+        videos=tuple(index_from_json(fields["videos"])),
+        quarantine=tuple(BadItem(**item) for item in fields["quarantine"]),
+    )

@@ -1,0 +1,112 @@
+"""The LLaMA tokenizer as the reference uses it: SentencePiece, slow and legacy, plus GLUS's added tokens.
+
+Written on sentencepiece itself because current transformers releases tokenize these prompts otherwise: the slow
+tokenizer of transformers 4.31 cuts the text at special tokens, strips blanks beside those that were added as plain
+strings, and gives every remaining piece a dummy prefix of its own (tokenization_utils.py and tokenization_llama.py there).
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from glus.data_pipeline.errors import DataError
+
+SEG_TOKEN = "[SEG]"
+IMAGE_START, IMAGE_END = "<im_start>", "<im_end>"
+#: Added after the SentencePiece vocabulary, in this order, as GLUS's train_ds.py does.
+ADDED_TOKENS = (SEG_TOKEN, IMAGE_START, IMAGE_END)
+END_OF_TEXT = "</s>"
+#: Stands for a frame in the text, and its id in the token ids (LLaVA's constants).
+IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID = "<image>", -200
+IGNORED_LABEL = -100
+
+
+class Tokenizer:
+    """Text -> token ids.
+
+    `folder_or_model` is a tokenizer.model file, or a folder that holds one and perhaps added_tokens.json
+    ({token: id}; without it the added tokens follow the vocabulary). Raises DataError where the file is absent
+    or where the vocabulary lacks [SEG].
+    """
+
+    def __init__(self, folder_or_model: Path):
+        path = Path(folder_or_model)
+        model = path / "tokenizer.model" if path.is_dir() else path
+        if not model.is_file():
+            raise DataError(
+                f"no SentencePiece model at {model}: point model.tokenizer at a tokenizer.model or its folder"
+            )
+        try:
+            self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        except (RuntimeError, OSError) as error:
+            raise DataError(f"{model} is no SentencePiece model ({error}): copy it again from the release") from error
+        added = model.parent / "added_tokens.json"
+        if added.is_file():
+            self.added = {str(token): int(token_id) for token, token_id in json.loads(added.read_text("utf-8")).items()}
+            missing = [token for token in ADDED_TOKENS if token not in self.added]
+            if missing:
+                raise DataError(f"{added} lacks {', '.join(missing)}: this tokenizer was not made for GLUS")
+        else:
+            self.added = {token: self._pieces.vocab_size() + i for i, token in enumerate(ADDED_TOKENS)}
+        self.path = model
+        self.bos_id: int = self._pieces.bos_id()
+        self.eos_id: int = self._pieces.eos_id()
+        self.seg_id = self.added[SEG_TOKEN]
+        # Without a special_tokens_map.json the reference's tokenizer takes </s> for plain text; the released folders
+        # have that file.
+        whole = (*self.added, END_OF_TEXT) if (model.parent / "special_tokens_map.json").is_file() else (*self.added,)
+        # The released LLaMA vocabularies name no padding; LISA and GLUS pad with <unk>.
+        self.pad_id: int = max(self._pieces.pad_id(), self._pieces.unk_id())
+        self._split = re.compile("(" + "|".join(re.escape(token) for token in whole) + ")")
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows that the embedding table needs, added tokens included."""
+        return max(self._pieces.vocab_size(), max(self.added.values()) + 1)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, the begin-of-text id first."""
+        return [self.bos_id, *self._encode_part(text)]
+
+    def encode_with_images(self, text: str) -> list[int]:
+        """As `encode`, with IMAGE_TOKEN_ID for every <image> (LLaVA's tokenizer_image_token)."""
+        ids = [self.bos_id]
+        for number, part in enumerate(text.split(IMAGE_PLACEHOLDER)):
+            ids += [IMAGE_TOKEN_ID] if number else []
+            ids += self._encode_part(part)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, for messages and reports; images and added tokens by name."""
+        names = {token_id: token for token, token_id in self.added.items()} | {IMAGE_TOKEN_ID: IMAGE_PLACEHOLDER}
+        text, run = "", []
+        for token_id in [*ids, None]:
+            if token_id is not None and token_id not in names:
+                run.append(int(token_id))
+                continue
+            text += self._pieces.decode(run) if run else ""
+            run = []
+            text += names[token_id] if token_id is not None else ""
+        return text
+
+    def _encode_part(self, text: str) -> list[int]:
+        pieces = [piece for piece in self._split.split(text) if piece]
+        ids: list[int] = []
+        for number, piece in enumerate(pieces):
+            if piece in self.added:
+                ids.append(self.added[piece])
+            elif piece == END_OF_TEXT:
+                ids.append(self.eos_id)
+            else:
+                if number and pieces[number - 1] in self.added:
+                    piece = piece.lstrip()
+                if number + 1 < len(pieces) and pieces[number + 1] in self.added:
+                    piece = piece.rstrip()
+                ids += self._pieces.encode(piece) if piece else []
+        return ids
+
+
+__all__ = ["Tokenizer"]

@@ -1,0 +1,117 @@
+"""Sizes and switches of GLUS. The defaults are the released GLUS-7B; everything that follows from others is derived."""
+
+from dataclasses import dataclass, field
+
+from glus.model.errors import ModelError
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """The Llama that reads frames and expressions (transformers' LlamaConfig)."""
+
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    layers: int = 32
+    heads: int = 32
+    #: Heads of keys and values (grouped-query attention where it is smaller than `heads`).
+    key_value_heads: int = 32
+    max_positions: int = 4096
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    #: "sdpa", or "flash_attention_2" where flash-attn is installed.
+    attention: str = "sdpa"
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The CLIP vision tower that turns a frame into tokens (transformers' CLIPVisionConfig)."""
+
+    image_size: int = 224
+    patch_size: int = 14
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    layers: int = 24
+    heads: int = 16
+    #: Which hidden state is taken (LLaVA: the last but one).
+    select_layer: int = -2
+    #: Patches averaged into one token, in runs along a row (the reference's AvgPool1d).
+    pool: int = 4
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Tokens that one frame takes in the language model: 64 for CLIP-L/14 at 224."""
+        return (self.image_size // self.patch_size) ** 2 // self.pool
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size or (self.image_size // self.patch_size) ** 2 % self.pool:
+            raise ModelError(
+                f"model.vision: image_size {self.image_size}, patch_size {self.patch_size} and pool {self.pool} do not fit: "
+                "the patches must tile the image and the pool must divide their number"
+            )
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """SAM 2: Hiera image encoder, memory, mask decoder. The defaults are sam2_hiera_large.yaml."""
+
+    image_size: int = 1024
+    embed_dim: int = 144
+    heads: int = 2
+    stages: tuple[int, ...] = (2, 6, 36, 4)
+    global_attention_blocks: tuple[int, ...] = (23, 33, 43)
+    window_pos_embed_size: tuple[int, int] = (7, 7)
+    window_spec: tuple[int, ...] = (8, 4, 16, 8)
+    #: Width of the decoder and of the [SEG] prompt.
+    hidden_dim: int = 256
+    memory_dim: int = 64
+    memory_layers: int = 4
+    memory_feedforward: int = 2048
+    memory_fuser_layers: int = 2
+    #: Memories that one frame may look at.
+    memories: int = 7
+    dropout: float = 0.1
+    #: The reference runs the image encoder without gradient; from scratch it must learn.
+    train_image_encoder: bool = False
+    #: The reference runs memory attention without gradient and detaches memories; from scratch they must learn.
+    train_memory: bool = False
+    #: False drops the memory (the reference's not_use_mem_bank): every frame is decoded alone.
+    use_memory: bool = True
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """LoRA on the language model (peft)."""
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses (the reference's train_ds.py)."""
+
+    cross_entropy: float = 1.0
+    mask_bce: float = 2.0
+    mask_dice: float = 0.5
+    #: 0 trains without the contrastive loss (GLUS-A); the reference's GLUS-S has 0.1.
+    contrastive: float = 0.1
+    contrastive_temperature: float = 0.07
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The whole of GLUS."""
+
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    #: Folder or file of the SentencePiece tokenizer.
+    tokenizer: str = ""

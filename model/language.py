@@ -1,0 +1,115 @@
+"""The language half: frames become tokens (CLIP, pooling, projector), Llama reads them with the text, [SEG] states come out."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+
+from glus.model.config import ModelConfig
+
+#: Stands for a frame in the token ids (LLaVA's IMAGE_TOKEN_INDEX).
+IMAGE_TOKEN_ID = -200
+
+
+class Language(nn.Module):
+    """Llama with a CLIP vision tower. `vocab_size` and `seg_id` come from the tokenizer."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, seg_id: int):
+        super().__init__()
+        sizes, vision = config.language, config.vision
+        self.config = config
+        self.seg_id = seg_id
+        self.llama = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=vocab_size,
+                hidden_size=sizes.hidden_size,
+                intermediate_size=sizes.intermediate_size,
+                num_hidden_layers=sizes.layers,
+                num_attention_heads=sizes.heads,
+                num_key_value_heads=sizes.key_value_heads,
+                max_position_embeddings=sizes.max_positions,
+                rms_norm_eps=sizes.rms_norm_eps,
+                rope_theta=sizes.rope_theta,
+                attn_implementation=sizes.attention,
+                use_cache=False,
+                pad_token_id=None,
+            )
+        )
+        self.vision_tower = CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=vision.hidden_size,
+                intermediate_size=vision.intermediate_size,
+                num_hidden_layers=vision.layers,
+                num_attention_heads=vision.heads,
+                image_size=vision.image_size,
+                patch_size=vision.patch_size,
+                attn_implementation="sdpa",
+            )
+        )
+        self.mm_projector = nn.Linear(vision.hidden_size, sizes.hidden_size)
+        # Named and numbered as in LISA and GLUS, so that released weights fit.
+        self.text_hidden_fcs = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Linear(sizes.hidden_size, sizes.hidden_size),
+                    nn.ReLU(),
+                    nn.Linear(sizes.hidden_size, config.segmenter.hidden_dim),
+                )
+            ]
+        )
+
+    def encode_frames(self, pixels: Tensor) -> Tensor:
+        """Tokens of frames. pixels: float [N, 3, s, s] as CLIP wants them. Returns float [N, P, hidden]."""
+        out = self.vision_tower(pixels, output_hidden_states=True)
+        patches = out.hidden_states[self.config.vision.select_layer][:, 1:]
+        pool = self.config.vision.pool
+        pooled = F.avg_pool1d(patches.transpose(1, 2), pool).transpose(1, 2) if pool > 1 else patches
+        return self.mm_projector(pooled)
+
+    def read(self, ids: Tensor, attention: Tensor, frame_tokens: Tensor) -> "Reading":
+        """Run Llama over prompts whose frames are filled in.
+
+        ids: int64 [E, L], IMAGE_TOKEN_ID for each frame (the same number F in every row); attention: bool [E, L];
+        frame_tokens: float [E, F, P, hidden]. Returns the hidden states at their expanded positions.
+        """
+        rows, frames, tokens = frame_tokens.shape[:3]
+        repeats = torch.where(ids == IMAGE_TOKEN_ID, tokens, 1).flatten()
+        expanded = torch.repeat_interleave(ids.flatten(), repeats).view(rows, -1)
+        mask = torch.repeat_interleave(attention.flatten(), repeats).view(rows, -1)
+        is_image = expanded == IMAGE_TOKEN_ID
+        embedded = self.llama.get_input_embeddings()(expanded.clamp(min=0))
+        embedded = embedded.masked_scatter(is_image.unsqueeze(-1), frame_tokens.to(embedded.dtype))
+        hidden = self.llama.model(inputs_embeds=embedded, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        return Reading(hidden, expanded, mask)
+
+    def seg_states(self, hidden: Tensor) -> Tensor:
+        """Project hidden states [..., hidden] to prompts of the mask decoder [..., C]."""
+        return self.text_hidden_fcs[0](hidden)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Vocabulary logits [..., vocab] of hidden states [..., hidden]."""
+        return self.llama.lm_head(hidden)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What Llama made of E prompts: hidden float [E, L', hidden]; ids int64 [E, L'], frames expanded; mask bool [E, L']."""
+
+    hidden: Tensor
+    ids: Tensor
+    mask: Tensor
+
+    def before(self, token_id: int) -> Tensor:
+        """Hidden states that predict `token_id`, i.e. one position before each of its occurrences: [E, N, hidden].
+
+        The reference takes the [SEG] state there, not at [SEG] itself. Each row must hold the same number N.
+        """
+        found = self.ids[:, 1:] == token_id
+        return self.hidden[:, :-1][found].view(self.ids.shape[0], -1, self.hidden.shape[-1])
+
+    def last(self) -> Tensor:
+        """Hidden state at the last token of each prompt: [E, hidden]."""
+        ends = self.mask.sum(1) - 1
+        return self.hidden[torch.arange(len(ends), device=ends.device), ends]

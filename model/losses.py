@@ -1,0 +1,26 @@
+"""The losses of GLUS, but for the contrastive one (contrastive.py). Source: the reference's model/GLUS.py, after LISA."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def seg_cross_entropy(logits: Tensor, seg_id: int) -> Tensor:
+    """Cross-entropy over the positions that should predict [SEG], and over them alone. logits: float [..., vocab]."""
+    flat = logits.flatten(0, -2).float()
+    return F.cross_entropy(flat, flat.new_full((len(flat),), seg_id, dtype=int))
+
+
+def mask_bce(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of each mask, averaged over its pixels. logits, target: float [N, H, W]. Returns [N]."""
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
+
+
+def mask_dice(logits: Tensor, target: Tensor, scale: float = 1000.0, eps: float = 1e-6) -> Tensor:
+    """Dice loss of each mask. logits, target: float [N, H, W]. Returns [N].
+
+    `scale` divides both terms, as in the reference: with it eps weighs as scale * eps would.
+    """
+    probability, target = logits.sigmoid().flatten(1), target.flatten(1)
+    overlap = 2 * (probability / scale * target).sum(1)
+    total = (probability / scale).sum(1) + (target / scale).sum(1)
+    return 1 - (overlap + eps) / (total + eps)

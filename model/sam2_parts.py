@@ -1,0 +1,113 @@
+"""SAM 2's own modules at our sizes: the only file that imports sam2.
+
+Everything not named in SegmenterConfig is as in the released sam2_hiera_*.yaml.
+"""
+
+from typing import TYPE_CHECKING
+
+from glus.model.config import SegmenterConfig
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+
+
+def build_sam2(config: SegmenterConfig) -> "SAM2Base":
+    """A SAM2Base with freshly drawn weights."""
+    from sam2.modeling.backbones.hieradet import Hiera
+    from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+    from sam2.modeling.position_encoding import PositionEmbeddingSine
+    from sam2.modeling.sam2_base import SAM2Base
+
+    trunk = Hiera(
+        embed_dim=config.embed_dim,
+        num_heads=config.heads,
+        stages=config.stages,
+        global_att_blocks=config.global_attention_blocks,
+        window_pos_embed_bkg_spatial_size=config.window_pos_embed_size,
+        window_spec=config.window_spec,
+    )
+    neck = FpnNeck(
+        position_encoding=PositionEmbeddingSine(num_pos_feats=config.hidden_dim, normalize=True),
+        d_model=config.hidden_dim,
+        backbone_channel_list=[config.embed_dim * 2**level for level in (3, 2, 1, 0)],
+        fpn_top_down_levels=[2, 3],
+        fpn_interp_model="nearest",
+    )
+    return SAM2Base(
+        image_encoder=ImageEncoder(trunk=trunk, neck=neck, scalp=1),
+        memory_attention=_memory_attention(config),
+        memory_encoder=_memory_encoder(config),
+        num_maskmem=config.memories,
+        image_size=config.image_size,
+        sigmoid_scale_for_mem_enc=20.0,
+        sigmoid_bias_for_mem_enc=-10.0,
+        use_mask_input_as_output_without_sam=True,
+        directly_add_no_mem_embed=True,
+        use_high_res_features_in_sam=True,
+        multimask_output_in_sam=True,
+        iou_prediction_use_sigmoid=True,
+        use_obj_ptrs_in_encoder=True,
+        add_tpos_enc_to_obj_ptrs=False,
+        only_obj_ptrs_in_the_past_for_eval=True,
+        pred_obj_scores=True,
+        pred_obj_scores_mlp=True,
+        fixed_no_obj_ptr=True,
+        multimask_output_for_tracking=True,
+        use_multimask_token_for_obj_ptr=True,
+        multimask_min_pt_num=0,
+        multimask_max_pt_num=1,
+        use_mlp_for_obj_ptr_proj=True,
+        # In eval mode the decoder falls back to one of its three other masks where the first is unstable.
+        sam_mask_decoder_extra_args={
+            "dynamic_multimask_via_stability": True,
+            "dynamic_multimask_stability_delta": 0.05,
+            "dynamic_multimask_stability_thresh": 0.98,
+        },
+    )
+
+
+def _memory_attention(config: SegmenterConfig):  # type: ignore[no-untyped-def]
+    from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
+    from sam2.modeling.sam.transformer import RoPEAttention
+
+    grid = config.image_size // 16
+
+    def attention(**keys: object) -> RoPEAttention:
+        return RoPEAttention(
+            rope_theta=10000.0,
+            feat_sizes=(grid, grid),
+            embedding_dim=config.hidden_dim,
+            num_heads=1,
+            downsample_rate=1,
+            dropout=config.dropout,
+            **keys,
+        )
+
+    layer = MemoryAttentionLayer(
+        activation="relu",
+        d_model=config.hidden_dim,
+        dim_feedforward=config.memory_feedforward,
+        dropout=config.dropout,
+        pos_enc_at_attn=False,
+        self_attention=attention(),
+        pos_enc_at_cross_attn_keys=True,
+        pos_enc_at_cross_attn_queries=False,
+        cross_attention=attention(rope_k_repeat=True, kv_in_dim=config.memory_dim),
+    )
+    return MemoryAttention(
+        d_model=config.hidden_dim, pos_enc_at_input=True, layer=layer, num_layers=config.memory_layers
+    )
+
+
+def _memory_encoder(config: SegmenterConfig):  # type: ignore[no-untyped-def]
+    from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+    from sam2.modeling.position_encoding import PositionEmbeddingSine
+
+    block = CXBlock(config.hidden_dim, kernel_size=7, padding=3, layer_scale_init_value=1e-6, use_dwconv=True)
+    return MemoryEncoder(
+        in_dim=config.hidden_dim,
+        out_dim=config.memory_dim,
+        position_encoding=PositionEmbeddingSine(num_pos_feats=config.memory_dim, normalize=True),
+        mask_downsampler=MaskDownSampler(embed_dim=config.hidden_dim, kernel_size=3, stride=2, padding=1),
+        fuser=Fuser(block, num_layers=config.memory_fuser_layers),
+    )

@@ -1,0 +1,125 @@
+"""SAM 2 as one module: frames and [SEG] prompts in, mask logits out.
+
+Under ZeRO-3 this module is a leaf: sam2 reads parameters outside their modules' forward (no_mem_embed, the prompt
+encoder's tables), so all of them are gathered together, once for a whole clip.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glus.model.config import SegmenterConfig
+from glus.model.memory import Memory, MemoryBank
+from glus.model.sam2_parts import build_sam2
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """SAM 2's features of N frames, finest first: float [N, C/8, 4h, 4w], [N, C/4, 2h, 2w], [N, C, h, w].
+
+    position: float [N, C, h, w], the encoding of the coarsest.
+    """
+
+    levels: tuple[Tensor, Tensor, Tensor]
+    position: Tensor
+
+    def pick(self, index: Tensor) -> "FrameFeatures":
+        """Features of the frames `index` (int64 [E]), repeated where it repeats."""
+        fine, middle, coarse = self.levels
+        return FrameFeatures((fine[index], middle[index], coarse[index]), self.position[index])
+
+
+class Segmenter(nn.Module):
+    """SAM 2's image encoder, memory and mask decoder, prompted by [SEG] states."""
+
+    def __init__(self, config: SegmenterConfig):
+        super().__init__()
+        self.config = config
+        self.sam2 = build_sam2(config)
+
+    def forward(self, pixels: Tensor, prompts: Tensor, video_of: Tensor) -> Tensor:
+        """Low-resolution mask logits of every expression in every query frame of its video, decoded in order.
+
+        pixels: float [V, Q, 3, S, S], normalised; prompts: float [E, Q, C]; video_of: int64 [E].
+        Returns float [E, Q, S/4, S/4].
+        """
+        videos, queries = pixels.shape[:2]
+        features = self.encode(pixels.flatten(0, 1))
+        bank = MemoryBank.empty(self.config.memories)
+        logits = []
+        for frame in range(queries):
+            of_frame = features.pick(video_of * queries + frame)
+            masks, bank = self.step(of_frame, prompts[:, frame], bank, frame)
+            logits.append(masks)
+        return torch.stack(logits, dim=1)
+
+    def encode(self, pixels: Tensor) -> FrameFeatures:
+        """Features of frames; pixels: float [N, 3, S, S], normalised with the config's mean and std."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_image_encoder):
+            out = self.sam2.forward_image(pixels)
+        fine, middle, coarse = out["backbone_fpn"]
+        return FrameFeatures((fine, middle, coarse), out["vision_pos_enc"][-1])
+
+    def step(
+        self, features: FrameFeatures, prompts: Tensor, bank: MemoryBank, position: int, stride: int = 1
+    ) -> tuple[Tensor, MemoryBank]:
+        """Decode one frame for E expressions and remember it.
+
+        features: of that frame, one row an expression; prompts: float [E, C]; position: place in the clip;
+        stride: the memory's (1 in training, 3 in the reference's inference).
+        Returns low-resolution logits [E, S/4, S/4] and the new bank.
+        """
+        conditioned = self._look_back(features, bank.for_frame(position, stride) if self.config.use_memory else [])
+        logits = self._decode(conditioned, features, prompts)
+        if self.config.use_memory:
+            bank = bank.with_frame(position, self._remember(conditioned, logits), stride)
+        return logits[:, 0], bank
+
+    def _look_back(self, features: FrameFeatures, memories: list[Memory]) -> Tensor:
+        coarse = features.levels[-1]
+        if not memories:
+            return coarse + self.sam2.no_mem_embed.view(1, -1, 1, 1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_memory):
+            out = self.sam2.memory_attention(
+                curr=[_tokens(coarse)],
+                curr_pos=[_tokens(features.position)],
+                memory=torch.cat([_tokens(memory.features) for memory in memories]),
+                memory_pos=torch.cat([_tokens(memory.position) for memory in memories]),
+                num_obj_ptr_tokens=0,
+            )
+        return out.permute(1, 2, 0).reshape(coarse.shape)
+
+    def _decode(self, conditioned: Tensor, features: FrameFeatures, prompts: Tensor) -> Tensor:
+        encoder = self.sam2.sam_prompt_encoder
+        no_mask = encoder.no_mask_embed.weight.view(1, -1, 1, 1)
+        logits, _, _, _ = self.sam2.sam_mask_decoder(
+            image_embeddings=conditioned,
+            image_pe=encoder.get_dense_pe().to(conditioned.dtype),
+            sparse_prompt_embeddings=prompts.unsqueeze(1),
+            dense_prompt_embeddings=no_mask.expand_as(conditioned),
+            multimask_output=False,
+            repeat_image=False,
+            high_res_features=list(features.levels[:-1]),
+        )
+        return logits
+
+    def _remember(self, conditioned: Tensor, logits: Tensor) -> Memory:
+        size = self.config.image_size
+        if not self.config.train_memory:
+            conditioned, logits = conditioned.detach(), logits.detach()
+        # As in the reference, the memory-conditioned features are encoded (SAM 2 itself encodes the raw ones).
+        features, position = self.sam2._encode_new_memory(
+            current_vision_feats=[_tokens(conditioned)],
+            feat_sizes=[tuple(conditioned.shape[-2:])],
+            pred_masks_high_res=F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False),
+            object_score_logits=None,
+            is_mask_from_pts=False,
+        )
+        return Memory(features, position[0])
+
+
+def _tokens(grid: Tensor) -> Tensor:
+    """[N, C, h, w] -> [h*w, N, C], sam2's order of tokens."""
+    return grid.flatten(2).permute(2, 0, 1)

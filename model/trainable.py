@@ -1,0 +1,56 @@
+"""Which parameters learn: LoRA on the language model, and a table of name patterns for everything."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from glus.model.config import LoraConfig
+from glus.model.errors import ModelError
+from glus.model.glus import Glus
+
+
+def add_lora(model: Glus, config: LoraConfig) -> None:
+    """Put LoRA beside the named projections of Llama, in place (peft). rank 0 adds none."""
+    if config.rank == 0:
+        return
+    import peft
+
+    lora = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        bias="none",
+    )
+    peft.inject_adapter_in_model(lora, model.language.llama)
+
+
+@dataclass(frozen=True)
+class TrainableRow:
+    """What one pattern selects: parameter tensors and their elements."""
+
+    pattern: str
+    tensors: int
+    elements: int
+
+
+def set_trainable(model: nn.Module, patterns: Sequence[str]) -> list[TrainableRow]:
+    """Train the parameters whose name matches a pattern, freeze the others; returns a row a pattern.
+
+    Raises ModelError for a pattern that matches nothing.
+    """
+    rows = []
+    parameters = dict(model.named_parameters())
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
+    for pattern in patterns:
+        matched = [parameter for name, parameter in parameters.items() if fnmatchcase(name, pattern)]
+        if not matched:
+            parts = sorted({".".join(name.split(".")[:3]) for name in parameters})
+            raise ModelError(f"trainable: {pattern!r} matches no parameter; there are {', '.join(parts)}")
+        for parameter in matched:
+            parameter.requires_grad_(True)
+        rows.append(TrainableRow(pattern, len(matched), sum(parameter.numel() for parameter in matched)))
+    return rows

@@ -1,0 +1,121 @@
+"""Frames from folders of JPEG files and from video files."""
+
+import cv2
+import numpy as np
+import pytest
+
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.frames import FrameFolder, VideoFile, jpeg_size
+
+
+@pytest.fixture
+def folder(tmp_path, tiny):
+    tiny.write_frames(tmp_path / "video")
+    return tmp_path / "video"
+
+
+def write_video(path, frames, size, codec="MJPG"):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 5, size)
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def test_a_folder_gives_the_named_frames_unchanged(folder, tiny):
+    frames = FrameFolder(folder, ["00010", "00000"])
+    assert frames.names == ("00010", "00000") and frames.size == (32, 48)
+    assert frames.read_bytes(0) == tiny.jpegs[2] and frames.read_bytes(1) == tiny.jpegs[0]
+    assert frames.origin(0).endswith("video/00010.jpg")
+
+
+def test_without_names_a_folder_is_listed_by_number(tmp_path, tiny):
+    for name in ("0", "10", "9"):
+        (tmp_path / f"{name}.jpg").write_bytes(tiny.jpegs[0])
+    (tmp_path / "notes.txt").write_text("not a frame")
+    assert FrameFolder(tmp_path).names == ("0", "9", "10")
+
+
+def test_folders_that_are_missing_or_hold_no_frames_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no: this folder of frames is missing"):
+        FrameFolder(tmp_path / "no")
+    with pytest.raises(DataError, match="holds no JPEG frames"):
+        FrameFolder(tmp_path)
+    with pytest.raises(DataError, match="no frames are listed"):
+        FrameFolder(tmp_path, [])
+
+
+def test_a_missing_frame_is_named(folder):
+    with pytest.raises(DataError, match=r"video/00007\.jpg: this frame is missing") as caught:
+        FrameFolder(folder, ["00000", "00007"]).read_bytes(1)
+    assert caught.value.frame == "00007" and caught.value.file.endswith("video/00007.jpg")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: b"", "an empty file instead of a JPEG"),
+        (lambda content: b"\x89PNG" + content, "no JPEG"),
+        (lambda content: content[: len(content) // 2], "a JPEG that ends too early"),
+        (lambda content: content[:3] + bytes(len(content)) + b"\xff\xd9", "a JPEG with a broken header"),
+    ],
+)
+def test_a_damaged_frame_is_refused_with_its_path(folder, damage, message):
+    path = folder / "00005.jpg"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"00005\.jpg: {message}"):
+        FrameFolder(folder, ["00000", "00005"]).read_bytes(1)
+
+
+def test_a_frame_of_another_size_is_refused(folder):
+    (folder / "00005.jpg").write_bytes(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    with pytest.raises(DataError, match=r"00005\.jpg: 16x16 \(height x width\), but the video's first frame is 32x48"):
+        FrameFolder(folder, ["00000", "00005"]).read_bytes(1)
+
+
+@pytest.mark.parametrize("size", [(48, 32), (90, 60), (426, 240)])
+def test_frames_of_a_video_file_look_as_drawn_at_any_width(tmp_path, size):
+    drawn = [np.full((size[1], size[0], 3), (40 * index, 20, 80), np.uint8) for index in range(4)]
+    for frame in drawn:
+        frame[5:20, 10:30] = (40, 40, 200)
+    video = VideoFile(write_video(tmp_path / "clip.avi", drawn, size))
+    assert video.names == ("00000", "00001", "00002", "00003") and video.size == (size[1], size[0])
+    assert video.read_bytes(2) == video.read_bytes(2)
+    assert jpeg_size(video.read_bytes(2), "") == video.size
+    for index, frame in enumerate(drawn):
+        decoded = cv2.imdecode(np.frombuffer(video.read_bytes(index), np.uint8), cv2.IMREAD_COLOR)
+        assert np.abs(decoded.astype(int) - frame).mean() < 5
+
+
+def test_a_still_ending_is_not_taken_for_missing_frames(tmp_path):
+    video = VideoFile(write_video(tmp_path / "still.mp4", [np.full((48, 64, 3), 99, np.uint8)] * 6, (64, 48), "mp4v"))
+    assert len(video.names) == 6
+
+
+def test_names_pick_frames_by_number_where_there_are_more_frames(tmp_path):
+    drawn = [np.full((48, 64, 3), 25 * index, np.uint8) for index in range(10)]
+    path = write_video(tmp_path / "clip.avi", drawn, (64, 48))
+    video = VideoFile(path, ["00000", "00005"])
+    decoded = cv2.imdecode(np.frombuffer(video.read_bytes(1), np.uint8), cv2.IMREAD_COLOR)
+    assert abs(int(decoded.mean()) - 125) < 4 and video.origin(1).endswith("clip.avi frame 00005")
+    with pytest.raises(DataError, match=r"clip\.avi: 10 frames can be decoded, which does not fit the 2 frames"):
+        VideoFile(path, ["00000", "00010"])
+
+
+def test_files_that_are_no_video_are_refused(tmp_path):
+    (tmp_path / "x.mp4").write_bytes(b"hello")
+    with pytest.raises(DataError, match=r"x\.mp4: no video that can be read"):
+        VideoFile(tmp_path / "x.mp4")
+    with pytest.raises(DataError, match=r"y\.mp4: this video file is missing"):
+        VideoFile(tmp_path / "y.mp4")
+
+
+def test_a_real_header_that_lies_is_read_as_far_as_it_decodes(real_data, caplog):
+    video = VideoFile(real_data / "videos" / "header_says_144_frames.mp4")
+    assert len(video.names) == 141
+    assert "its header promises 144 frames, 141 can be decoded" in caplog.text
+
+
+def test_a_real_clip_is_read_whole(real_data):
+    video = VideoFile(real_data / "videos" / "example.mp4")
+    assert len(video.names) == 117 and video.size == (480, 640)

@@ -1,0 +1,125 @@
+"""Run-length codes, boolean arrays and label maps."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+from pycocotools import mask as coco
+
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.masks import area, checked, decode, encode, encode_labels, read_labels, union
+
+small_masks = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """Runs of 0 and 1 down the columns, counted one pixel after the other."""
+    runs, value = [0], False
+    for pixel in mask.T.ravel():
+        if pixel != value:
+            runs.append(0)
+            value = pixel
+        runs[-1] += 1
+    return runs
+
+
+@given(small_masks)
+def test_packed_bytes_and_listed_codes_all_give_the_mask_back(mask):
+    height, width = mask.shape
+    code = encode(mask)
+    assert np.array_equal(decode(checked(code, height, width, ""), height, width), mask)
+    assert checked({"size": [height, width], "counts": run_lengths(mask)}, height, width, "") == code
+    assert checked({"size": [height, width], "counts": code["counts"].encode()}, height, width, "") == code
+    assert area(code) == mask.sum()
+
+
+@given(small_masks, st.data())
+def test_a_mutated_code_is_refused_or_still_a_whole_mask(mask, data):
+    height, width = mask.shape
+    counts = list(encode(mask)["counts"])
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(counts) - 1)) if counts else 0
+        counts[place : place + data.draw(st.integers(0, 2))] = data.draw(st.text(max_size=3))
+    code = {"size": [height, width], "counts": "".join(counts)}
+    try:
+        kept = checked(code, height, width, "frame 7")
+    except DataError as error:
+        assert str(error).startswith("frame 7: broken run-length code")
+    else:
+        # What passes means the same to pycocotools: runs that fill the mask exactly.
+        assert encode(decode(kept, height, width)) == {
+            "size": [height, width],
+            "counts": coco.encode(np.asfortranarray(coco.decode(kept)))["counts"].decode(),
+        }
+        assert area(kept) == decode(kept, height, width).sum()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (7, "not a run-length code"),
+        ({"counts": "0"}, "not a run-length code"),
+        ({"size": [4], "counts": "0"}, r"its size is \[4\]"),
+        ({"size": [4, -4], "counts": "0"}, r"its size is \[4, -4\]"),
+        ({"size": ["4", 4], "counts": "0"}, "its size is"),
+        ({"size": [2**20, 2**20], "counts": "0"}, "its size is"),
+        ({"size": [4, 4], "counts": None}, "its counts are of type NoneType"),
+        ({"size": [4, 4], "counts": [17]}, "its counts overrun the mask"),
+        ({"size": [4, 4], "counts": [3, 4]}, "its counts do not fill the mask"),
+        ({"size": [4, 4], "counts": [20, -4]}, "not all whole numbers"),
+        ({"size": [4, 4], "counts": [8.0, 8.0]}, "not all whole numbers"),
+        ({"size": [4, 4], "counts": ""}, "do not fill"),
+        ({"size": [4, 4], "counts": "é"}, "cut or holds foreign characters"),
+        ({"size": [4, 4], "counts": "P"}, "cut or holds foreign characters"),
+        ({"size": [4, 4], "counts": "PPPPPPPPPPPP0"}, "longer than any mask"),
+    ],
+)
+def test_broken_codes_are_refused_with_their_place(code, message):
+    with pytest.raises(DataError, match=f"^video two frame 3: .*{message}"):
+        checked(code, 4, 4, "video two frame 3")
+
+
+def test_masks_one_pixel_off_are_cropped_or_padded_and_others_refused():
+    mask = np.ones((5, 7), bool)
+    code = checked(encode(mask), 6, 6, "")
+    assert code["size"] == [5, 7]
+    fitted = decode(code, 6, 6)
+    assert fitted.shape == (6, 6) and fitted[:5].all() and not fitted[5].any()
+    with pytest.raises(DataError, match="the mask is 5x7"):
+        checked(encode(mask), 7, 7, "")
+
+
+def test_a_union_covers_its_masks_and_skips_absent_ones():
+    first, second = np.zeros((4, 6), bool), np.zeros((4, 6), bool)
+    first[0], second[:, 0] = True, True
+    assert np.array_equal(union([encode(first), None, encode(second)], 4, 6), first | second)
+    assert not union([], 4, 6).any()
+
+
+@pytest.mark.parametrize("mode", ["P", "L"])
+def test_label_maps_keep_gaps_in_ids_and_leave_out_void(tmp_path, mode):
+    labels = np.zeros((6, 8), np.uint8)
+    labels[1:3, 1:4], labels[4], labels[5] = 2, 7, 255
+    picture = Image.fromarray(labels)
+    if mode == "P":
+        picture.putpalette(bytes(range(256)) * 3)
+    picture.save(tmp_path / "a.png")
+    assert np.array_equal(read_labels(tmp_path / "a.png"), labels)
+    codes = encode_labels([read_labels(tmp_path / "a.png"), np.zeros((6, 8), np.uint8)])
+    assert list(codes) == [2, 7]
+    assert np.array_equal(decode(codes[7][0], 6, 8), labels == 7) and codes[7][1] is None
+
+
+def test_unreadable_label_maps_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"a\.png: this mask is missing"):
+        read_labels(tmp_path / "a.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "rgb.png")
+    with pytest.raises(DataError, match=r"rgb\.png: a mask of mode RGB"):
+        read_labels(tmp_path / "rgb.png")
+    noise = np.random.Generator(np.random.Philox(key=1)).integers(0, 9, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:600])
+    with pytest.raises(DataError, match=r"cut\.png: no readable PNG"):
+        read_labels(tmp_path / "cut.png")

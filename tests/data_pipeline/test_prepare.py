@@ -1,0 +1,205 @@
+"""Raw datasets to shards: by one job alone, and by Ray."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import webdataset
+
+from glus.data_pipeline.datasets.table import read_dataset
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.masks import decode
+from glus.data_pipeline.prepare import OBJECT_STORE_BYTES, PrepareConfig, named_splits, plan_jobs, prepare
+from glus.data_pipeline.reader import ShardedSplit, open_splits
+from glus.data_pipeline.shard_job import ShardJob, ShardMaker
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests here: starting one takes seconds."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=OBJECT_STORE_BYTES)
+    yield
+    ray.shutdown()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def config(raw, out, *names, **settings) -> PrepareConfig:
+    return PrepareConfig(list(names), raw.root, out, **({"videos_per_shard": 1, "workers": 2} | settings))
+
+
+def davis_job(raw, out, videos=("one.video", "two")) -> ShardJob:
+    return ShardJob("ref_davis17", "train", raw.root, out / "ref_davis17" / "train", 0, tuple(videos))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_six_datasets_come_back_as_released_and_one_or_two_workers_write_the_same_bytes(raw, tmp_path):
+    names = ["mevis", "refer_youtube_vos", "ref_davis17", "revos", "reason_vos", "lv_vis:train"]
+    manifests = prepare(config(raw, tmp_path / "two", *names))
+    assert [f"{m.dataset}/{m.split}" for m in manifests][:4] == [
+        *(f"mevis/{split}" for split in ("train", "valid_u", "valid")),
+        "refer_youtube_vos/train",
+    ]
+    assert prepare(config(raw, tmp_path / "one", *names, workers=1)) == manifests
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    splits = open_splits(tmp_path / "two")
+    assert len(splits) == 11 == len(manifests)
+    for split in splits:
+        split.verify()
+        source = read_dataset(split.dataset, raw.root, split.split)
+        for video, entry in enumerate(split.videos):
+            record = source.record(entry.video)
+            assert entry.expressions == record.expressions and entry.object_ids == tuple(record.objects)
+            drawn = next(drawn for drawn in raw.videos if drawn.name == entry.video)
+            assert tuple(split.read_jpegs(video, range(5))) == drawn.jpegs
+            for object_id, codes in record.objects.items():
+                masks = np.stack([decode(code, 32, 48) for code in codes])
+                assert np.array_equal(split.read_masks(video, [object_id], range(5))[0], masks)
+        shards = [str(split.folder / shard.name) for shard in split.manifest.shards]
+        plain = list(webdataset.WebDataset(shards, shardshuffle=False))
+        assert [json.loads(sample["video.json"])["video"] for sample in plain] == split_videos(split)
+        assert tuple(plain[1][f"{index:05d}.jpg"] for index in range(5)) == raw.videos[1].jpegs
+
+
+def split_videos(split: ShardedSplit) -> list[str]:
+    return [entry.video for entry in split.videos]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_second_run_writes_only_what_changed_or_went_missing(raw, tmp_path):
+    wanted = config(raw, tmp_path / "out", "ref_davis17:train")
+    (manifest,) = prepare(wanted)
+    folder = tmp_path / "out" / "ref_davis17" / "train"
+    before, kept = contents(folder), folder / "shard-00000.tar"
+    inode = kept.stat().st_ino
+    # As if killed: one shard and the manifest are not there yet, a half-written file is.
+    (folder / "shard-00001.tar").unlink()
+    (folder / "manifest.json").unlink()
+    (folder / ".aside-1-shard-00001.tar").write_bytes(b"half")
+    assert prepare(wanted) == [manifest]
+    assert contents(folder) == before and kept.stat().st_ino == inode
+    # A changed frame changes its shard alone.
+    frame = raw.root / "DAVIS17" / "train" / "JPEGImages" / "two" / "00003.jpg"
+    frame.write_bytes(raw.videos[1].jpegs[0])
+    (changed,) = prepare(wanted)
+    assert changed.shards[0] == manifest.shards[0] and changed.shards[1] != manifest.shards[1]
+    assert changed.fingerprint != manifest.fingerprint and kept.stat().st_ino == inode
+    # Fewer, larger shards leave nothing of the old ones behind.
+    prepare(config(raw, tmp_path / "out", "ref_davis17:train", videos_per_shard=8))
+    names = {"shard-00000.tar", "index.json", "manifest.json", "parts/shard-00000.json"}
+    assert set(contents(folder)) == names
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_bad_videos_are_quarantined_counted_or_refused(raw, tmp_path):
+    (raw.root / "DAVIS17" / "train" / "JPEGImages" / "two" / "00003.jpg").write_bytes(b"\xff\xd8\xffcut")
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=r"1 of 2 videos are bad, more than the allowed share of 0.01(.|\n)*00003\.jpg"):
+        prepare(config(raw, out, "ref_davis17:train"))
+    with pytest.raises(DataError, match="not finished"):
+        ShardedSplit.open(out / "ref_davis17" / "train")
+    with pytest.raises(DataError, match=r"video two is bad: .*00003\.jpg: a JPEG that ends too early"):
+        prepare(config(raw, out, "ref_davis17:train", strict=True))
+    (manifest,) = prepare(config(raw, out, "ref_davis17:train", max_bad_share=0.5))
+    assert (manifest.counts.videos, manifest.counts.frames, manifest.counts.expressions) == (1, 5, 3)
+    (item,) = manifest.quarantine
+    assert (item.video, item.frame) == ("two", None)
+    assert item.file == "DAVIS17/train/JPEGImages/two/00003.jpg" and item.reason.startswith(item.file)
+    assert split_videos(ShardedSplit.open(out / "ref_davis17" / "train")) == ["one.video"]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_spoils_a_whole_split_is_said_once(raw, tmp_path):
+    (raw.root / "mevis" / "train" / "mask_dict.json").write_text('{"0": [}')
+    with pytest.raises(DataError, match=r"mask_dict\.json: broken JSON at line 1, column 8"):
+        prepare(config(raw, tmp_path / "out", "mevis:train"))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_real_cut_of_ref_davis17_survives_the_way_there_and_back(real_data, tmp_path):
+    settings = PrepareConfig(["ref_davis17:valid"], real_data, tmp_path, workers=2)
+    (manifest,) = prepare(settings)
+    assert (manifest.counts.videos, manifest.counts.objects, manifest.counts.frames) == (2, 3, 130)
+    with ShardedSplit.open(tmp_path / "ref_davis17" / "valid") as split:
+        for video, entry in enumerate(split.videos):
+            folder = real_data / "DAVIS17" / "valid" / "JPEGImages" / entry.video
+            for index, content in enumerate(split.read_jpegs(video, range(len(entry.frame_names)))):
+                assert content == (folder / f"{entry.frame_names[index]}.jpg").read_bytes()
+
+
+def test_a_job_on_a_full_disk_says_so_and_leaves_nothing_half_written(raw, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small disk can be mounted by root only")
+    try:
+        with pytest.raises(DataError, match=r"shard-00000\.tar: cannot be written \(No space left on device\)"):
+            ShardMaker().make(davis_job(raw, disk))
+        assert contents(disk) == {}
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_job_withdraws_the_manifest_before_it_changes_a_shard(raw, tmp_path):
+    job = davis_job(raw, tmp_path)
+    job.folder.mkdir(parents=True)
+    (job.folder / "manifest.json").write_text("{}")
+    assert not ShardMaker().make(job).kept
+    assert not (job.folder / "manifest.json").exists()
+    (job.folder / "manifest.json").write_text("{}")
+    assert ShardMaker().make(job).kept
+    assert (job.folder / "manifest.json").exists()
+
+
+def test_a_damaged_part_means_the_shard_is_written_again(raw, tmp_path, caplog):
+    job = davis_job(raw, tmp_path)
+    ShardMaker().make(job)
+    before = contents(tmp_path)
+    (job.folder / "parts" / "shard-00000.json").write_text("{")
+    assert not ShardMaker().make(job).kept
+    assert contents(tmp_path) == before and "damaged" in caplog.text
+
+
+def test_a_shard_without_any_good_video_is_no_tar(raw, tmp_path):
+    shutil.rmtree(raw.root / "DAVIS17" / "train" / "JPEGImages" / "two")
+    job = davis_job(raw, tmp_path, ["two"])
+    report = ShardMaker().make(job)
+    assert [item.video for item in report.quarantine] == ["two"]
+    assert list(contents(tmp_path)) == ["ref_davis17/train/parts/shard-00000.json"]
+    assert ShardMaker().make(job).kept
+
+
+def test_videos_are_planned_in_the_annotations_order(raw, tmp_path):
+    split = read_dataset("mevis", raw.root, "train")
+    jobs = plan_jobs(split, raw.root, tmp_path, 1)
+    assert [(job.name, job.videos) for job in jobs] == [
+        ("shard-00000.tar", ("one.video",)),
+        ("shard-00001.tar", ("two",)),
+    ]
+
+
+def test_a_name_alone_means_every_split_that_is_there(raw):
+    shutil.rmtree(raw.root / "mevis" / "valid")
+    assert named_splits(["mevis", "mevis:train"], raw.root) == [("mevis", "train"), ("mevis", "valid_u")]
+    with pytest.raises(DataError, match="no datasets named"):
+        named_splits([], raw.root)
+    with pytest.raises(
+        DataError, match="no dataset 'davis'; did you mean 'mevis'|no dataset 'davis'; did you mean 'ref"
+    ):
+        named_splits(["davis"], raw.root)
+
+
+@pytest.mark.parametrize("settings", [{"videos_per_shard": 0}, {"workers": 0}])
+def test_settings_below_one_are_refused(raw, tmp_path, settings):
+    with pytest.raises(DataError, match="must be at least 1"):
+        prepare(config(raw, tmp_path, "mevis", **settings))

@@ -1,0 +1,160 @@
+"""Checkpoints: written aside, then renamed; `latest` moves last, so that what it names is whole.
+
+OUT/checkpoints/step-000300/{model.safetensors, run.json, config.json, tokenizer/..., engine/...}
+OUT/checkpoints/latest        the name of the newest
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from glus.training.errors import TrainingError
+
+FORMAT = 1
+WEIGHTS, RUN, CONFIG, TOKENIZER, ENGINE = "model.safetensors", "run.json", "config.json", "tokenizer", "engine"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run needs to go on: steps done, the plan's seed and data, and the MLflow run that it belongs to."""
+
+    step: int
+    seed: int
+    data_fingerprint: str
+    tracking_run: str
+    code_version: str
+    ranks: int
+    format: int = FORMAT
+
+
+def name_of(step: int) -> str:
+    """Folder name of the checkpoint after `step` steps."""
+    return f"step-{step:06d}"
+
+
+def aside(folder: Path, step: int) -> Path:
+    """The folder in which a checkpoint is written before it is whole; an older leftover is removed."""
+    path = folder / f".{name_of(step)}.writing"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def write(
+    path: Path, weights: Mapping[str, Tensor], state: RunState, config: Mapping[str, Any], tokenizer: Path
+) -> None:
+    """Fill the folder `path` (rank 0). The engine's own state is written beside by every rank.
+
+    Raises TrainingError where the disk is full or not writable.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path / WEIGHTS)
+        (path / RUN).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+        (path / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        (path / TOKENIZER).mkdir()
+        for name in ("tokenizer.model", "added_tokens.json", "special_tokens_map.json"):
+            if (tokenizer.parent / name).is_file():
+                shutil.copyfile(tokenizer.parent / name, path / TOKENIZER / name)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"the checkpoint {path.name} could not be written below {path.parent}: {error}; free some room"
+        ) from error
+
+
+def publish(path: Path, folder: Path, step: int) -> Path:
+    """Give a whole checkpoint its name, then move `latest` to it. Returns its folder."""
+    final = folder / name_of(step)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(path, final)
+    pointer = folder / ".latest.writing"
+    pointer.write_text(final.name, encoding="utf-8")
+    os.replace(pointer, folder / "latest")
+    return final
+
+
+def find_latest(folder: Path) -> Path | None:
+    """The checkpoint that `latest` names, or None where none was written. Raises TrainingError where it is gone."""
+    pointer = folder / "latest"
+    if not pointer.is_file():
+        return None
+    path = folder / pointer.read_text(encoding="utf-8").strip()
+    if not (path / RUN).is_file():
+        raise TrainingError(
+            f"{pointer} names {path.name}, which is not there: restore it, or name another in {pointer}"
+        )
+    return path
+
+
+def resolve(path: Path) -> Path:
+    """A checkpoint folder from itself or from the run folder that holds it. Raises TrainingError where there is none."""
+    if (path / RUN).is_file():
+        return path
+    found = find_latest(path / "checkpoints")
+    if found is None:
+        raise TrainingError(f"{path} holds no checkpoint: name a run folder or one of its checkpoints/step-* folders")
+    return found
+
+
+def read_state(path: Path) -> RunState:
+    """The run state of a checkpoint. Raises TrainingError where it is damaged or of another format."""
+    try:
+        fields = json.loads((path / RUN).read_text(encoding="utf-8"))
+        state = RunState(**fields)
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(f"{path / RUN} cannot be read ({error}): use another checkpoint") from error
+    if state.format != FORMAT:
+        raise TrainingError(
+            f"{path} has format {state.format}, this code reads {FORMAT}: use the version that wrote it"
+        )
+    return state
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The resolved config of the run that wrote a checkpoint, as nested mappings."""
+    try:
+        config: dict[str, Any] = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path / CONFIG} cannot be read ({error}): use another checkpoint") from error
+    return config
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a checkpoint's weights into a whole (not yet partitioned) model, strictly.
+
+    Raises TrainingError where the file is damaged, or where names or shapes differ: a checkpoint of another model size.
+    """
+    file = path / WEIGHTS
+    own = dict(model.state_dict(keep_vars=True))
+    try:
+        with safe_open(file, framework="pt") as stored:
+            names = set(stored.keys())
+            shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in names}
+            _check_fit(file, {name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
+            for name in names:
+                own[name].data.copy_(stored.get_tensor(name))
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{file} cannot be read ({error}): the checkpoint is damaged, use another") from error
+
+
+def _check_fit(file: Path, own: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]) -> None:
+    differing = sorted(name for name in own.keys() & stored.keys() if own[name] != stored[name])
+    if differing:
+        name = differing[0]
+        raise TrainingError(
+            f"{file} is of another model size: {len(differing)} shapes differ, first {name}: stored {list(stored[name])}, "
+            f"the config makes {list(own[name])}; take the model section of {file.parent / CONFIG}"
+        )
+    missing, extra = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
+    if missing or extra:
+        raise TrainingError(
+            f"{file} is of another model: {len(missing)} parameters are missing (first {missing[:1]}), {len(extra)} are "
+            f"unknown (first {extra[:1]}); take the model section of {file.parent / CONFIG}"
+        )

@@ -1,0 +1,43 @@
+"""Ranks: who am I, how many are we, which device. Read from the environment that torchrun or SLURM sets."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from glus.training.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process of a run. `local` counts on its machine and names its GPU."""
+
+    rank: int
+    local: int
+    ranks: int
+
+    @property
+    def device(self) -> torch.device:
+        """This rank's GPU, or the CPU where there is none."""
+        return torch.device("cuda", self.local) if torch.cuda.is_available() else torch.device("cpu")
+
+    @property
+    def backend(self) -> str:
+        """NCCL between GPUs, gloo between CPUs."""
+        return "nccl" if torch.cuda.is_available() else "gloo"
+
+    @classmethod
+    def from_environment(cls) -> "Rank":
+        """From RANK, LOCAL_RANK and WORLD_SIZE; alone where none is set. Raises TrainingError on half an environment."""
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+        values = [os.environ.get(name) for name in names]
+        if all(value is None for value in values):
+            return cls(0, 0, 1)
+        try:
+            rank, local, ranks = (int(value) for value in values if value is not None)
+        except ValueError as error:
+            told = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+            raise TrainingError(
+                f"a rank needs RANK, LOCAL_RANK and WORLD_SIZE as numbers; the environment has {told}"
+            ) from error
+        return cls(rank, local, ranks)

@@ -1,0 +1,159 @@
+"""DeepSpeed: the only file that imports it. Spreads model, gradients and optimiser over ranks (ZeRO)."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glus.training.config import EngineConfig, OptimizerConfig
+from glus.training.distributed import Rank
+
+
+class Engine:
+    """A model that trains on every rank together.
+
+    `leaves` are classes of modules that ZeRO-3 gathers whole: parts that read parameters outside their modules'
+    forward, and small modules for which one gathering is cheaper than many.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: EngineConfig,
+        optimizer: OptimizerConfig,
+        accumulation: int,
+        rank: Rank,
+        leaves: Sequence[type[nn.Module]] = (),
+    ):
+        import deepspeed
+
+        self.rank = rank
+        self._accumulation = accumulation
+        if config.stage == 3 and leaves:
+            deepspeed.utils.set_z3_leaf_modules(model, list(leaves))
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        adam = torch.optim.AdamW(
+            trained, lr=optimizer.learning_rate, betas=optimizer.betas, weight_decay=optimizer.weight_decay
+        )
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=model,
+            optimizer=adam,
+            config=_settings(config, optimizer, accumulation, rank),
+            dist_init_required=False,
+        )
+
+    @staticmethod
+    def join(rank: Rank) -> None:
+        """Meet the other ranks; every rank calls it once, before the model is built."""
+        import deepspeed
+
+        os.environ.setdefault("RANK", str(rank.rank))
+        os.environ.setdefault("LOCAL_RANK", str(rank.local))
+        os.environ.setdefault("WORLD_SIZE", str(rank.ranks))
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29511")
+        deepspeed.init_distributed(dist_backend=rank.backend, verbose=False)
+
+    @property
+    def module(self) -> nn.Module:
+        """The wrapped model."""
+        module: nn.Module = self._engine.module
+        return module
+
+    def step(self, batches: Iterator[Any], learning_rate: float) -> dict[str, float]:
+        """One optimiser step over this rank's micro-batches; mean losses over all ranks, and the gradient's norm."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        sums: dict[str, Tensor] = {}
+        for _ in range(self._accumulation):
+            output = self._engine(next(batches).to(self.rank.device))
+            self._engine.backward(output.loss)
+            self._engine.step()
+            for name, value in {**output.losses, "total": output.loss}.items():
+                sums[name] = sums.get(name, 0) + value.detach().float() / self._accumulation
+        stacked = torch.stack(list(sums.values()))
+        if self.rank.ranks > 1:
+            torch.distributed.all_reduce(stacked, op=torch.distributed.ReduceOp.SUM)
+            stacked /= self.rank.ranks
+        norm = self._engine.get_global_grad_norm()
+        figures = dict(zip(sums, stacked.tolist(), strict=True))
+        return figures | {"gradient_norm": float(norm) if norm is not None else float("nan")}
+
+    def barrier(self) -> None:
+        """Wait for the other ranks."""
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+
+    def gather(self) -> dict[str, Tensor]:
+        """All parameters and buffers, whole, on the CPU of rank 0; an empty dict on the others. All ranks call it."""
+        import deepspeed
+
+        state: dict[str, Tensor] = {}
+        for name, parameter in self.module.named_parameters():
+            with deepspeed.zero.GatheredParameters(parameter, modifier_rank=None):
+                if self.rank.rank == 0:
+                    state[name] = parameter.detach().cpu().clone()
+        if self.rank.rank == 0:
+            own = {**self.module.state_dict(keep_vars=False)}
+            buffers = dict(self.module.named_buffers())
+            state |= {name: buffers[name].detach().cpu().clone() for name in own if name in buffers}
+        return state
+
+    def partitioned(self) -> tuple[int, int]:
+        """Elements of partitioned parameters: (held by this rank, in all). Parameters kept whole are not counted."""
+        held = whole = 0
+        for parameter in self.module.parameters():
+            if hasattr(parameter, "ds_tensor") and not parameter.ds_persist:
+                held += parameter.ds_tensor.numel()
+                whole += parameter.ds_numel
+        return held, whole
+
+    def save(self, folder: Path, tag: str) -> None:
+        """Write optimiser and partitioned state of all ranks below folder/tag."""
+        with _quiet_stdout():
+            self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+
+    def load(self, folder: Path, tag: str) -> None:
+        """Read back what `save` wrote, on the same number of ranks."""
+        with _quiet_stdout():
+            self._engine.load_checkpoint(str(folder), tag=tag)
+
+    def close(self) -> None:
+        """Leave the other ranks."""
+        self._engine.destroy()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _settings(config: EngineConfig, optimizer: OptimizerConfig, accumulation: int, rank: Rank) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "train_batch_size": config.micro_batch_size * accumulation * rank.ranks,
+        "gradient_clipping": optimizer.clip,
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": config.precision == "bf16"},
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+    if config.stage:
+        settings["zero_optimization"] = {
+            "stage": config.stage,
+            "stage3_param_persistence_threshold": config.keep_whole_below,
+            "stage3_gather_16bit_weights_on_model_save": False,
+            "overlap_comm": torch.cuda.is_available(),
+            "contiguous_gradients": True,
+            "reduce_bucket_size": 50_000_000,
+        }
+    return settings
+
+
+@contextlib.contextmanager
+def _quiet_stdout() -> Iterator[None]:
+    """DeepSpeed prints where it saves; the trainer says it better."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield

@@ -63,9 +63,11 @@ def prepare(config: PrepareConfig) -> list[Manifest]:
     splits = [read_dataset(name, root, split) for name, split in named_splits(config.datasets, root)]
     plans = [plan_jobs(split, root, out / split.dataset / split.split, config.videos_per_shard) for split in splits]
     with _ray_workers(config, max(len(jobs) for jobs in plans)) as workers:
-        for jobs in plans:
+        manifests = []
+        for split, jobs in zip(splits, plans, strict=True):
             _run_jobs(jobs, workers, config)
-    return [finish_split(split, jobs) for split, jobs in zip(splits, plans, strict=True)]
+            manifests.append(finish_split(split, jobs))
+    return manifests
 
 
 def named_splits(names: Sequence[str], root: Path) -> list[tuple[str, str]]:
@@ -142,8 +144,8 @@ def _run_jobs(jobs: list[ShardJob], workers: list[Any], config: PrepareConfig) -
         with tqdm(total=sum(len(job.videos) for job in jobs), unit="video", desc=place, mininterval=1.0) as progress:
             for report in ActorPool(workers).map_unordered(lambda worker, job: worker.make.remote(job), jobs):
                 bad += report.quarantine
-                if config.strict:
-                    refuse_bad(bad, len(bad), place, 0.0)
+                if config.strict and bad:
+                    raise DataError(f"{place}: video {bad[0].video} is bad, and strict allows none: {bad[0].reason}")
                 progress.set_postfix(bad=len(bad), refresh=False)
                 progress.update(report.videos)
     except ray.exceptions.RayTaskError as error:

@@ -12,12 +12,15 @@ import pytest
 import ray
 import webdataset
 
+from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.finish import finish_split, refuse_bad
+from glus.data_pipeline.index import Manifest
 from glus.data_pipeline.masks import decode
 from glus.data_pipeline.prepare import OBJECT_STORE_BYTES, PrepareConfig, named_splits, plan_jobs, prepare
 from glus.data_pipeline.reader import ShardedSplit, open_splits
-from glus.data_pipeline.shard_job import ShardJob, ShardMaker
+from glus.data_pipeline.shard_job import JobReport, ShardJob, ShardMaker
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +45,11 @@ def davis_job(raw, out, videos=("one.video", "two")) -> ShardJob:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_six_datasets_come_back_as_released_and_one_or_two_workers_write_the_same_bytes(raw, tmp_path):
+def test_six_datasets_prepared_by_ray_come_back_as_released(raw, tmp_path):
     names = ["mevis", "refer_youtube_vos", "ref_davis17", "revos", "reason_vos", "lv_vis:train"]
     manifests = prepare(config(raw, tmp_path / "two", *names))
-    assert [f"{m.dataset}/{m.split}" for m in manifests][:4] == [
-        *(f"mevis/{split}" for split in ("train", "valid_u", "valid")),
-        "refer_youtube_vos/train",
-    ]
-    assert prepare(config(raw, tmp_path / "one", *names, workers=1)) == manifests
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    splits = open_splits(tmp_path / "two")
-    assert len(splits) == 11 == len(manifests)
+    splits = open_splits(tmp_path / "two", [f"{m.dataset}/{m.split}" for m in manifests])
+    assert len(splits) == 11 and [split.manifest for split in splits] == manifests
     for split in splits:
         split.verify()
         source = read_dataset(split.dataset, raw.root, split.split)
@@ -68,72 +65,99 @@ def test_six_datasets_come_back_as_released_and_one_or_two_workers_write_the_sam
         plain = list(webdataset.WebDataset(shards, shardshuffle=False))
         assert [json.loads(sample["video.json"])["video"] for sample in plain] == split_videos(split)
         assert tuple(plain[1][f"{index:05d}.jpg"] for index in range(5)) == raw.videos[1].jpegs
+    # One worker, and one process without Ray, write the same bytes.
+    prepare(config(raw, tmp_path / "one", "mevis:train", "ref_davis17:train", workers=1))
+    for name in ("mevis/train", "ref_davis17/train"):
+        assert contents(tmp_path / "one" / name) == contents(tmp_path / "two" / name)
+    finish(read_dataset("revos", raw.root, "valid"), raw, tmp_path / "none")
+    assert contents(tmp_path / "none" / "revos" / "valid") == contents(tmp_path / "two" / "revos" / "valid")
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_spoils_a_split_or_strict_forbids_is_said_by_the_driver(raw, tmp_path):
+    (raw.root / "DAVIS17" / "train" / "JPEGImages" / "two" / "00003.jpg").write_bytes(b"\xff\xd8\xffcut")
+    with pytest.raises(DataError, match=r"video two is bad, and strict allows none: .*00003\.jpg: a JPEG that ends"):
+        prepare(config(raw, tmp_path / "out", "ref_davis17:train", strict=True, workers=1))
+    (raw.root / "mevis" / "train" / "mask_dict.json").write_text('{"0": [}')
+    with pytest.raises(DataError, match=r"mask_dict\.json: broken JSON at line 1, column 8") as caught:
+        prepare(config(raw, tmp_path / "out", "mevis:train", workers=1))
+    assert caught.value.file.endswith("mask_dict.json")
+    with pytest.raises(DataError, match="without a manifest, so not finished|does not exist"):
+        ShardedSplit.open(tmp_path / "out" / "mevis" / "train")
 
 
 def split_videos(split: ShardedSplit) -> list[str]:
     return [entry.video for entry in split.videos]
 
 
-@pytest.mark.usefixtures("local_ray")
+def finish(split: AnnotatedSplit, raw, out, videos_per_shard=1) -> tuple[Manifest, list[JobReport]]:
+    """Prepare a split in this process."""
+    jobs = plan_jobs(split, raw.root, out / split.dataset / split.split, videos_per_shard)
+    maker = ShardMaker()
+    reports = [maker.make(job) for job in jobs]
+    return finish_split(split, jobs), reports
+
+
 def test_a_second_run_writes_only_what_changed_or_went_missing(raw, tmp_path):
-    wanted = config(raw, tmp_path / "out", "ref_davis17:train")
-    (manifest,) = prepare(wanted)
+    split = read_dataset("ref_davis17", raw.root, "train")
+    manifest, _ = finish(split, raw, tmp_path / "out")
     folder = tmp_path / "out" / "ref_davis17" / "train"
-    before, kept = contents(folder), folder / "shard-00000.tar"
-    inode = kept.stat().st_ino
+    before = contents(folder)
     # As if killed: one shard and the manifest are not there yet, a half-written file is.
     (folder / "shard-00001.tar").unlink()
     (folder / "manifest.json").unlink()
     (folder / ".aside-1-shard-00001.tar").write_bytes(b"half")
-    assert prepare(wanted) == [manifest]
-    assert contents(folder) == before and kept.stat().st_ino == inode
+    again, reports = finish(split, raw, tmp_path / "out")
+    assert again == manifest and contents(folder) == before and [report.kept for report in reports] == [True, False]
     # A changed frame changes its shard alone.
     frame = raw.root / "DAVIS17" / "train" / "JPEGImages" / "two" / "00003.jpg"
     frame.write_bytes(raw.videos[1].jpegs[0])
-    (changed,) = prepare(wanted)
+    changed, reports = finish(split, raw, tmp_path / "out")
     assert changed.shards[0] == manifest.shards[0] and changed.shards[1] != manifest.shards[1]
-    assert changed.fingerprint != manifest.fingerprint and kept.stat().st_ino == inode
+    assert changed.fingerprint != manifest.fingerprint and [report.kept for report in reports] == [True, False]
     # Fewer, larger shards leave nothing of the old ones behind.
-    prepare(config(raw, tmp_path / "out", "ref_davis17:train", videos_per_shard=8))
+    finish(split, raw, tmp_path / "out", videos_per_shard=8)
     names = {"shard-00000.tar", "index.json", "manifest.json", "parts/shard-00000.json"}
     assert set(contents(folder)) == names
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_bad_videos_are_quarantined_counted_or_refused(raw, tmp_path):
+def test_bad_videos_are_left_out_and_listed_with_their_reason(raw, tmp_path, caplog):
     (raw.root / "DAVIS17" / "train" / "JPEGImages" / "two" / "00003.jpg").write_bytes(b"\xff\xd8\xffcut")
-    out = tmp_path / "out"
-    with pytest.raises(DataError, match=r"1 of 2 videos are bad, more than the allowed share of 0.01(.|\n)*00003\.jpg"):
-        prepare(config(raw, out, "ref_davis17:train"))
-    with pytest.raises(DataError, match="not finished"):
-        ShardedSplit.open(out / "ref_davis17" / "train")
-    with pytest.raises(DataError, match=r"video two is bad: .*00003\.jpg: a JPEG that ends too early"):
-        prepare(config(raw, out, "ref_davis17:train", strict=True))
-    (manifest,) = prepare(config(raw, out, "ref_davis17:train", max_bad_share=0.5))
+    manifest, reports = finish(read_dataset("ref_davis17", raw.root, "train"), raw, tmp_path / "out")
     assert (manifest.counts.videos, manifest.counts.frames, manifest.counts.expressions) == (1, 5, 3)
     (item,) = manifest.quarantine
-    assert (item.video, item.frame) == ("two", None)
-    assert item.file == "DAVIS17/train/JPEGImages/two/00003.jpg" and item.reason.startswith(item.file)
-    assert split_videos(ShardedSplit.open(out / "ref_davis17" / "train")) == ["one.video"]
+    assert item.video == "two" and item.file == "DAVIS17/train/JPEGImages/two/00003.jpg"
+    assert item.reason == f"{item.file}: a JPEG that ends too early (6 bytes); take this frame anew"
+    assert split_videos(ShardedSplit.open(tmp_path / "out" / "ref_davis17" / "train")) == ["one.video"]
+    bad = [item for report in reports for item in report.quarantine]
+    refuse_bad(bad, 2, "ref_davis17/train", 0.5)
+    assert "1 of 2 videos are bad and left out" in caplog.text
+    with pytest.raises(DataError, match=r"1 of 2 videos are bad, more than the allowed share of 0.01(.|\n)*00003\.jpg"):
+        refuse_bad(bad, 2, "ref_davis17/train", 0.01)
+    with pytest.raises(DataError, match="1 of 1 videos are bad"):
+        refuse_bad(bad, 1, "ref_davis17/train", 1.0)
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_what_spoils_a_whole_split_is_said_once(raw, tmp_path):
-    (raw.root / "mevis" / "train" / "mask_dict.json").write_text('{"0": [}')
-    with pytest.raises(DataError, match=r"mask_dict\.json: broken JSON at line 1, column 8"):
-        prepare(config(raw, tmp_path / "out", "mevis:train"))
-
-
-@pytest.mark.usefixtures("local_ray")
 def test_the_real_cut_of_ref_davis17_survives_the_way_there_and_back(real_data, tmp_path):
-    settings = PrepareConfig(["ref_davis17:valid"], real_data, tmp_path, workers=2)
-    (manifest,) = prepare(settings)
+    source = read_dataset("ref_davis17", real_data, "valid")
+    jobs = plan_jobs(source, real_data, tmp_path / "valid", 32)
+    ShardMaker().make(jobs[0])
+    manifest = finish_split(source, jobs)
     assert (manifest.counts.videos, manifest.counts.objects, manifest.counts.frames) == (2, 3, 130)
-    with ShardedSplit.open(tmp_path / "ref_davis17" / "valid") as split:
+    with ShardedSplit.open(tmp_path / "valid") as split:
         for video, entry in enumerate(split.videos):
             folder = real_data / "DAVIS17" / "valid" / "JPEGImages" / entry.video
             for index, content in enumerate(split.read_jpegs(video, range(len(entry.frame_names)))):
                 assert content == (folder / f"{entry.frame_names[index]}.jpg").read_bytes()
+
+
+def test_a_split_with_an_unfinished_shard_gets_no_manifest(raw, tmp_path):
+    split = read_dataset("ref_davis17", raw.root, "train")
+    jobs = plan_jobs(split, raw.root, tmp_path / "out", 1)
+    ShardMaker().make(jobs[0])
+    with pytest.raises(DataError, match=r"shard-00001\.tar: is not finished"):
+        finish_split(split, jobs)
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_a_job_on_a_full_disk_says_so_and_leaves_nothing_half_written(raw, tmp_path):
@@ -151,7 +175,7 @@ def test_a_job_on_a_full_disk_says_so_and_leaves_nothing_half_written(raw, tmp_p
 
 
 def test_a_job_withdraws_the_manifest_before_it_changes_a_shard(raw, tmp_path):
-    job = davis_job(raw, tmp_path)
+    job = davis_job(raw, tmp_path / "out")
     job.folder.mkdir(parents=True)
     (job.folder / "manifest.json").write_text("{}")
     assert not ShardMaker().make(job).kept
@@ -162,20 +186,20 @@ def test_a_job_withdraws_the_manifest_before_it_changes_a_shard(raw, tmp_path):
 
 
 def test_a_damaged_part_means_the_shard_is_written_again(raw, tmp_path, caplog):
-    job = davis_job(raw, tmp_path)
+    job = davis_job(raw, tmp_path / "out")
     ShardMaker().make(job)
-    before = contents(tmp_path)
+    before = contents(tmp_path / "out")
     (job.folder / "parts" / "shard-00000.json").write_text("{")
     assert not ShardMaker().make(job).kept
-    assert contents(tmp_path) == before and "damaged" in caplog.text
+    assert contents(tmp_path / "out") == before and "damaged" in caplog.text
 
 
 def test_a_shard_without_any_good_video_is_no_tar(raw, tmp_path):
     shutil.rmtree(raw.root / "DAVIS17" / "train" / "JPEGImages" / "two")
-    job = davis_job(raw, tmp_path, ["two"])
+    job = davis_job(raw, tmp_path / "out", ["two"])
     report = ShardMaker().make(job)
     assert [item.video for item in report.quarantine] == ["two"]
-    assert list(contents(tmp_path)) == ["ref_davis17/train/parts/shard-00000.json"]
+    assert list(contents(tmp_path / "out")) == ["ref_davis17/train/parts/shard-00000.json"]
     assert ShardMaker().make(job).kept
 
 

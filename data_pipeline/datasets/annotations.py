@@ -54,7 +54,7 @@ def check_name(place: str, name: str) -> None:
 
 def _entries(place: str, expressions: dict[str, Any] | list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(expressions, dict):
-        pairs = list(expressions.items())
+        pairs: list[tuple[Any, Any]] = list(expressions.items())
     else:
         pairs = [(entry.get("exp_id") if isinstance(entry, dict) else None, entry) for entry in expressions]
     for exp_id, entry in pairs:

@@ -50,7 +50,8 @@ def _from_instances(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     content = read_json(path)
     try:
         categories = {category["id"]: category["name"] for category in content["categories"]}
-        names, entries = {}, {}
+        names: dict[int, str] = {}
+        entries: dict[str, Any] = {}
         for video in content["videos"]:
             # file_names are VIDEO/FRAME.jpg
             folders = {name.rpartition("/")[0] for name in video["file_names"]}

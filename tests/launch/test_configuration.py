@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glus.launch.configuration import config_help, load_config, to_yaml
@@ -167,6 +167,7 @@ texts = st.text(alphabet=st.characters(blacklist_categories=["Cs"]), max_size=20
 numbers = st.floats(allow_nan=False)
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     out=st.sampled_from(["a", "b c", "/x/ü"]),
     rate=st.floats(min_value=1e-300, allow_nan=False),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device (asynchronously from pinned memory)."""
 
-        def move(value: object) -> object:
+        def move(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return value.to(device, non_blocking=True)
             if isinstance(value, list):
@@ -52,7 +53,7 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """The same batch in pinned memory; torch's DataLoader calls this."""
 
-        def pin(value: object) -> object:
+        def pin(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return value.pin_memory()
             if isinstance(value, list):

@@ -108,8 +108,8 @@ def write_demo_data(config: DemoDataConfig, prompt_sentences: Sequence[str] | No
     """Write the demo datasets and tokenizer.model below `config.root`, all or nothing.
 
     `prompt_sentences` are what the conversations say besides the expressions (by default those of prompts.py); their
-    words become pieces of the tokenizer. Data of the same config that lies there already is kept. Raises DataError where the root holds anything
-    else, or where it cannot be written.
+    words become pieces of the tokenizer. Data of the same config that lies there already is kept.
+    Raises DataError where the root holds anything else, or where it cannot be written.
     """
     if prompt_sentences is None:
         prompt_sentences = template_sentences()

@@ -44,8 +44,8 @@ class Expression:
 class VideoRecord:
     """One video of one dataset with its objects and expressions.
 
-    `objects[id][t]` is the mask of an object in frame t, None where it is not seen; `height` and `width` are the frames'
-    (a released mask may be a pixel smaller: its RLE keeps its own size).
+    `objects[id][t]` is the mask of an object in frame t, None where it is not seen; `height` and `width` are those of
+    the frames (a released mask may be a pixel smaller: its RLE keeps its own size).
     """
 
     dataset: str

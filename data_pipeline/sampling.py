@@ -26,7 +26,7 @@ class SamplingConfig:
     query_frames: int = 4
     #: Expressions drawn for one video at most.
     expressions: int = 3
-    #: Draw two or more expressions of one object and one or more of a rival object, where the video has them.
+    #: Draw two or more expressions of one object and one or more of a rival object, where the first one drawn has them.
     group_by_object: bool = True
     #: Show one frame in place of all context and query frames: the control that cannot see motion.
     single_frame: bool = False
@@ -34,7 +34,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class Slot:
-    """One video of a global batch. Indices are those of `SamplePlan.splits` and of the split's videos and expressions."""
+    """One video of a global batch. Indices are those of `SamplePlan.splits`, the split's videos and expressions."""
 
     split: int
     video: int
@@ -71,8 +71,8 @@ class SamplePlan:
         for split, eligible in zip(self.splits, self._eligible, strict=True):
             if not len(eligible):
                 raise DataError(
-                    f"{split.dataset}/{split.split} has no video with {config.query_frames} frames and an expression whose "
-                    "masks are known: take it out of sampling.mixture"
+                    f"{split.dataset}/{split.split} has no video with {config.query_frames} frames and an expression "
+                    "whose masks are known: take it out of sampling.mixture"
                 )
 
     @property
@@ -112,7 +112,7 @@ def _bounds(frames: int, parts: int) -> list[int]:
 
 
 def random_context(frames: int, parts: int, random: np.random.Generator) -> tuple[int, ...]:
-    """One frame at random from each of `parts` equal parts of a video (training). Empty parts repeat the frame before."""
+    """One frame at random from each of `parts` equal parts of a video (training); empty parts repeat the one before."""
     bounds = _bounds(frames, parts)
     ranges = zip(bounds[:-1], bounds[1:], strict=True)
     return tuple(int(random.integers(low, high)) if high > low else max(low - 1, 0) for low, high in ranges)
@@ -137,20 +137,25 @@ def _eligible(split: ShardedSplit, config: SamplingConfig) -> np.ndarray:
 def _draw_expressions(
     entry: VideoEntry, config: SamplingConfig, random: np.random.Generator
 ) -> tuple[tuple[int, ...], bool]:
-    """Indices of the expressions of a slot, and whether an object with several and a rival are among them."""
+    """Indices of the expressions of a slot, and whether an object with several and a rival are among them.
+
+    The first one drawn is always among them, so that every expression is trained on, whatever groups its video has.
+    """
     known = [index for index, each in enumerate(entry.expressions) if each.object_ids]
-    sets = {index: frozenset(entry.expressions[index].object_ids) for index in known}
-    drawn: list[int] = []
-    if config.group_by_object and config.expressions >= 3:
-        order = [known[place] for place in random.permutation(len(known))]
-        for anchor in order:
-            partners = [other for other in order if other != anchor and sets[other] == sets[anchor]]
-            rivals = [other for other in order if not sets[other] & sets[anchor]]
-            if partners and rivals:
-                drawn = [anchor, partners[0], rivals[0]]
-                break
-    rest = [index for index in known if index not in drawn]
-    room = max(config.expressions - len(drawn), 0)
-    grouped = bool(drawn)
-    drawn += [rest[place] for place in random.permutation(len(rest))[:room]]
-    return tuple(drawn), grouped
+    order = [known[place] for place in random.permutation(len(known))]
+    group = _group(entry, order) if config.group_by_object and config.expressions >= 3 else []
+    drawn = group + [index for index in order if index not in group][: max(config.expressions - len(group), 0)]
+    return tuple(drawn), bool(group)
+
+
+def _group(entry: VideoEntry, order: list[int]) -> list[int]:
+    """Two expressions of one object set and one of a rival's, order[0] among them; empty where there are none."""
+    sets = {index: frozenset(entry.expressions[index].object_ids) for index in order}
+    for anchor in order:
+        partners = [other for other in order if other != anchor and sets[other] == sets[anchor]]
+        rivals = [other for other in order if not sets[other] & sets[anchor]]
+        if anchor != order[0]:
+            rivals = [other for other in rivals if other == order[0]]
+        if partners and rivals:
+            return [anchor, partners[0], rivals[0]]
+    return []

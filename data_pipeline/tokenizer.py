@@ -2,7 +2,7 @@
 
 Written on sentencepiece itself because current transformers releases tokenize these prompts otherwise: the slow
 tokenizer of transformers 4.31 cuts the text at special tokens, strips blanks beside those that were added as plain
-strings, and gives every remaining piece a dummy prefix of its own (tokenization_utils.py and tokenization_llama.py there).
+strings, and gives every remaining piece a dummy prefix of its own (tokenization_utils.py, tokenization_llama.py).
 """
 
 import json
@@ -45,7 +45,7 @@ class Tokenizer:
             raise DataError(f"{model} is no SentencePiece model ({error}): copy it again from the release") from error
         added = model.parent / "added_tokens.json"
         if added.is_file():
-            self.added = {str(token): int(token_id) for token, token_id in json.loads(added.read_text("utf-8")).items()}
+            self.added = _added_tokens(added)
             missing = [token for token in ADDED_TOKENS if token not in self.added]
             if missing:
                 raise DataError(f"{added} lacks {', '.join(missing)}: this tokenizer was not made for GLUS")
@@ -107,6 +107,13 @@ class Tokenizer:
                     piece = piece.rstrip()
                 ids += self._pieces.encode(piece) if piece else []
         return ids
+
+
+def _added_tokens(path: Path) -> dict[str, int]:
+    try:
+        return {str(token): int(token_id) for token, token_id in json.loads(path.read_text("utf-8")).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is no table of token ids ({error}): copy it again from the release") from error
 
 
 __all__ = ["Tokenizer"]

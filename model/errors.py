@@ -2,4 +2,4 @@
 
 
 class ModelError(Exception):
-    """Bad weights, sizes or inputs of the model. The message says what is wrong, where (file, parameter) and what to do."""
+    """Bad weights, sizes or inputs of the model. The message says what, where (file, parameter) and what to do."""

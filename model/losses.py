@@ -1,5 +1,6 @@
-"""The losses of GLUS, but for the contrastive one (contrastive.py). Source: the reference's model/GLUS.py, after LISA."""
+"""The losses of GLUS but the contrastive one (contrastive.py). Source: the reference's model/GLUS.py, after LISA."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -7,7 +8,7 @@ from torch import Tensor
 def seg_cross_entropy(logits: Tensor, seg_id: int) -> Tensor:
     """Cross-entropy over the positions that should predict [SEG], and over them alone. logits: float [..., vocab]."""
     flat = logits.flatten(0, -2).float()
-    return F.cross_entropy(flat, flat.new_full((len(flat),), seg_id, dtype=int))
+    return F.cross_entropy(flat, torch.full((len(flat),), seg_id, device=flat.device))
 
 
 def mask_bce(logits: Tensor, target: Tensor) -> Tensor:

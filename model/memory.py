@@ -1,4 +1,4 @@
-"""SAM 2's memory of a clip as a value: frames decoded so far and their encoded masks. Passed in and out, never hidden."""
+"""SAM 2's memory of a clip as a value: frames decoded so far, their masks encoded. Passed in and out, never hidden."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class MemoryBank:
         return cls({}, size)
 
     def with_frame(self, position: int, memory: Memory, stride: int = 1) -> "MemoryBank":
-        """The bank after frame `position`; what no later frame can look at is dropped, so that long videos stay bounded."""
+        """The bank after frame `position`; what no later frame can look at is dropped: long videos stay bounded."""
         oldest = position - self.size * stride
         kept = {place: held for place, held in self.memories.items() if place >= oldest}
         return MemoryBank(kept | {position: memory}, self.size)

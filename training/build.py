@@ -1,4 +1,4 @@
-"""From a config to a model with its tokenizer: freshly drawn or from a checkpoint, LoRA in place, trainable parts marked."""
+"""From a config to a model with its tokenizer: drawn or from a checkpoint, LoRA in place, trainable parts marked."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> Glus:
 
 
 def build_for_training(config: RunConfig) -> Built:
-    """The model that a run starts with. Raises ModelError, DataError or TrainingError before anything heavy is loaded."""
+    """The model that a run starts with. Raises ModelError, DataError or TrainingError."""
     start = checkpoint.resolve(Path(config.init_from)) if config.init_from else None
     if start is None and not config.model.tokenizer:
         raise TrainingError("model.tokenizer is empty: name a folder with tokenizer.model")

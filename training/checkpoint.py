@@ -94,7 +94,7 @@ def find_latest(folder: Path) -> Path | None:
 
 
 def resolve(path: Path) -> Path:
-    """A checkpoint folder from itself or from the run folder that holds it. Raises TrainingError where there is none."""
+    """A checkpoint folder, from itself or the run folder that holds it. Raises TrainingError where there is none."""
     if (path / RUN).is_file():
         return path
     found = find_latest(path / "checkpoints")
@@ -149,12 +149,12 @@ def _check_fit(file: Path, own: Mapping[str, tuple[int, ...]], stored: Mapping[s
     if differing:
         name = differing[0]
         raise TrainingError(
-            f"{file} is of another model size: {len(differing)} shapes differ, first {name}: stored {list(stored[name])}, "
-            f"the config makes {list(own[name])}; take the model section of {file.parent / CONFIG}"
+            f"{file} is of another model size: {len(differing)} shapes differ, first {name}: stored "
+            f"{list(stored[name])}, the config makes {list(own[name])}; take the model of {file.parent / CONFIG}"
         )
     missing, extra = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
     if missing or extra:
         raise TrainingError(
-            f"{file} is of another model: {len(missing)} parameters are missing (first {missing[:1]}), {len(extra)} are "
-            f"unknown (first {extra[:1]}); take the model section of {file.parent / CONFIG}"
+            f"{file} is of another model: {len(missing)} parameters are missing (first {missing[:1]}), {len(extra)} "
+            f"are unknown (first {extra[:1]}); take the model of {file.parent / CONFIG}"
         )

@@ -28,7 +28,7 @@ class Rank:
 
     @classmethod
     def from_environment(cls) -> "Rank":
-        """From RANK, LOCAL_RANK and WORLD_SIZE; alone where none is set. Raises TrainingError on half an environment."""
+        """From RANK, LOCAL_RANK and WORLD_SIZE; alone where none is set. Raises TrainingError where some are."""
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
         values = [os.environ.get(name) for name in names]
         if all(value is None for value in values):

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ class Engine:
     def partitioned(self) -> tuple[int, int]:
         """Elements of partitioned parameters: (held by this rank, in all). Parameters kept whole are not counted."""
         held = whole = 0
-        for parameter in self.module.parameters():
+        parameters: Iterable[Any] = self.module.parameters()
+        for parameter in parameters:
             if hasattr(parameter, "ds_tensor") and not parameter.ds_persist:
                 held += parameter.ds_tensor.numel()
                 whole += parameter.ds_numel

@@ -2,4 +2,4 @@
 
 
 class TrainingError(Exception):
-    """A run that cannot start or go on. The message says what is wrong, where (run, checkpoint, setting) and what to do."""
+    """A run that cannot start or go on. The message says what, where (run, checkpoint, setting) and what to do."""

@@ -38,7 +38,7 @@ class Trainer:
         self.folder = Path(config.out) / "checkpoints"
 
     def run(self, batches: Iterator[Batch], start: int) -> Path:
-        """Train from step `start` to the end; returns the last checkpoint. Raises TrainingError on a non-finite loss."""
+        """Train from step `start` to the end; returns the last checkpoint. Raises TrainingError: non-finite loss."""
         config, path = self.config, None
         bar = tqdm(
             total=config.steps,

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.prompts import conversation, tokenize_conversation
 from glus.data_pipeline.sampling import SamplePlan, Slot
-from glus.data_pipeline.tokenizer import Tokenizer
+from glus.data_pipeline.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ class Batch:
 
 
 def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_text_tokens: int = 512) -> Batch:
-    """Read the frames and masks of `slots` and tokenize their expressions. Raises DataError from the reader.
+    """Read the frames and masks of `slots` and tokenize their expressions.
 
+    Raises DataError from the reader, and for an expression that does not leave one [SEG] for each query frame.
     Token ids beyond `max_text_tokens` (frames counted as one) are cut off as in the reference.
     """
     frames, context, query, masks = [], [], [], []
@@ -83,9 +85,17 @@ def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_t
         targets = []
         for expression, templates in zip(slot.expressions, slot.templates, strict=True):
             said = entry.expressions[expression]
+            name = f"{entry.dataset}/{entry.split}/{entry.video}/{said.id}"
             text = tokenize_conversation(tokenizer, conversation(said.text, len(slot.context), templates))
             ids.append(text.ids[:max_text_tokens])
             labels.append(text.labels[:max_text_tokens])
+            # The model gives the n-th frame the n-th <image>, and the n-th [SEG] to the n-th query frame.
+            held = (ids[-1].count(IMAGE_TOKEN_ID), ids[-1].count(tokenizer.seg_id))
+            if held != (len(slot.context) + len(slot.query), len(slot.query)):
+                raise DataError(
+                    f"{name}: {said.text!r} has an <image> of its own or is too long for {max_text_tokens} tokens with "
+                    f"{len(slot.query)} query frames; change it in the annotations and prepare again"
+                )
             targets.append(split.read_target(slot.video, said, slot.query))
             video_of.append(number)
             video_key.append(slot.split * 2**32 + slot.video)
@@ -95,7 +105,7 @@ def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_t
                     for column in range(widest)
                 ]
             )
-            names.append(f"{entry.dataset}/{entry.split}/{entry.video}/{said.id}")
+            names.append(name)
         masks.append(torch.from_numpy(np.stack(targets)))
     length = max(len(row) for row in ids)
     padded = [row + [tokenizer.pad_id] * (length - len(row)) for row in ids]

@@ -1,0 +1,100 @@
+"""Micro-batches in the order of the plan, on any number of ranks and workers."""
+
+from dataclasses import fields
+from itertools import islice
+
+import pytest
+import torch
+
+from glus.data_pipeline.batch import Batch
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.loader import micro_batches
+from glus.data_pipeline.sampling import SamplePlan, SamplingConfig
+from glus.data_pipeline.tokenizer import Tokenizer
+
+from .tiny_splits import PARITY, write_splits
+
+SLOTS, SIZE, STEPS = 12, 2, 2
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> SamplePlan:
+    config = SamplingConfig(mixture={"mevis/train": 1.0, "refer_youtube_vos/train": 1.0})
+    return SamplePlan(write_splits(tmp_path_factory.mktemp("shards")), config, seed=3, slots=SLOTS)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(PARITY)
+
+
+def read(plan, tokenizer, rank=0, ranks=1, start=0, stop=STEPS, workers=0) -> list[Batch]:
+    stream = micro_batches(plan, tokenizer, rank=rank, ranks=ranks, size=SIZE, start=start, stop=stop, workers=workers)
+    return list(stream)
+
+
+@pytest.fixture(scope="module")
+def alone(plan, tokenizer) -> list[Batch]:
+    """All micro-batches, as one rank gets them."""
+    return read(plan, tokenizer)
+
+
+def assert_equal(first: Batch, second: Batch) -> None:
+    for field in fields(Batch):
+        ours, theirs = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(ours, torch.Tensor):
+            assert torch.equal(ours, theirs), field.name
+        elif field.name == "names":
+            assert ours == theirs
+        else:
+            assert len(ours) == len(theirs) and all(map(torch.equal, ours, theirs)), field.name
+
+
+def test_one_rank_gets_the_slots_of_every_step_in_order(plan, alone):
+    expected = []
+    for step in range(STEPS):
+        for slot in plan.global_batch(step):
+            entry = plan.splits[slot.split].videos[slot.video]
+            expected += [
+                f"{entry.dataset}/{entry.split}/{entry.video}/{entry.expressions[e].id}" for e in slot.expressions
+            ]
+    assert [name for batch in alone for name in batch.names] == expected
+    assert len(alone) == STEPS * SLOTS // SIZE and all(len(batch.frames) == SIZE for batch in alone)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 6])
+def test_any_number_of_ranks_reads_the_same_global_batches_in_the_same_order(plan, tokenizer, alone, ranks):
+    by_rank = [read(plan, tokenizer, rank, ranks) for rank in range(ranks)]
+    assert {len(batches) for batches in by_rank} == {len(alone) // ranks}
+    together = [batch for turn in zip(*by_rank, strict=True) for batch in turn]
+    for ours, expected in zip(together, alone, strict=True):
+        assert_equal(ours, expected)
+
+
+def test_reading_goes_on_exactly_at_the_step_where_it_is_resumed(plan, tokenizer, alone):
+    resumed = read(plan, tokenizer, start=1)
+    for ours, expected in zip(resumed, alone[SLOTS // SIZE :], strict=True):
+        assert_equal(ours, expected)
+
+
+def test_a_worker_process_gives_equal_batches_in_equal_order(plan, tokenizer, alone):
+    for ours, expected in zip(read(plan, tokenizer, workers=1), alone, strict=True):
+        assert_equal(ours, expected)
+
+
+def test_nothing_is_read_before_it_is_asked_for(plan, tokenizer, alone):
+    # A run may be planned for millions of steps.
+    first = islice(micro_batches(plan, tokenizer, rank=0, ranks=1, size=SIZE, start=0, stop=10**9), 2)
+    for ours, expected in zip(first, alone[:2], strict=True):
+        assert_equal(ours, expected)
+
+
+def test_no_steps_give_no_batches(plan, tokenizer):
+    assert read(plan, tokenizer, start=2, stop=2) == []
+
+
+@pytest.mark.parametrize(("ranks", "multiple"), [(4, 8), (5, 10)])
+def test_a_global_batch_that_does_not_divide_is_refused_with_what_would_fit(plan, tokenizer, ranks, multiple):
+    message = f"a global batch of 12 videos .* micro-batches of 2 on {ranks} ranks: .* a multiple of {multiple}"
+    with pytest.raises(DataError, match=message):
+        read(plan, tokenizer, ranks=ranks)

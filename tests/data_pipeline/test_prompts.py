@@ -1,0 +1,104 @@
+"""Conversations of training and prompts of inference. Those of the reference: tests/model/test_parity.py."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glus.data_pipeline.prompts import (
+    ANSWERS,
+    QUESTIONS,
+    SYSTEM,
+    clean_expression,
+    conversation,
+    draw_templates,
+    inference_prompt,
+    tokenize_conversation,
+)
+from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_TOKEN_ID, Tokenizer
+
+from .tiny_splits import PARITY
+
+TEXTS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=40)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(PARITY)
+
+
+def test_a_conversation_shows_the_context_once_and_each_query_frame_in_its_round():
+    text = conversation(" The Red bird.", 2, [(0, 0), (3, 4)])
+    frame = "<im_start><image><im_end>"
+    assert text == (
+        f"{SYSTEM} USER: {frame}{frame}\nPlease finished the following tasks on the context frames above.\n{frame}\n"
+        "Can you segment the the red bird in this frame? ASSISTANT: It is [SEG].</s>"
+        f"USER: {frame}\nWhat is the red bird in this frame? Please output segmentation mask. ASSISTANT: [SEG].</s>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "put"),
+    [(" The Dog. ", "the dog"), ("a dog..", "a dog."), ("É/_'#;", "é/_'#;"), ("what?", "what?"), ("", "")],
+)
+def test_an_expression_is_lowered_and_loses_blanks_and_one_full_stop(said, put):
+    assert clean_expression(said) == put
+
+
+@given(text=TEXTS, frames=st.integers(1, 5))
+def test_a_prompt_of_inference_is_the_beginning_of_the_conversation_that_training_would_show(text, frames):
+    template = (0, ANSWERS.index("Sure, the segmentation result is [SEG]."))
+    assert inference_prompt(text, 4, frames) + "[SEG].</s>" == conversation(text, 4, [template] * frames)
+
+
+@given(text=TEXTS, frames=st.integers(1, 5))
+def test_each_step_of_inference_goes_on_where_the_last_one_was_answered(text, frames):
+    assert inference_prompt(text, 4, frames + 1).startswith(inference_prompt(text, 4, frames) + "[SEG].</s>USER: ")
+
+
+def test_without_its_trailing_blank_a_prompt_ends_as_training_has_it_before_seg(tokenizer):
+    with_blank, without = (inference_prompt("a dog", 1, 1, blank) for blank in (True, False))
+    assert with_blank == without + " "
+    trained = tokenizer.encode_with_images(conversation("a dog", 1, [(0, 3)]))
+    shown = tokenizer.encode_with_images(without)
+    assert trained[: len(shown) + 1] == [*shown, tokenizer.seg_id]
+    assert tokenizer.encode_with_images(with_blank) != shown
+
+
+def test_templates_are_drawn_from_all_and_by_the_generator_alone():
+    def draw(seed: int) -> list[tuple[int, int]]:
+        return draw_templates(400, np.random.Generator(np.random.Philox(key=seed)))
+
+    assert draw(1) == draw(1) != draw(2)
+    assert set(draw(1)) == {(question, answer) for question in range(len(QUESTIONS)) for answer in range(len(ANSWERS))}
+
+
+@given(
+    text=st.text(st.sampled_from("abcdefg ,.'/#"), max_size=30),
+    context=st.integers(0, 5),
+    templates=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=5),
+)
+def test_ids_hold_every_frame_and_one_seg_a_query_frame_and_labels_stand_at_seg_alone(text, context, templates):
+    tokenizer = Tokenizer(PARITY)
+    made = tokenize_conversation(tokenizer, conversation(text, context, templates))
+    ids, labels = made.ids, made.labels
+    assert len(ids) == len(labels) and ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id
+    assert ids.count(IMAGE_TOKEN_ID) == context + len(templates)
+    assert ids.count(tokenizer.seg_id) == len(templates)
+    assert labels == [token if token == tokenizer.seg_id else IGNORED_LABEL for token in ids]
+
+
+def test_prompts_under_llamas_own_tokenizer_are_those_of_the_reference(real_data: Path):
+    recorded = real_data.parent / "parity" / "llama_prompts.json"
+    if not recorded.is_file():
+        pytest.skip(f"no prompts of the reference at {recorded} (set GLUS_SHARED)")
+    tokenizer = Tokenizer(real_data / "llama_tokenizer.model")
+    assert tokenizer.seg_id == 32000
+    prompts = json.loads(recorded.read_text("utf-8"))
+    assert len(prompts) > 30
+    for prompt in prompts:
+        text = conversation(prompt["expression"], 4, prompt["qa_template_index"])
+        assert tokenize_conversation(tokenizer, text).ids == prompt["input_ids"], prompt["expression"]

@@ -22,22 +22,42 @@ def for_vision_tower(
 ) -> Tensor:
     """uint8 [N, 3, H, W] -> float [N, 3, size, size]: CLIP's processor.
 
-    The shorter side is resized to `size` (bicubic, antialias, rounded to 8 bits), the centre is cut out, then normalised.
+    The shorter side is resized to `size` (bicubic, rounded to 8 bits), the centre is cut out, then normalised. The
+    resized pixels are Pillow's to the bit: a single level off moves a frame's tokens by more than 1e-3.
     """
     height, width = frames.shape[-2:]
-    short, long = min(height, width), max(height, width)
-    longer = int(size * long / short)
-    new = (size, longer) if height <= width else (longer, size)
+    longer = int(size * max(height, width) / min(height, width))
+    new_height, new_width = (size, longer) if height <= width else (longer, size)
     # Pillow resizes along the width first and rounds to 8 bits after each pass.
-    wide = F.interpolate(frames.float(), size=(height, new[1]), mode="bicubic", align_corners=False, antialias=True)
-    both = F.interpolate(_as_bytes(wide), size=new, mode="bicubic", align_corners=False, antialias=True)
-    resized = _as_bytes(both) / 255.0
-    top, left = (new[0] - size) // 2, (new[1] - size) // 2
-    return _normalise(resized[..., top : top + size, left : left + size], mean, std).to(dtype)
+    wide = _resize_width(frames, new_width, size)
+    resized = _resize_width(wide.transpose(-1, -2), new_height, size).transpose(-1, -2)
+    return _normalise(resized.float() / 255.0, mean, std).to(dtype)
 
 
-def _as_bytes(frames: Tensor) -> Tensor:
-    return frames.round().clamp(0, 255)
+def _resize_width(frames: Tensor, new: int, size: int) -> Tensor:
+    """Frames [..., W] -> [..., size], the centre of them resized to width `new`; whole numbers from 0 to 255."""
+    old, left = frames.shape[-1], (new - size) // 2
+    if old == new:
+        return frames[..., left : left + size]
+    weights = _pillow_bicubic(old, new, frames.device)[left : left + size]
+    return (frames.double() @ weights.T / _ONE + 0.5).floor().clamp(0, 255)
+
+
+#: Pillow's weights are whole numbers of 2**-22 (PRECISION_BITS of its Resample.c); float64 adds them up without error.
+_ONE = 2.0**22
+
+
+def _pillow_bicubic(old: int, new: int, device: torch.device) -> Tensor:
+    """float64 [new, old]: Pillow's weight of each old pixel in each new one along an axis, times _ONE."""
+    stretch = max(old / new, 1.0)
+    centre = (torch.arange(new, device=device, dtype=torch.float64) + 0.5)[:, None] * (old / new)
+    pixel = torch.arange(old, device=device, dtype=torch.float64)
+    first, end = (centre - 2 * stretch + 0.5).floor(), (centre + 2 * stretch + 0.5).floor()
+    x = ((pixel + 0.5 - centre) / stretch).abs()
+    near, far = (1.5 * x - 2.5) * x * x + 1, -0.5 * (((x - 5) * x + 8) * x - 4)
+    weight = torch.where(x < 1, near, torch.where(x < 2, far, 0.0)) * ((pixel >= first) & (pixel < end))
+    whole = weight / weight.sum(1, keepdim=True) * _ONE
+    return (whole + 0.5 * whole.sign()).trunc()
 
 
 def _normalise(frames: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -11,8 +11,11 @@ from glus.data_pipeline.sampling import SamplePlan
 from glus.data_pipeline.tokenizer import Tokenizer
 
 
-class _MicroBatches(Dataset[Batch]):
-    """Item i is the i-th micro-batch of this rank since step `start`."""
+class _MicroBatches(Dataset[Batch | DataError]):
+    """Item i is the i-th micro-batch of this rank since step `start`, or what is wrong with its data.
+
+    The error is handed over, not raised: DataLoader would put a worker's traceback into the message.
+    """
 
     def __init__(self, plan: SamplePlan, tokenizer: Tokenizer, rank: int, ranks: int, size: int, start: int, stop: int):
         self.plan, self.tokenizer, self.rank, self.ranks, self.size = plan, tokenizer, rank, ranks, size
@@ -22,10 +25,13 @@ class _MicroBatches(Dataset[Batch]):
     def __len__(self) -> int:
         return self.steps * self.per_step
 
-    def __getitem__(self, item: int) -> Batch:
+    def __getitem__(self, item: int) -> Batch | DataError:
         step, turn = self.start + item // self.per_step, item % self.per_step
         first = (turn * self.ranks + self.rank) * self.size
-        return collate(self.plan, self.plan.global_batch(step)[first : first + self.size], self.tokenizer)
+        try:
+            return collate(self.plan, self.plan.global_batch(step)[first : first + self.size], self.tokenizer)
+        except DataError as error:
+            return error
 
 
 def micro_batches(
@@ -42,7 +48,7 @@ def micro_batches(
     """Yield this rank's micro-batches of `size` slots for steps [start, stop), `plan.slots / (ranks * size)` a step.
 
     Micro-batch k of a step holds slots [k*size, (k+1)*size) and goes to rank k % ranks, so that more ranks only mean
-    fewer micro-batches each. Raises DataError where the global batch does not divide.
+    fewer micro-batches each. Raises DataError where the global batch does not divide, and from `collate`.
     """
     if plan.slots % (ranks * size):
         raise DataError(
@@ -50,7 +56,7 @@ def micro_batches(
             f"set global_batch_size to a multiple of {ranks * size}"
         )
     dataset = _MicroBatches(plan, tokenizer, rank, ranks, size, start, stop)
-    yield from DataLoader(
+    loader = DataLoader(
         dataset,
         batch_size=None,
         shuffle=False,
@@ -59,4 +65,10 @@ def micro_batches(
         multiprocessing_context="spawn" if workers else None,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
+        # Of its own: torch's draws a seed for the workers from the caller's, which shifts the dropout of a resumed run.
+        generator=torch.Generator(),
     )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch

@@ -98,3 +98,16 @@ def test_a_global_batch_that_does_not_divide_is_refused_with_what_would_fit(plan
     message = f"a global batch of 12 videos .* micro-batches of 2 on {ranks} ranks: .* a multiple of {multiple}"
     with pytest.raises(DataError, match=message):
         read(plan, tokenizer, ranks=ranks)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_data_is_told_in_one_line_wherever_it_is_read(tmp_path, tokenizer, workers):
+    splits = write_splits(tmp_path)
+    shard = splits[0].folder / "shard-00000.tar"
+    shard.chmod(0o644)
+    with shard.open("r+b") as file:
+        file.truncate(1000)
+    plan = SamplePlan(splits, SamplingConfig(mixture={"mevis/train": 1.0}), seed=3, slots=SIZE)
+    with pytest.raises(DataError) as caught:
+        read(plan, tokenizer, workers=workers)
+    assert str(caught.value).startswith(f"{shard}: ends before byte ") and "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,6 +20,7 @@ from glus.model.glus import Glus
 from glus.training import checkpoint
 from glus.training.build import build_model
 from glus.training.config import RunConfig
+from glus.training.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,14 @@ class Predicted:
 def load(path: Path, device: torch.device) -> Loaded:
     """The model of a run folder or checkpoint folder, in eval mode. Raises TrainingError or ModelError."""
     folder = checkpoint.resolve(path)
-    config = TypeAdapter(RunConfig).validate_python(checkpoint.read_config(folder))
+    try:
+        config = TypeAdapter(RunConfig).validate_python(checkpoint.read_config(folder))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TrainingError(
+            f"{folder / checkpoint.CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
+            "use the version of the code that wrote this checkpoint"
+        ) from error
     tokenizer = Tokenizer(folder / checkpoint.TOKENIZER)
     model = build_model(config.model, tokenizer, config.seed)
     checkpoint.load_weights(model, folder)

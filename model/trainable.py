@@ -10,6 +10,23 @@ from glus.model.config import LoraConfig
 from glus.model.errors import ModelError
 from glus.model.glus import Glus
 
+#: What the losses of GLUS never reach, whatever the table says: SAM 2's clicks and object pointers, the decoder's
+#: three other masks, and heads whose output GLUS drops. ZeRO would wait for their gradients.
+NEVER_TRAINED = (
+    "language.vision_tower.post_layernorm.*",
+    "segmenter.sam2.maskmem_tpos_enc",
+    "segmenter.sam2.no_mem_pos_enc",
+    "segmenter.sam2.no_obj_ptr",
+    "segmenter.sam2.mask_downsample.*",
+    "segmenter.sam2.obj_ptr_proj.*",
+    "segmenter.sam2.sam_prompt_encoder.point_embeddings.*",
+    "segmenter.sam2.sam_prompt_encoder.not_a_point_embed.*",
+    "segmenter.sam2.sam_prompt_encoder.mask_downscaling.*",
+    "segmenter.sam2.sam_mask_decoder.output_hypernetworks_mlps.[123].*",
+    "segmenter.sam2.sam_mask_decoder.iou_prediction_head.*",
+    "segmenter.sam2.sam_mask_decoder.pred_obj_score_head.*",
+)
+
 
 def add_lora(model: Glus, config: LoraConfig) -> None:
     """Put LoRA beside the named projections of Llama, in place (peft). rank 0 adds none."""
@@ -39,12 +56,18 @@ class TrainableRow:
 def set_trainable(model: nn.Module, patterns: Sequence[str]) -> list[TrainableRow]:
     """Train the parameters whose name matches a pattern, freeze the others; returns a row a pattern.
 
+    Those of NEVER_TRAINED stay frozen.
     Raises ModelError for a pattern that matches nothing.
     """
     rows = []
     parameters = dict(model.named_parameters())
     for parameter in parameters.values():
         parameter.requires_grad_(False)
+    parameters = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if not any(fnmatchcase(name, never) for never in NEVER_TRAINED)
+    }
     for pattern in patterns:
         matched = [parameter for name, parameter in parameters.items() if fnmatchcase(name, pattern)]
         if not matched:

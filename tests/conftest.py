@@ -1,8 +1,56 @@
-"""Settings of all tests."""
+"""Settings of all tests, and a training run that is small enough for them."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glus.data_pipeline.datasets.table import read_dataset
+from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
+from glus.data_pipeline.demo_world import DemoWorldConfig
+from glus.data_pipeline.finish import finish_split
+from glus.data_pipeline.prepare import plan_jobs
+from glus.data_pipeline.shard_job import ShardMaker
+from glus.launch.configuration import load_config
+from glus.training.config import RunConfig
 
 # A spawned process imports a test's own functions as `tests.FOLDER.test_MODULE`, so the repository must be on its path
 # (multiprocessing hands ours on). Last, not first: a bare `training` stays sam2's and never becomes ours.
 sys.path.append(str(Path(__file__).parents[1]))
+
+TINY_RUN = Path(__file__).parent / "tiny_run.yaml"
+TINY_SPLITS = (("mevis", "train"), ("ref_davis17", "train"), ("mevis", "valid_u"))
+
+
+@pytest.fixture(scope="session")
+def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with raw/ (demo data, a tokenizer) and shards/ (TINY_SPLITS), made by the real writers."""
+    root = tmp_path_factory.mktemp("demo")
+    world = DemoWorldConfig(frames=6, width=64, height=48)
+    write_demo_data(DemoDataConfig(root / "raw", train_videos=2, valid_videos=1, world=world))
+    for dataset, name in TINY_SPLITS:
+        split = read_dataset(dataset, root / "raw", name)
+        jobs = plan_jobs(split, root / "raw", root / "shards" / dataset / name, 2)
+        maker = ShardMaker()
+        for job in jobs:
+            maker.make(job)
+        finish_split(split, jobs)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_demo: Path) -> Callable[..., RunConfig]:
+    """A run of tiny_run.yaml on the tiny demo data: `tiny_run(out, "steps=3", ...)`."""
+
+    def make(out: Path, *changes: Any) -> RunConfig:
+        places = [
+            f"out={out}",
+            f"shards={tiny_demo}/shards",
+            f"model.tokenizer={tiny_demo}/raw/tokenizer.model",
+            f"tracking.uri=sqlite:///{out.parent}/mlflow.db",
+        ]
+        return load_config(RunConfig, TINY_RUN, [*places, *changes])
+
+    return make

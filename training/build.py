@@ -32,9 +32,12 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> Glus:
     return model
 
 
-def build_for_training(config: RunConfig) -> Built:
-    """The model that a run starts with. Raises ModelError, DataError or TrainingError."""
-    start = checkpoint.resolve(Path(config.init_from)) if config.init_from else None
+def build_for_training(config: RunConfig, resumed: Path | None = None) -> Built:
+    """The model that a run starts with: of the checkpoint `resumed`, else of `init_from`, else freshly drawn.
+
+    Raises ModelError, DataError or TrainingError.
+    """
+    start = checkpoint.resolve(Path(config.init_from)) if config.init_from and not resumed else resumed
     if start is None and not config.model.tokenizer:
         raise TrainingError("model.tokenizer is empty: name a folder with tokenizer.model")
     tokenizer = Tokenizer(

@@ -40,11 +40,25 @@ def name_of(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def writing(folder: Path, step: int) -> Path:
+    """Where a checkpoint lies before it is whole."""
+    return folder / f".{name_of(step)}.writing"
+
+
 def aside(folder: Path, step: int) -> Path:
-    """The folder in which a checkpoint is written before it is whole; an older leftover is removed."""
-    path = folder / f".{name_of(step)}.writing"
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    """The folder in which a checkpoint is written before it is whole; what was left of earlier ones is removed.
+
+    Raises TrainingError where the folder cannot be made.
+    """
+    for left in folder.glob(".step-*.writing"):
+        shutil.rmtree(left, ignore_errors=True)
+    path = writing(folder, step)
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be made ({error.strerror}): free some room, or choose another `out`"
+        ) from error
     return path
 
 
@@ -70,14 +84,33 @@ def write(
 
 
 def publish(path: Path, folder: Path, step: int) -> Path:
-    """Give a whole checkpoint its name, then move `latest` to it. Returns its folder."""
+    """Give a whole checkpoint its name, then move `latest` to it. Returns its folder.
+
+    Raises TrainingError where the disk is full; `latest` then names the earlier checkpoint.
+    """
     final = folder / name_of(step)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(path, final)
     pointer = folder / ".latest.writing"
-    pointer.write_text(final.name, encoding="utf-8")
-    os.replace(pointer, folder / "latest")
+    try:
+        for file in path.rglob("*"):
+            _sync(file)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(path, final)
+        pointer.write_text(final.name, encoding="utf-8")
+        _sync(pointer)
+        os.replace(pointer, folder / "latest")
+        _sync(folder)
+    except OSError as error:
+        raise TrainingError(f"{final} could not be finished ({error.strerror}): free some room") from error
     return final
+
+
+def _sync(path: Path) -> None:
+    # A rename may reach the disk before the contents do; after a power cut `latest` would name an empty checkpoint.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def find_latest(folder: Path) -> Path | None:
@@ -107,14 +140,12 @@ def read_state(path: Path) -> RunState:
     """The run state of a checkpoint. Raises TrainingError where it is damaged or of another format."""
     try:
         fields = json.loads((path / RUN).read_text(encoding="utf-8"))
-        state = RunState(**fields)
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"{path / RUN} cannot be read ({error}): use another checkpoint") from error
-    if state.format != FORMAT:
-        raise TrainingError(
-            f"{path} has format {state.format}, this code reads {FORMAT}: use the version that wrote it"
-        )
-    return state
+        written = fields["format"]
+        if written != FORMAT:
+            raise TrainingError(f"{path} has format {written}, this code reads {FORMAT}: use the version that wrote it")
+        return RunState(**fields)
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise TrainingError(f"{path / RUN} cannot be read ({error!r}): use another checkpoint") from error
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """What a training run is: model, data, optimiser, engine, tracking. One typed tree, saved with every run."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from glus.data_pipeline.sampling import SamplingConfig
 from glus.model.config import ModelConfig
+from glus.training.errors import TrainingError
 from glus.training.tracking import TrackingConfig
 
 
@@ -24,10 +26,10 @@ class OptimizerConfig:
 class EngineConfig:
     """How the model is spread over ranks."""
 
-    #: DeepSpeed ZeRO stage: 3 partitions parameters, gradients and optimiser state; 0 none.
-    stage: int = 3
-    #: "bf16" or "fp32".
-    precision: str = "bf16"
+    #: DeepSpeed ZeRO stage: 3 partitions parameters, gradients and optimiser state; 2 not the parameters; 1 the
+    #: optimiser state alone; 0 nothing.
+    stage: Literal[0, 1, 2, 3] = 3
+    precision: Literal["bf16", "fp32"] = "bf16"
     #: Parameters with fewer elements than this stay whole on every rank (ZeRO-3).
     keep_whole_below: int = 100_000
     #: Videos of one forward pass on one rank; accumulation follows from global_batch_size and the number of ranks.
@@ -72,3 +74,11 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "global_batch_size": 1, "log_every": 1, "ranks": 0, "workers": 0, "checkpoint_every": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise TrainingError(f"{name}={getattr(self, name)}: it must be at least {value}")
+        if self.engine.micro_batch_size < 1:
+            raise TrainingError(f"engine.micro_batch_size={self.engine.micro_batch_size}: it must be at least 1")

@@ -34,10 +34,13 @@ class Rank:
         if all(value is None for value in values):
             return cls(0, 0, 1)
         try:
-            rank, local, ranks = (int(value) for value in values if value is not None)
+            rank, local, ranks = (int(value or "") for value in values)
+            if not 0 <= local <= rank < ranks:
+                raise ValueError
         except ValueError as error:
             told = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
             raise TrainingError(
-                f"a rank needs RANK, LOCAL_RANK and WORLD_SIZE as numbers; the environment has {told}"
+                f"a rank needs RANK, LOCAL_RANK and WORLD_SIZE as numbers that fit; the environment has {told}: start "
+                "with `glus train` alone, or under torchrun or srun"
             ) from error
         return cls(rank, local, ranks)

@@ -1,9 +1,11 @@
 """DeepSpeed: the only file that imports it. Spreads model, gradients and optimiser over ranks (ZeRO)."""
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -11,6 +13,10 @@ from torch import Tensor, nn
 
 from glus.training.config import EngineConfig, OptimizerConfig
 from glus.training.distributed import Rank
+from glus.training.errors import TrainingError
+
+#: DeepSpeed's name for what is saved: a folder below that of the checkpoint's engine.
+_TAG = "state"
 
 
 class Engine:
@@ -47,16 +53,31 @@ class Engine:
         )
 
     @staticmethod
-    def join(rank: Rank) -> None:
-        """Meet the other ranks; every rank calls it once, before the model is built."""
+    @contextlib.contextmanager
+    def joined(rank: Rank) -> Iterator[None]:
+        """Among the other ranks: every rank enters it before its engine is made.
+
+        The ranks stay together until the process ends: DeepSpeed keeps its groups and cannot make them anew.
+        """
         import deepspeed
 
-        os.environ.setdefault("RANK", str(rank.rank))
-        os.environ.setdefault("LOCAL_RANK", str(rank.local))
-        os.environ.setdefault("WORLD_SIZE", str(rank.ranks))
-        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", "29511")
-        deepspeed.init_distributed(dist_backend=rank.backend, verbose=False)
+        if rank.device.type == "cpu":
+            # DeepSpeed would look for compilers, and then compile for a minute what only its inference uses.
+            deepspeed.ops.__compatible_ops__ = {}
+        # A rank that is alone has no launcher that sets these; port 0 is a free one.
+        names = {"RANK": rank.rank, "LOCAL_RANK": rank.local, "WORLD_SIZE": rank.ranks}
+        lacking = {name: str(value) for name, value in names.items() if name not in os.environ}
+        if lacking:
+            lacking |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+        os.environ.update(lacking)
+        try:
+            if not torch.distributed.is_initialized():
+                deepspeed.init_distributed(dist_backend=rank.backend, verbose=False)
+                atexit.register(torch.distributed.destroy_process_group)
+            yield
+        finally:
+            for name in lacking:
+                del os.environ[name]
 
     @property
     def module(self) -> nn.Module:
@@ -65,7 +86,7 @@ class Engine:
         return module
 
     def step(self, batches: Iterator[Any], learning_rate: float) -> dict[str, float]:
-        """One optimiser step over this rank's micro-batches; mean losses over all ranks, and the gradient's norm."""
+        """One optimiser step over this rank's micro-batches; mean losses over all ranks, and the gradients' L2 norm."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         sums: dict[str, Tensor] = {}
@@ -79,9 +100,10 @@ class Engine:
         if self.rank.ranks > 1:
             torch.distributed.all_reduce(stacked, op=torch.distributed.ReduceOp.SUM)
             stacked /= self.rank.ranks
-        norm = self._engine.get_global_grad_norm()
         figures = dict(zip(sums, stacked.tolist(), strict=True))
-        return figures | {"gradient_norm": float(norm) if norm is not None else float("nan")}
+        # Without ZeRO, in fp32, DeepSpeed does not keep the norm.
+        norm = self._engine.get_global_grad_norm()
+        return figures if norm is None else figures | {"gradient_norm": float(norm)}
 
     def barrier(self) -> None:
         """Wait for the other ranks."""
@@ -113,21 +135,34 @@ class Engine:
                 whole += parameter.ds_numel
         return held, whole
 
-    def save(self, folder: Path, tag: str) -> None:
-        """Write optimiser and partitioned state of all ranks below folder/tag."""
-        with _quiet_stdout():
-            self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+    def save(self, folder: Path) -> None:
+        """Write optimiser and partitioned state of all ranks into `folder`. Raises TrainingError on a full disk."""
+        try:
+            with _quiet_stdout():
+                self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+        except (OSError, RuntimeError) as error:  # torch tells a full disk as RuntimeError
+            raise TrainingError(
+                f"the optimiser's state cannot be written below {folder} ({_first_line(error)}): free some room"
+            ) from error
 
-    def load(self, folder: Path, tag: str) -> None:
-        """Read back what `save` wrote, on the same number of ranks."""
-        with _quiet_stdout():
-            self._engine.load_checkpoint(str(folder), tag=tag)
+    def load(self, folder: Path) -> None:
+        """Read back what `save` wrote on as many ranks. Raises TrainingError where it is damaged or gone."""
+        remedy = f"the checkpoint is damaged, name another in {folder.parents[1] / 'latest'}"
+        try:
+            with _quiet_stdout():
+                found, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        except (OSError, RuntimeError, ValueError, LookupError, AssertionError, EOFError, UnpicklingError) as error:
+            raise TrainingError(f"{folder} cannot be read ({_first_line(error)}): {remedy}") from error
+        if found is None:
+            raise TrainingError(f"{folder} holds no state of the optimiser: {remedy}")
 
     def close(self) -> None:
-        """Leave the other ranks."""
+        """Let go of the model: DeepSpeed's hooks on it are removed."""
         self._engine.destroy()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _settings(config: EngineConfig, optimizer: OptimizerConfig, accumulation: int, rank: Rank) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """One rank of a training run, from config to last checkpoint."""
 
+import contextlib
 import os
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from transformers import CLIPVisionModel
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from glus.data_pipeline.loader import micro_batches
@@ -22,7 +23,7 @@ from glus.training.tracking import Tracker
 from glus.training.trainer import Trainer
 
 #: Gathered whole by ZeRO-3: the segmenter reads parameters outside forward, the others are cheaper in one piece.
-LEAVES = (Segmenter, CLIPVisionModel, LlamaDecoderLayer)
+LEAVES = (Segmenter, CLIPEncoderLayer, LlamaDecoderLayer)
 
 
 def train(config: RunConfig, rank: Rank) -> Path:
@@ -46,44 +47,36 @@ def train(config: RunConfig, rank: Rank) -> Path:
     if not torch.cuda.is_available():
         # Ranks of one machine share its cores.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", rank.ranks))))
-    built = build_for_training(config)
-    Engine.join(rank)
+    built = build_for_training(config, resumed)
+    # Before the ranks meet: where MLflow cannot be reached, nobody is left waiting half-way.
     tracker = _start_tracking(config, plan, state) if rank.rank == 0 else None
-    if rank.rank == 0:
-        for row in built.trainable:
-            print(f"  trains {row.elements:>12,} elements in {row.tensors:>4} tensors matching {row.pattern}")
-    engine = Engine(built.model, config.engine, config.optimizer, accumulation, rank, LEAVES)
-    if resumed:
-        engine.load(resumed, checkpoint.ENGINE)
-    trainer = Trainer(config, engine, plan, built.tokenizer, rank, tracker)
-    start = state.step if state else 0
-    batches = micro_batches(
-        plan,
-        built.tokenizer,
-        rank=rank.rank,
-        ranks=rank.ranks,
-        size=config.engine.micro_batch_size,
-        start=start,
-        stop=config.steps,
-        workers=config.workers,
-    )
-    # Dropout is keyed by the step at which the run starts and the rank, so that a restart does not repeat its draws.
-    torch.manual_seed(config.seed * 1_000_003 + start * 1009 + rank.rank)
-    try:
-        path = trainer.run(batches, start)
-    except BaseException:
+    with tracker or contextlib.nullcontext(), Engine.joined(rank):
+        if rank.rank == 0:
+            for row in built.trainable:
+                print(f"  trains {row.elements:>12,} elements in {row.tensors:>4} tensors matching {row.pattern}")
+        engine = Engine(built.model, config.engine, config.optimizer, accumulation, rank, LEAVES)
+        if resumed:
+            engine.load(resumed / checkpoint.ENGINE)
+        start = state.step if state else 0
+        batches = micro_batches(
+            plan,
+            built.tokenizer,
+            rank=rank.rank,
+            ranks=rank.ranks,
+            size=config.engine.micro_batch_size,
+            start=start,
+            stop=config.steps,
+            workers=config.workers,
+        )
+        path = Trainer(config, engine, plan, built.tokenizer, rank, tracker).run(batches, start)
         if tracker:
-            tracker.finish("FAILED")
-        raise
-    if tracker:
-        tracker.set_tags({"checkpoint": str(path.resolve())})
-        tracker.finish()
-    engine.close()
+            tracker.set_tags({"checkpoint": str(path.resolve())})
+        engine.close()
     return path
 
 
 def accumulation_for(config: RunConfig, ranks: int) -> int:
-    """Micro-batches a rank takes for one optimiser step. Raises TrainingError where the global batch does not divide."""
+    """Micro-batches a rank takes for an optimiser step. Raises TrainingError where the global batch does not divide."""
     together = ranks * config.engine.micro_batch_size
     if config.global_batch_size % together:
         raise TrainingError(
@@ -101,8 +94,8 @@ def _check_resumable(state: checkpoint.RunState, config: RunConfig, plan: Sample
         )
     if state.seed != config.seed or state.ranks != rank.ranks:
         raise TrainingError(
-            f"{config.out} was begun with seed {state.seed} on {state.ranks} ranks, now seed {config.seed} on {rank.ranks}: "
-            "use the same, or train into another `out`"
+            f"{config.out} was begun with seed {state.seed} on {state.ranks} ranks, now seed {config.seed} on "
+            f"{rank.ranks}: use the same, or train into another `out`"
         )
 
 

@@ -1,11 +1,15 @@
 """The training loop, one screen: micro-batches in, optimiser steps, figures to tracking, checkpoints out."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from glus.data_pipeline.batch import Batch
@@ -40,37 +44,54 @@ class Trainer:
     def run(self, batches: Iterator[Batch], start: int) -> Path:
         """Train from step `start` to the end; returns the last checkpoint. Raises TrainingError: non-finite loss."""
         config, path = self.config, None
-        bar = tqdm(
+        with tqdm(
             total=config.steps,
             initial=start,
             desc=config.name,
             unit="step",
             disable=self.rank.rank > 0,
             mininterval=1.0,
-        )
-        for step in range(start, config.steps):
-            rate = learning_rate(step, config.steps, config.optimizer.learning_rate, config.optimizer.warmup_steps)
-            began = time.perf_counter()
-            figures = self.engine.step(batches, rate)
-            seconds = time.perf_counter() - began
-            self._refuse_non_finite(figures, step)
-            done = step + 1
-            if self.tracker and (done % config.log_every == 0 or done == config.steps):
-                videos = {"videos_per_second": config.global_batch_size / seconds}
-                self.tracker.log_metrics({**figures, **videos, "learning_rate": rate, "step_seconds": seconds}, done)
-                bar.set_postfix(loss=f"{figures['total']:.3f}", refresh=False)
-            bar.update(1)
-            if done == config.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
-                path = self.save(done)
-        bar.close()
+        ) as bar:
+            for step in range(start, config.steps):
+                rate = learning_rate(step, config.steps, config.optimizer.learning_rate, config.optimizer.warmup_steps)
+                # Dropout's draws follow from seed, step and rank: a resumed run goes on as one that never stopped.
+                key = np.random.SeedSequence([config.seed, step, self.rank.rank]).generate_state(1, np.uint64)
+                torch.manual_seed(int(key[0]))
+                began = time.perf_counter()
+                figures = self.engine.step(batches, rate)
+                seconds = time.perf_counter() - began
+                self._refuse_non_finite(figures, step)
+                done = step + 1
+                if self.tracker and (done % config.log_every == 0 or done == config.steps):
+                    videos = {"videos_per_second": config.global_batch_size / seconds}
+                    self.tracker.log_metrics(
+                        {**figures, **videos, "learning_rate": rate, "step_seconds": seconds}, done
+                    )
+                    bar.set_postfix(loss=f"{figures['total']:.3f}", refresh=False)
+                bar.update(1)
+                if done == config.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
+                    path = self.save(done)
         return path or self.save(config.steps)
 
     def save(self, step: int) -> Path:
-        """Write a checkpoint together with all ranks; returns its folder."""
+        """Write a checkpoint together with all ranks; returns its folder.
+
+        Raises TrainingError on a full disk: nothing of this checkpoint is left, the earlier ones are not touched.
+        """
         weights = self.engine.gather()
-        path = self.folder / f".{checkpoint.name_of(step)}.writing"
+        path = checkpoint.writing(self.folder, step)
+        try:
+            self._write(path, weights, step)
+            if self.rank.rank == 0:
+                checkpoint.publish(path, self.folder, step)
+        except TrainingError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return self.folder / checkpoint.name_of(step)
+
+    def _write(self, path: Path, weights: dict[str, Tensor], step: int) -> None:
         if self.rank.rank == 0:
-            path = checkpoint.aside(self.folder, step)
+            checkpoint.aside(self.folder, step)
             state = checkpoint.RunState(
                 step=step,
                 seed=self.config.seed,
@@ -81,13 +102,8 @@ class Trainer:
             )
             checkpoint.write(path, weights, state, asdict(self.config), self.tokenizer.path)
         self.engine.barrier()
-        self.engine.save(path, checkpoint.ENGINE)
+        self.engine.save(path / checkpoint.ENGINE)
         self.engine.barrier()
-        return (
-            checkpoint.publish(path, self.folder, step)
-            if self.rank.rank == 0
-            else self.folder / checkpoint.name_of(step)
-        )
 
     def _refuse_non_finite(self, figures: dict[str, float], step: int) -> None:
         # The figures are means over all ranks, so all ranks stop together.

@@ -1,0 +1,139 @@
+"""`glus train`: what cannot work is told once, by exit code 2, and leaves no rank behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from glus.launch import cli
+from glus.launch.configuration import to_yaml
+from glus.training.config import RunConfig
+from glus.training.tracking import find_runs
+
+TinyRun = Callable[..., RunConfig]
+
+
+def unused_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def written(config: RunConfig, folder: Path) -> Path:
+    file = folder / "run.yaml"
+    file.write_text(to_yaml(config), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("global_batch_size=3", "global_batch_size 3 does not divide into micro-batches of 2 on 1 ranks: make it a"),
+        ("shards={folder}/none", "/none: this folder of shards does not exist; run `glus prepare` first"),
+        ("sampling.mixture={{mevis/trian: 1}}", "no split mevis/trian here; did you mean mevis/train?"),
+        ("sampling.mixture={{}}", "sampling.mixture is empty: name at least one split with a weight above 0"),
+        ('trainable=["*lora_*", "segmentor.*"]', "trainable: 'segmentor.*' matches no parameter; there are "),
+        ("tracking.uri=http://127.0.0.1:{port}", "no MLflow server can be reached at http://127.0.0.1:"),
+        ("model.tokenizer={folder}/none.model", "no SentencePiece model at "),
+        ("model.vision.patch_size=7", "image_size 32, patch_size 7 and pool 4 do not fit"),
+        ("init_from={folder}", "holds no checkpoint: name a run folder or one of its checkpoints"),
+        ("engine.precision=fp16", "engine.precision"),
+        ("steps=0", "steps=0: it must be at least 1"),
+        ("out=/dev/null/run", "/dev/null/run/config.yaml cannot be written (Not a directory): choose another `out`"),
+    ],
+)
+def test_what_cannot_work_is_one_message(
+    change: str, message: str, tiny_run: TinyRun, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = written(tiny_run(tmp_path / "run"), tmp_path)
+    capfd.readouterr()
+    assert cli.main(["train", str(config), change.format(folder=tmp_path, port=unused_port())]) == 2
+    told = capfd.readouterr().err
+    assert message in told
+    assert told.startswith("glus train: ") and told.count("\n") == 1
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+class Run:
+    """A `glus train` on two ranks, as from a terminal."""
+
+    def __init__(self, config: RunConfig, folder: Path, *changes: str) -> None:
+        words = [sys.executable, "-m", "glus.launch.cli", "train", str(written(config, folder)), "ranks=2", *changes]
+        self.resolved = f"{config.out}/config.yaml".encode()
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
+
+    def ranks(self) -> dict[int, int]:
+        """Process number of each rank that runs."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                settings = (folder / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue  # no process, or one that ended while we looked
+            if b"glus.launch.ranks" in words and self.resolved in words:
+                found |= {int(each[5:]): int(folder.name) for each in settings if each.startswith(b"RANK=")}
+        return found
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr; nothing of it runs any more."""
+        try:
+            out, err = self.process.communicate(timeout=90)
+        finally:
+            left = self.ranks()
+            for number in left.values():
+                os.kill(number, signal.SIGKILL)
+            self.process.kill()
+        assert not left
+        return self.process.returncode, out, err
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+def test_what_both_ranks_find_is_told_once(tiny_run: TinyRun, tmp_path: Path) -> None:
+    code, out, err = Run(tiny_run(tmp_path / "run", f"shards={tmp_path}/none"), tmp_path).end()
+    assert (code, out) == (2, "")
+    assert err == f"glus train: {tmp_path}/none: this folder of shards does not exist; run `glus prepare` first\n"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+def test_what_one_rank_finds_ends_the_others(tiny_run: TinyRun, tmp_path: Path) -> None:
+    run = Run(tiny_run(tmp_path / "run", f"tracking.uri=http://127.0.0.1:{unused_port()}"), tmp_path)
+    code, out, err = run.end()
+    assert (code, out) == (2, "")
+    assert err.startswith("glus train: no MLflow server can be reached at http://127.0.0.1:") and err.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on(tiny_run: TinyRun, tmp_path: Path) -> None:
+    config = tiny_run(tmp_path / "run", "steps=1000", "checkpoint_every=2")
+    run = Run(config, tmp_path)
+    latest = tmp_path / "run" / "checkpoints" / "latest"
+    waited = time.monotonic() + 60
+    while not latest.is_file() and time.monotonic() < waited and run.process.poll() is None:
+        time.sleep(0.1)
+    ranks = run.ranks()
+    killed = time.monotonic()
+    if 1 in ranks:
+        os.kill(ranks[1], signal.SIGKILL)
+    code, out, err = run.end()
+    assert set(ranks) == {0, 1} and time.monotonic() - killed < 20, err
+    assert code == 2
+    assert "Traceback" not in err and "INFO" not in out + err
+    *_, last = err.strip().splitlines()
+    assert last == (
+        "glus train: rank 1 was killed by SIGKILL (most often for lack of memory); the others were stopped. "
+        f"The same command goes on from the last checkpoint in {tmp_path}/run"
+    )
+    [record] = find_runs(config.tracking)
+    assert record.status in ("FAILED", "KILLED")
+    steps = int(latest.read_text(encoding="utf-8").removeprefix("step-"))
+    code, out, err = Run(config, tmp_path, f"steps={steps + 2}").end()
+    assert code == 0, err
+    assert out.splitlines()[-1] == f"checkpoint: {tmp_path}/run/checkpoints/step-{steps + 2:06d}"
+    assert all(line.startswith(("tiny:", "")) and "WARN" not in line for line in err.splitlines())

@@ -1,0 +1,180 @@
+"""Checkpoints: whole or not there, `latest` moves last, and a run goes on only with what it began with."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from glus.training import checkpoint
+from glus.training.config import RunConfig
+from glus.training.distributed import Rank
+from glus.training.errors import TrainingError
+from glus.training.train import train
+
+ALONE = Rank(0, 0, 1)
+Change = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A run of four steps, with a checkpoint after the second and the fourth."""
+    config = tiny_run(tmp_path_factory.mktemp("trained") / "run", "steps=4", "checkpoint_every=2")
+    train(config, ALONE)
+    return config
+
+
+@pytest.fixture
+def half_way(trained: RunConfig, tmp_path: Path) -> RunConfig:
+    """The same run as it was after its second step."""
+    out = tmp_path / "run"
+    shutil.copytree(trained.out, out)
+    shutil.rmtree(out / "checkpoints" / "step-000004")
+    (out / "checkpoints" / "latest").write_text("step-000002", encoding="utf-8")
+    return replace(trained, out=str(out))
+
+
+def test_latest_names_the_newest_and_nothing_half_written_is_left(trained: RunConfig) -> None:
+    folder = Path(trained.out) / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["latest", "step-000002", "step-000004"]
+    newest = checkpoint.resolve(Path(trained.out))
+    assert newest == folder / "step-000004" == checkpoint.resolve(newest)
+    state = checkpoint.read_state(newest)
+    assert (state.step, state.seed, state.ranks) == (4, trained.seed, 1)
+    assert {"model.safetensors", "run.json", "config.json", "tokenizer", "engine"} == set(os.listdir(newest))
+    assert checkpoint.read_config(newest)["model"]["language"]["hidden_size"] == 32
+
+
+def test_the_pointer_moves_after_the_checkpoint_has_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    first = checkpoint.aside(folder, 1)
+    (first / "run.json").write_text("{}", encoding="utf-8")
+    checkpoint.publish(first, folder, 1)
+    second = checkpoint.aside(folder, 2)
+    # Stopped here, in the middle of the second: the first is still the newest.
+    assert checkpoint.find_latest(folder) == folder / "step-000001"
+    third = checkpoint.aside(folder, 3)
+    assert third.is_dir() and not second.exists()
+
+
+def test_a_run_that_goes_on_ends_as_one_that_never_stopped(trained: RunConfig, half_way: RunConfig) -> None:
+    again = load_file(train(half_way, ALONE) / "model.safetensors")
+    whole = load_file(checkpoint.resolve(Path(trained.out)) / "model.safetensors")
+    assert again.keys() == whole.keys()
+    assert all(torch.allclose(again[name], whole[name], rtol=0, atol=1e-6) for name in whole)
+
+
+def test_a_run_that_is_done_is_left_as_it_is(trained: RunConfig) -> None:
+    before = (Path(trained.out) / "checkpoints" / "step-000004").stat().st_mtime_ns
+    assert train(trained, ALONE).name == "step-000004"
+    assert (Path(trained.out) / "checkpoints" / "step-000004").stat().st_mtime_ns == before
+
+
+def _cut(name: str) -> Change:
+    def change(newest: Path) -> None:
+        [file] = newest.glob(name)
+        os.truncate(file, file.stat().st_size // 2)
+
+    return change
+
+
+def _forget(name: str) -> Change:
+    def change(newest: Path) -> None:
+        path = newest / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def _state(**fields: object) -> Change:
+    def change(newest: Path) -> None:
+        state = json.loads((newest / "run.json").read_text(encoding="utf-8"))
+        (newest / "run.json").write_text(json.dumps(state | fields), encoding="utf-8")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_forget("run.json"), r"latest names step-000002, which is not there: restore it"),
+        (_cut("run.json"), r"run\.json cannot be read .* use another checkpoint"),
+        (_state(step=None, colour="red"), r"run\.json cannot be read .* use another checkpoint"),
+        (_state(format=9, colour="red"), r"has format 9, this code reads 1: use the version that wrote it"),
+        (_state(data_fingerprint="0123"), r"was trained on other shards \(0123, now .*\): restore them, or train into"),
+        (_state(seed=7), r"was begun with seed 7 on 1 ranks, now seed 0 on 1: use the same"),
+        (_state(ranks=4), r"was begun with seed 0 on 4 ranks, now seed 0 on 1: use the same"),
+        (_cut("model.safetensors"), r"model\.safetensors cannot be read .* the checkpoint is damaged, use another"),
+        (_forget("model.safetensors"), r"model\.safetensors cannot be read .* the checkpoint is damaged, use another"),
+        (_cut("engine/state/*optim_states.pt"), r"engine cannot be read .* the checkpoint is damaged, name another"),
+        (_forget("engine"), r"engine .*name another in"),
+    ],
+)
+def test_what_cannot_go_on_is_told(half_way: RunConfig, change: Change, message: str) -> None:
+    change(Path(half_way.out) / "checkpoints" / "step-000002")
+    with pytest.raises(TrainingError, match=message):
+        train(half_way, ALONE)
+
+
+def test_a_run_does_not_go_on_with_another_model_size(half_way: RunConfig) -> None:
+    language = replace(half_way.model.language, intermediate_size=48)
+    other = replace(half_way, model=replace(half_way.model, language=language))
+    with pytest.raises(TrainingError, match=r"of another model size: 6 shapes differ, first language\.llama.*"):
+        train(other, ALONE)
+
+
+def test_a_new_run_does_not_start_from_another_model(trained: RunConfig, tmp_path: Path) -> None:
+    language = replace(trained.model.language, layers=1)
+    smaller = replace(
+        trained, out=str(tmp_path / "new"), init_from=trained.out, model=replace(trained.model, language=language)
+    )
+    with pytest.raises(TrainingError, match=r"of another model: 0 parameters are missing .* are unknown"):
+        train(smaller, ALONE)
+    with pytest.raises(TrainingError, match="holds no checkpoint: name a run folder"):
+        train(replace(smaller, init_from=str(tmp_path)), ALONE)
+
+
+def test_a_new_run_starts_from_the_weights_of_another(trained: RunConfig, tmp_path: Path) -> None:
+    optimizer = replace(trained.optimizer, learning_rate=0.0)
+    still = replace(trained, out=str(tmp_path / "new"), init_from=trained.out, seed=3, steps=1, optimizer=optimizer)
+    new = load_file(train(still, ALONE) / "model.safetensors")
+    old = load_file(checkpoint.resolve(Path(trained.out)) / "model.safetensors")
+    assert all(torch.equal(new[name], old[name]) for name in old)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.strip()}")
+    yield place
+    # Lazily: torch keeps the file that it could not write open until its writer is collected.
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize("room", ["not for the weights", "not for the optimiser"])
+def test_a_full_disk_leaves_the_earlier_checkpoint(half_way: RunConfig, small_disk: Path, room: str) -> None:
+    out = small_disk / "run"
+    shutil.copytree(half_way.out, out)
+    weights = (out / "checkpoints" / "step-000002" / "model.safetensors").stat().st_size
+    free = shutil.disk_usage(small_disk).free
+    left = weights // 2 if room == "not for the weights" else weights * 3 // 2
+    (small_disk / "ballast").write_bytes(bytes(free - left))
+    with pytest.raises(TrainingError, match="could not be written|cannot be written") as error:
+        train(replace(half_way, out=str(out)), ALONE)
+    assert "free some room" in str(error.value) and len(str(error.value).splitlines()) == 1
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["latest", "step-000002"]
+    # With room again the run goes on from what was kept.
+    (small_disk / "ballast").unlink()
+    assert train(replace(half_way, out=str(out)), ALONE).name == "step-000004"

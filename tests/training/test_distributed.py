@@ -1,0 +1,40 @@
+"""Who am I: read from what torchrun or SLURM sets."""
+
+import pytest
+
+from glus.training.distributed import Rank
+from glus.training.errors import TrainingError
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("environment")
+def test_without_a_launcher_a_process_is_alone() -> None:
+    assert Rank.from_environment() == Rank(0, 0, 1)
+
+
+def test_a_launcher_says_which_rank_it_is(environment: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}.items():
+        environment.setenv(name, value)
+    assert Rank.from_environment() == Rank(rank=5, local=1, ranks=8)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"RANK": "5"}, "RANK=5, LOCAL_RANK=None, WORLD_SIZE=None"),
+        ({"RANK": "5", "LOCAL_RANK": "one", "WORLD_SIZE": "8"}, "LOCAL_RANK=one"),
+        ({"RANK": "8", "LOCAL_RANK": "0", "WORLD_SIZE": "8"}, "RANK=8, LOCAL_RANK=0, WORLD_SIZE=8"),
+    ],
+)
+def test_half_an_environment_is_refused(environment: pytest.MonkeyPatch, given: dict[str, str], told: str) -> None:
+    for name, value in given.items():
+        environment.setenv(name, value)
+    with pytest.raises(TrainingError, match="a rank needs RANK, LOCAL_RANK and WORLD_SIZE") as error:
+        Rank.from_environment()
+    assert told in str(error.value)

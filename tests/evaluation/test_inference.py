@@ -1,0 +1,132 @@
+"""Masks on disk for every frame, once; together or one by one, and whichever frame is begun with."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from glus.data_pipeline.prompts import inference_prompt
+from glus.data_pipeline.reader import ShardedSplit
+from glus.data_pipeline.sampling import middle_context
+from glus.evaluation.inference import InferenceConfig, Loaded, Predicted, load, predict_split
+from glus.evaluation.predictions import expression_folder, read_masks
+from glus.training.config import RunConfig
+from glus.training.distributed import Rank
+from glus.training.errors import TrainingError
+from glus.training.train import train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of twelve quick steps: enough to answer with [SEG]. Dice alone, so that masks are not all empty yet."""
+    changes = ("steps=12", "optimizer.learning_rate=0.01", "model.loss.mask_bce=0", "model.loss.mask_dice=4")
+    config = tiny_run(tmp_path_factory.mktemp("trained") / "run", *changes)
+    train(config, Rank(0, 0, 1))
+    return Path(config.out)
+
+
+@pytest.fixture(scope="module")
+def loaded(run: Path) -> Loaded:
+    return load(run, CPU)
+
+
+@pytest.fixture
+def split(tiny_demo: Path) -> ShardedSplit:
+    return ShardedSplit.open(tiny_demo / "shards" / "mevis" / "valid_u")
+
+
+def test_every_expression_gets_a_mask_for_every_frame(loaded: Loaded, split: ShardedSplit, tmp_path: Path) -> None:
+    done = predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, progress=False)
+    [entry] = split.videos
+    expressions, frames = len(entry.expressions), len(entry.frame_names)
+    assert (done.expressions, done.found, done.frames) == (expressions, 0, expressions * frames)
+    written = [read_masks(tmp_path, entry, expression) for expression in entry.expressions]
+    assert all(masks is not None and masks.shape == (frames, entry.height, entry.width) for masks in written)
+    # The model answered, and its masks are neither nothing nor everything.
+    assert done.frames_without_seg == 0
+    assert 0 < np.mean(np.array(written)) < 1
+
+
+def test_what_is_on_disk_is_not_predicted_again(loaded: Loaded, split: ShardedSplit, tmp_path: Path) -> None:
+    [entry] = split.videos
+    first, *others = entry.expressions
+    predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, progress=False)
+    for expression in others:
+        for picture in expression_folder(tmp_path, entry, expression).iterdir():
+            picture.unlink()
+        expression_folder(tmp_path, entry, expression).rmdir()
+    kept = {each: each.stat().st_mtime_ns for each in expression_folder(tmp_path, entry, first).iterdir()}
+    again = predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, progress=False)
+    assert (again.expressions, again.found) == (len(others), 1)
+    assert all(each.stat().st_mtime_ns == when for each, when in kept.items())
+    nothing = predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, progress=False)
+    assert nothing == Predicted(0, len(entry.expressions), 0, 0)
+
+
+def test_expressions_together_are_as_one_by_one(loaded: Loaded, split: ShardedSplit, tmp_path: Path) -> None:
+    [entry] = split.videos
+    for number in (1, 4, 100):
+        config = InferenceConfig(expressions_together=number)
+        predict_split(loaded, split, tmp_path / str(number), config, CPU, progress=False)
+    shown = 0.0
+    for expression in entry.expressions:
+        alone, some, every = (read_masks(tmp_path / str(number), entry, expression) for number in (1, 4, 100))
+        assert alone is not None and some is not None and every is not None
+        # A pixel whose logit is 0 to the last bit may fall either way.
+        assert (alone != some).mean() < 1e-3 and (alone != every).mean() < 1e-3
+        shown += alone.mean()
+    assert 0 < shown < len(entry.expressions)
+
+
+def test_parts_of_a_split_are_each_video_once(loaded: Loaded, tiny_demo: Path, tmp_path: Path) -> None:
+    split = ShardedSplit.open(tiny_demo / "shards" / "mevis" / "train")
+    parts = [
+        predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, part=(part, 2), progress=False)
+        for part in range(2)
+    ]
+    assert [part.found for part in parts] == [0, 0]
+    assert sum(part.expressions for part in parts) == sum(len(entry.expressions) for entry in split.videos)
+
+
+@pytest.mark.parametrize("key_frame", [0, 3, 5])
+def test_each_frame_is_shown_once_whichever_is_begun_with(loaded: Loaded, split: ShardedSplit, key_frame: int) -> None:
+    texts = [expression.text for expression in split.videos[0].expressions[:2]]
+
+    def frame(index: int) -> torch.Tensor:
+        return torch.from_numpy(split.read_frames(0, [index])[0]).permute(2, 0, 1)
+
+    def prompts(queries: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = [loaded.tokenizer.encode_with_images(inference_prompt(text, 2, queries)) for text in texts]
+        length = max(map(len, rows))
+        ids = torch.tensor([row + [loaded.tokenizer.pad_id] * (length - len(row)) for row in rows])
+        return ids, torch.tensor([[place < len(row) for place in range(length)] for row in rows])
+
+    context = middle_context(6, 2)
+    seen = list(loaded.model.segment_video(frame, 6, context, prompts, window=2, key_frame=key_frame))
+    order = [*range(key_frame, 6), *range(key_frame - 1, -1, -1)]
+    assert [masks.index for masks in seen] == order
+    assert all(masks.logits.shape == (2, 48, 64) and masks.logits.isfinite().all() for masks in seen)
+
+
+def test_a_loaded_model_is_the_one_that_was_trained(run: Path, loaded: Loaded) -> None:
+    assert not loaded.model.training
+    assert loaded.config.out == str(run) and loaded.tracking_run
+    assert load(run / "checkpoints" / "step-000012", CPU).tracking_run == loaded.tracking_run
+
+
+def test_a_checkpoint_of_other_code_is_told(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "step-000012"
+    shutil.copytree(run / "checkpoints" / "step-000012", copied)
+    config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
+    config["engine"]["precision"] = "fp8"
+    (copied / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"config\.json: engine\.precision: .*; use the version of the code that"):
+        load(copied, CPU)
+    with pytest.raises(TrainingError, match="holds no checkpoint"):
+        load(tmp_path, CPU)

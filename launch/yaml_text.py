@@ -58,12 +58,19 @@ def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     return float(str(loader.construct_scalar(node)).replace(".inf", "inf").replace(".nan", "nan").lower())
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # Line breaks to YAML, which PyYAML writes as they are and reads back as a blank; in double quotes it escapes them.
+    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
 def _lay_schema() -> None:
     for tag, pattern, first in RESOLVERS:
         for side in (_Loader, _Dumper):
             side.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), first)
     _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
     _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+    _Dumper.add_representer(str, _represent_text)
 
 
 _lay_schema()

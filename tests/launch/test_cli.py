@@ -1,6 +1,7 @@
 """`glus`: quick help, one message for what a person can mend, a traceback for a bug."""
 
 import importlib
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from glus.data_pipeline.errors import DataError
 from glus.evaluation.errors import EvaluationError
-from glus.launch import cli
+from glus.launch import cli, quiet
 from glus.launch.errors import LaunchError
 from glus.model.errors import ModelError
 from glus.training.errors import TrainingError
@@ -138,7 +139,9 @@ def test_libraries_are_quiet_only_once_a_command_starts() -> None:
         "warnings.warn('old', FutureWarning); logging.getLogger('DeepSpeed').warning('pages')\n"
         "logging.getLogger('DeepSpeed').error('kept')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    # Commands that ran in this process have set its environment.
+    fresh = {name: value for name, value in os.environ.items() if name not in quiet.ENVIRONMENT}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=fresh)
     assert done.returncode == 0, done.stderr
     [only] = (done.stdout + done.stderr).splitlines()
     assert only.endswith("kept")

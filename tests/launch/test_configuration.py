@@ -198,6 +198,12 @@ def test_a_config_written_as_yaml_reads_back_equal(
     assert load_config(Run, file, []) == run
 
 
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029"])
+def test_rare_line_breaks_survive(tmp_path: Path, mark: str) -> None:
+    run = Run(Path("a"), note=f"before{mark}after, long{mark}")
+    assert load_config(Run, write(tmp_path, to_yaml(run)), []) == run
+
+
 def test_numbers_without_value_survive(tmp_path: Path) -> None:
     file = write(tmp_path, to_yaml(Run(Path("a"), weights={"x": math.inf})))
     assert load_config(Run, file, []).weights == {"x": math.inf}

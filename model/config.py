@@ -44,11 +44,16 @@ class VisionConfig:
         """Tokens that one frame takes in the language model: 64 for CLIP-L/14 at 224."""
         return (self.image_size // self.patch_size) ** 2 // self.pool
 
+    @property
+    def layers_run(self) -> int:
+        """Layers up to the hidden state that is taken; those above it would be computed for nothing."""
+        return self.layers + 1 + self.select_layer if self.select_layer < 0 else self.select_layer
+
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size or (self.image_size // self.patch_size) ** 2 % self.pool:
             raise ModelError(
-                f"model.vision: image_size {self.image_size}, patch_size {self.patch_size} and pool {self.pool} do not fit: "
-                "the patches must tile the image and the pool must divide their number"
+                f"model.vision: image_size {self.image_size}, patch_size {self.patch_size} and pool {self.pool} do not "
+                "fit: the patches must tile the image and the pool must divide their number"
             )
 
 
@@ -76,6 +81,9 @@ class SegmenterConfig:
     train_image_encoder: bool = False
     #: The reference runs memory attention without gradient and detaches memories; from scratch they must learn.
     train_memory: bool = False
+    #: In eval mode, let SAM 2 fall back to one of its three other masks where the first is unstable. The reference does;
+    #: a model trained from scratch never trains those.
+    multimask_fallback: bool = True
     #: False drops the memory (the reference's not_use_mem_bank): every frame is decoded alone.
     use_memory: bool = True
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

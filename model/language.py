@@ -1,4 +1,4 @@
-"""The language half: frames become tokens (CLIP, pooling, projector), Llama reads them with the text, [SEG] states come out."""
+"""The language half: CLIP turns frames into tokens, Llama reads them with the text, [SEG] states come out."""
 
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ class Language(nn.Module):
             CLIPVisionConfig(
                 hidden_size=vision.hidden_size,
                 intermediate_size=vision.intermediate_size,
-                num_hidden_layers=vision.layers,
+                num_hidden_layers=vision.layers_run,
                 num_attention_heads=vision.heads,
                 image_size=vision.image_size,
                 patch_size=vision.patch_size,
@@ -62,8 +62,7 @@ class Language(nn.Module):
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Tokens of frames. pixels: float [N, 3, s, s] as CLIP wants them. Returns float [N, P, hidden]."""
-        out = self.vision_tower(pixels, output_hidden_states=True)
-        patches = out.hidden_states[self.config.vision.select_layer][:, 1:]
+        patches = self.vision_tower(pixels).last_hidden_state[:, 1:]
         pool = self.config.vision.pool
         pooled = F.avg_pool1d(patches.transpose(1, 2), pool).transpose(1, 2) if pool > 1 else patches
         return self.mm_projector(pooled)
@@ -95,7 +94,7 @@ class Language(nn.Module):
 
 @dataclass(frozen=True)
 class Reading:
-    """What Llama made of E prompts: hidden float [E, L', hidden]; ids int64 [E, L'], frames expanded; mask bool [E, L']."""
+    """What Llama made of E prompts, frames expanded: hidden float [E, L', hidden]; ids int64, mask bool [E, L']."""
 
     hidden: Tensor
     ids: Tensor

@@ -59,7 +59,7 @@ def build_sam2(config: SegmenterConfig) -> "SAM2Base":
         use_mlp_for_obj_ptr_proj=True,
         # In eval mode the decoder falls back to one of its three other masks where the first is unstable.
         sam_mask_decoder_extra_args={
-            "dynamic_multimask_via_stability": True,
+            "dynamic_multimask_via_stability": config.multimask_fallback,
             "dynamic_multimask_stability_delta": 0.05,
             "dynamic_multimask_stability_thresh": 0.98,
         },

@@ -51,7 +51,8 @@ class Segmenter(nn.Module):
         logits = []
         for frame in range(queries):
             of_frame = features.pick(video_of * queries + frame)
-            masks, bank = self.step(of_frame, prompts[:, frame], bank, frame)
+            # Nobody looks back at the last frame.
+            masks, bank = self.step(of_frame, prompts[:, frame], bank, frame, remember=frame + 1 < queries)
             logits.append(masks)
         return torch.stack(logits, dim=1)
 
@@ -63,9 +64,15 @@ class Segmenter(nn.Module):
         return FrameFeatures((fine, middle, coarse), out["vision_pos_enc"][-1])
 
     def step(
-        self, features: FrameFeatures, prompts: Tensor, bank: MemoryBank, position: int, stride: int = 1
+        self,
+        features: FrameFeatures,
+        prompts: Tensor,
+        bank: MemoryBank,
+        position: int,
+        stride: int = 1,
+        remember: bool = True,
     ) -> tuple[Tensor, MemoryBank]:
-        """Decode one frame for E expressions and remember it.
+        """Decode one frame for E expressions and, unless told otherwise, remember it.
 
         features: of that frame, one row an expression; prompts: float [E, C]; position: place in the clip;
         stride: the memory's (1 in training, 3 in the reference's inference).
@@ -73,7 +80,7 @@ class Segmenter(nn.Module):
         """
         conditioned = self._look_back(features, bank.for_frame(position, stride) if self.config.use_memory else [])
         logits = self._decode(conditioned, features, prompts)
-        if self.config.use_memory:
+        if self.config.use_memory and remember:
             bank = bank.with_frame(position, self._remember(conditioned, logits), stride)
         return logits[:, 0], bank
 

@@ -1,0 +1,66 @@
+"""Frames become tokens, prompts take them up in order, states are read where they should be."""
+
+import pytest
+import torch
+
+from glus.model.language import Language, Reading
+
+from .tiny import IMAGE, PAD, SEG, VOCABULARY, tiny_config, tiny_model
+
+
+@pytest.fixture(scope="module")
+def language() -> Language:
+    return tiny_model().language.eval()
+
+
+@torch.no_grad()
+def test_a_frames_tokens_are_projected_means_of_runs_of_patches(language):
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    tokens = language.encode_frames(pixels)
+    assert tokens.shape == (2, tiny_config().vision.tokens_per_frame, 32) == (2, 4, 32)
+    patches = language.vision_tower(pixels).last_hidden_state[:, 1:]
+    expected = language.mm_projector(patches[:, 4:8].mean(1))
+    torch.testing.assert_close(tokens[:, 1], expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_frames_take_the_places_of_their_tokens_in_order(language):
+    ids = torch.tensor([[1, IMAGE, 5, IMAGE, SEG], [1, IMAGE, IMAGE, SEG, PAD]])
+    attention = torch.tensor([[True] * 5, [True] * 4 + [False]])
+    tokens = torch.randn(2, 2, 3, 32, generator=torch.Generator().manual_seed(1))
+    given = []
+    hook = language.llama.model.register_forward_pre_hook(
+        lambda _, args, keys: given.append(keys["inputs_embeds"]), with_kwargs=True
+    )
+    reading = language.read(ids, attention, tokens)
+    hook.remove()
+    i = IMAGE
+    assert reading.ids.tolist() == [[1, i, i, i, 5, i, i, i, SEG], [1, i, i, i, i, i, i, SEG, PAD]]
+    assert reading.mask.sum(1).tolist() == [9, 8] and reading.hidden.shape == (2, 9, 32)
+    embed = language.llama.get_input_embeddings().weight
+    assert torch.equal(given[0][0], torch.cat([embed[[1]], tokens[0, 0], embed[[5]], tokens[0, 1], embed[[SEG]]]))
+    assert torch.equal(given[0][1, 1:7], tokens[1].flatten(0, 1))
+
+
+@torch.no_grad()
+def test_a_state_depends_on_every_frame_before_it_and_on_none_after(language):
+    ids = torch.tensor([[1, IMAGE, SEG, IMAGE, SEG]])
+    tokens = torch.randn(1, 2, 3, 32, generator=torch.Generator().manual_seed(2))
+    other = torch.cat([tokens[:, :1], -tokens[:, 1:]], dim=1)
+    first, second = (language.read(ids, ids != PAD, each).before(SEG)[0] for each in (tokens, other))
+    torch.testing.assert_close(first[0], second[0], atol=1e-5, rtol=1e-5)
+    assert (first[1] - second[1]).abs().max() > 1e-2
+
+
+def test_states_are_read_one_position_before_the_token_and_at_the_end_of_each_prompt():
+    hidden = torch.arange(2 * 6, dtype=torch.float32).view(2, 6, 1)
+    ids = torch.tensor([[1, 7, SEG, 7, SEG, 2], [1, SEG, 7, 7, SEG, PAD]])
+    reading = Reading(hidden, ids, torch.tensor([[True] * 6, [True] * 5 + [False]]))
+    assert reading.before(SEG)[..., 0].tolist() == [[1.0, 3.0], [6.0, 9.0]]
+    assert reading.last()[:, 0].tolist() == [5.0, 10.0]
+
+
+def test_logits_span_the_vocabulary_and_states_the_decoders_width(language):
+    hidden = torch.zeros(2, 3, 32)
+    assert language.logits(hidden).shape == (2, 3, VOCABULARY)
+    assert language.seg_states(hidden).shape == (2, 3, 32)

@@ -1,0 +1,155 @@
+"""Prompts, features, losses and gradients against those that the public GLUS code computed (tests/data/parity)."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from glus.data_pipeline.prompts import conversation, inference_prompt, tokenize_conversation
+from glus.data_pipeline.sampling import middle_context
+
+from .reference import CONTEXT, QUERY, Recording, our_name, rule_weight
+
+#: Forward and backward at 1024 pixels take 25 s on two free cores, and minutes on busy ones.
+pytestmark = pytest.mark.timeout(900)
+
+WINDOWS = ("infer_kf0_forward", "infer_kf_forward", "infer_kf_backward")
+
+
+def conversations(recording: Recording) -> list[str]:
+    return [
+        conversation(text, CONTEXT, templates)
+        for video in recording.values["train"]
+        for text, templates in zip(video["expressions"], video["qa_template_index"], strict=True)
+    ]
+
+
+def test_training_conversations_read_as_in_the_reference(recording):
+    assert conversations(recording) == recording.values["train_conversations"]
+
+
+def test_training_conversations_have_the_ids_of_the_reference(recording):
+    expected, mask = recording.arrays["train_input_ids"], recording.arrays["train_attention_mask"]
+    for text, ids, real in zip(conversations(recording), expected, mask, strict=True):
+        ours = tokenize_conversation(recording.tokenizer, text).ids
+        assert ours == ids[real].tolist()
+        assert (ids[~real] == recording.tokenizer.pad_id).all()
+
+
+def test_labels_are_those_of_the_reference_at_seg_and_absent_elsewhere(recording):
+    for text, labels in zip(conversations(recording), recording.arrays["train_labels"], strict=True):
+        ours = tokenize_conversation(recording.tokenizer, text).labels
+        of_seg = np.where(labels == recording.tokenizer.seg_id, labels, -100)[: len(ours)]
+        assert ours == of_seg.tolist() and (of_seg != -100).sum() == QUERY
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_every_step_of_inference_has_the_ids_of_the_reference(recording, window):
+    steps = recording.values[window]
+    text = recording.values["infer_expression"]
+    for ids, given in zip(steps["input_ids"], steps["rel_pos"], strict=True):
+        prompt = inference_prompt(text, CONTEXT, len(given))
+        assert recording.tokenizer.encode_with_images(prompt) == ids
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_inference_takes_the_context_frames_of_the_reference(recording, window):
+    frames = len(recording.arrays["infer_frames"])
+    assert list(middle_context(frames, CONTEXT)) == recording.values[window]["context_index"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one forward and backward of our model left behind."""
+
+    image_tokens: Tensor  # [V, F, P, hidden]
+    seg_states: Tensor  # [E, Q, C]
+    low_res_logits: Tensor  # [E, Q, S/4, S/4]
+    losses: dict[str, float]
+    gradient_norms: dict[str, float]  # by our names
+
+
+@pytest.fixture(scope="module")
+def trained(recording: Recording) -> Trained:
+    model = recording.model().train()
+    seen: dict[str, Tensor] = {}
+    model.language.mm_projector.register_forward_hook(lambda *call: seen.update(image_tokens=call[-1].detach()))
+    model.segmenter.register_forward_hook(lambda *call: seen.update(low_res_logits=call[-1].detach()))
+    out = model(recording.batch())
+    out.loss.backward()
+    return Trained(
+        image_tokens=seen["image_tokens"].unflatten(0, (recording.videos, CONTEXT + QUERY)),
+        seg_states=out.seg_states.detach(),
+        low_res_logits=seen["low_res_logits"],
+        losses={name: loss.item() for name, loss in out.losses.items()} | {"loss": out.loss.item()},
+        gradient_norms={
+            name: each.grad.norm().item() for name, each in model.named_parameters() if each.grad is not None
+        },
+    )
+
+
+def test_image_tokens_are_those_of_the_reference(recording, trained):
+    # The reference encodes the frames of a video again for each of its expressions.
+    expected = torch.from_numpy(recording.arrays["train_image_tokens"])
+    ours = trained.image_tokens[recording.video_of].flatten(0, 1)[:, ::8, ::4]
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+
+
+def test_seg_states_are_those_of_the_reference(recording, trained):
+    torch.testing.assert_close(trained.seg_states, recording.of_all_videos("train_seg_embedding"), atol=1e-4, rtol=0)
+
+
+def test_mask_logits_are_those_of_the_reference(recording, trained):
+    ours = trained.low_res_logits[..., ::4, ::4]
+    torch.testing.assert_close(ours, recording.of_all_videos("train_low_res_logits"), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("cross_entropy", "train_ce_loss"),
+        ("mask_bce", "train_mask_bce_loss"),
+        ("mask_dice", "train_mask_dice_loss"),
+        ("loss", "train_loss"),
+    ],
+)
+def test_losses_are_those_of_the_reference(recording, trained, ours, theirs):
+    assert trained.losses[ours] == pytest.approx(recording.values[theirs], rel=1e-4)
+
+
+def test_gradients_have_the_norms_of_the_reference(recording, trained):
+    expected = {our_name(name): norm for name, norm in recording.values["train_grad_norm"].items()}
+    assert {name: trained.gradient_norms[name] for name in expected} == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_reference_gives_no_gradient_to_the_image_encoder_nor_to_the_memory(trained):
+    frozen = ("image_encoder", "memory_attention", "memory_encoder")
+    assert not [
+        name for name in trained.gradient_norms if name.startswith(tuple(f"segmenter.sam2.{x}" for x in frozen))
+    ]
+
+
+@pytest.fixture
+def shared_parity() -> Path:
+    """The folder with the recorded model's weights; the test skips where it is absent."""
+    shared = Path(os.environ.get("GLUS_SHARED", Path(__file__).parents[2].parent / "shared"))
+    if not (shared / "parity").is_dir():
+        pytest.skip(f"the recorded model is not at {shared}/parity (set GLUS_SHARED)")
+    return shared / "parity"
+
+
+def test_the_rule_gives_the_weights_that_were_recorded(shared_parity, recording):
+    seg_id = recording.values["seg_token_id"]
+    index = json.loads((shared_parity / "GLUS-nano" / "pytorch_model.bin.index.json").read_text())
+    compared = 0
+    for file in sorted(set(index["weight_map"].values())):
+        stored = torch.load(shared_parity / "GLUS-nano" / file, weights_only=True)
+        for name, value in stored.items():
+            assert np.array_equal(value.float().numpy(), rule_weight(name, tuple(value.shape), seg_id)), name
+            compared += 1
+    assert compared == len(index["weight_map"]) > 300

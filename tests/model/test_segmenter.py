@@ -1,0 +1,80 @@
+"""Decoding a clip frame by frame with the memory as a value."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from glus.model.memory import MemoryBank
+from glus.model.segmenter import Segmenter
+
+from .tiny import tiny_config
+
+FRAMES, EXPRESSIONS = 3, 2
+
+
+def segmenter(**switches: object) -> Segmenter:
+    torch.manual_seed(3)
+    return Segmenter(tiny_config(**switches).segmenter).eval()
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Tensor:
+    """One clip, float [FRAMES, 3, 64, 64]."""
+    return torch.randn(FRAMES, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.fixture(scope="module")
+def prompts() -> Tensor:
+    return torch.randn(EXPRESSIONS, FRAMES, 32, generator=torch.Generator().manual_seed(5))
+
+
+def decode_all(model: Segmenter, pixels: Tensor, prompts: Tensor) -> Tensor:
+    return model(pixels.unsqueeze(0), prompts, torch.zeros(len(prompts), dtype=torch.long))
+
+
+@torch.no_grad()
+def test_a_clip_is_its_frames_one_step_after_the_other(pixels, prompts):
+    model = segmenter()
+    features, bank, masks = model.encode(pixels), MemoryBank.empty(7), []
+    for frame in range(FRAMES):
+        logits, bank = model.step(features.pick(torch.tensor([frame] * 2)), prompts[:, frame], bank, frame)
+        masks.append(logits)
+    torch.testing.assert_close(torch.stack(masks, 1), decode_all(model, pixels, prompts), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_step_leaves_the_bank_it_was_given_as_it_was(pixels, prompts):
+    model = segmenter()
+    features = model.encode(pixels)
+    _, first = model.step(features.pick(torch.tensor([0, 0])), prompts[:, 0], MemoryBank.empty(7), 0)
+    before = first.memories[0].features.clone()
+    once, second = model.step(features.pick(torch.tensor([1, 1])), prompts[:, 1], first, 1)
+    again, _ = model.step(features.pick(torch.tensor([1, 1])), prompts[:, 1], first, 1)
+    assert list(first.memories) == [0] and list(second.memories) == [0, 1]
+    assert torch.equal(first.memories[0].features, before) and torch.equal(once, again)
+
+
+@torch.no_grad()
+def test_a_step_that_need_not_remember_gives_the_same_masks_and_the_bank_it_was_given(pixels, prompts):
+    model = segmenter()
+    features, empty = model.encode(pixels).pick(torch.tensor([0, 0])), MemoryBank.empty(7)
+    masks, bank = model.step(features, prompts[:, 0], empty, 0, remember=False)
+    assert bank is empty and torch.equal(masks, model.step(features, prompts[:, 0], empty, 0)[0])
+
+
+@torch.no_grad()
+def test_an_earlier_frame_changes_a_mask_through_the_memory_alone(pixels, prompts):
+    other = torch.cat([pixels.flip(-1)[:1], pixels[1:]])
+    with_memory, without = segmenter(), segmenter(use_memory=False)
+    assert (decode_all(with_memory, pixels, prompts) - decode_all(with_memory, other, prompts))[:, 2].abs().max() > 1e-4
+    changed = (decode_all(without, pixels, prompts) - decode_all(without, other, prompts)).abs().amax((0, 2, 3))
+    assert changed[0] > 1e-4 and changed[1:].max() < 1e-5
+
+
+@torch.no_grad()
+def test_an_expressions_masks_do_not_depend_on_the_other_expressions(pixels, prompts):
+    model = segmenter()
+    both = decode_all(model, pixels, prompts)
+    for row in range(EXPRESSIONS):
+        alone = decode_all(model, pixels, prompts[row : row + 1])
+        torch.testing.assert_close(both[row : row + 1], alone, atol=1e-5, rtol=1e-5)

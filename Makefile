@@ -6,7 +6,7 @@
 #   VENV=.venv                  where it is made; VENV=/elsewhere keeps one environment for several clones
 #   TORCH_INDEX=URL             where torch comes from. PyPI's torch for Linux brings CUDA with it (3 GB); on a machine
 #                               without a GPU https://download.pytorch.org/whl/cpu is much smaller.
-#   DATA=/path                  (demo-davis) the folder that holds DAVIS17/
+#   DATA=/path                  (demo-davis) the folder that holds DAVIS17/, or DAVIS17 itself
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -24,11 +24,11 @@ FOLDERS := data_pipeline model training evaluation launch
 CODE := $(wildcard $(FOLDERS) tests benchmarks setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-davis test lint types types-tree unit-tests clean
+.PHONY: help env demo demo-short demo-davis test lint types types-tree unit-tests clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
-	@echo "more: env, lint, types, unit-tests, demo-davis DATA=FOLDER, clean"
+	@echo "more: env, lint, types, unit-tests, demo-short, demo-davis DATA=FOLDER, clean"
 
 env: $(STAMP)
 
@@ -49,12 +49,18 @@ $(STAMP): $(wildcard requirements/*) setup.py
 	@touch $(STAMP)
 	@echo "environment: ready"
 
+# The seconds of the set-up count: noted before the environment is made.
+demo demo-short: export GLUS_DEMO_STARTED := $(shell date +%s)
+
 demo: env
 	@$(GLUS) demo
 
+demo-short: env
+	@$(GLUS) demo configs/demo_short.yaml
+
 demo-davis: env
 	@test -n "$(DATA)" || { echo "make demo-davis: say where the data is: make demo-davis DATA=FOLDER (it holds DAVIS17/)" >&2; exit 2; }
-	@$(GLUS) demo configs/demo_davis.yaml "root=$(DATA)"
+	@$(GLUS) demo-davis configs/demo_davis.yaml "data=$(DATA)"
 
 test: lint types unit-tests
 

@@ -91,7 +91,9 @@ def write_comparison(runs: Sequence[RunRecord], out: Path, title: str = "Runs co
     """
     if not runs:
         raise EvaluationError("no runs to compare: give at least one run that exists")
-    labels, names = run_labels(runs), sorted({name for run in runs for name, points in run.history.items() if points})
+    # One point is a figure of the table, no curve.
+    names = sorted({name for run in runs for name, points in run.history.items() if len(points) > 1})
+    labels = run_labels(runs)
     svgs = {name: draw_curves(name, labels, [run.history.get(name, ()) for run in runs]) for name in names}
     params, figures = compare_params([run.params for run in runs]), compare_figures([run.metrics for run in runs])
     curves = {name: out / "curves" / f"{_file_name(name)}.svg" for name in names}
@@ -177,7 +179,7 @@ def _cell(text: str) -> str:
 
 
 def _lower_is_better(name: str) -> bool:
-    return any(word in name.lower() for word in ("loss", "seconds", "missing"))
+    return any(word in name.lower() for word in ("loss", "seconds", "missing", "control/jf", "control_jf"))
 
 
 def _file_name(name: str) -> str:

@@ -58,18 +58,23 @@ class Predicted:
 def load(path: Path, device: torch.device) -> Loaded:
     """The model of a run folder or checkpoint folder, in eval mode. Raises TrainingError or ModelError."""
     folder = checkpoint.resolve(path)
+    config = read_run_config(folder)
+    tokenizer = Tokenizer(folder / checkpoint.TOKENIZER)
+    model = build_model(config.model, tokenizer, config.seed)
+    checkpoint.load_weights(model, folder)
+    return Loaded(model.eval().to(device), tokenizer, config, checkpoint.read_state(folder).tracking_run)
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """The config of the run that wrote a checkpoint. Raises TrainingError where this code knows no such config."""
     try:
-        config = TypeAdapter(RunConfig).validate_python(checkpoint.read_config(folder))
+        return TypeAdapter(RunConfig).validate_python(checkpoint.read_config(folder))
     except ValidationError as error:
         first = error.errors()[0]
         raise TrainingError(
             f"{folder / checkpoint.CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
             "use the version of the code that wrote this checkpoint"
         ) from error
-    tokenizer = Tokenizer(folder / checkpoint.TOKENIZER)
-    model = build_model(config.model, tokenizer, config.seed)
-    checkpoint.load_weights(model, folder)
-    return Loaded(model.eval().to(device), tokenizer, config, checkpoint.read_state(folder).tracking_run)
 
 
 def predict_split(

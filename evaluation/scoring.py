@@ -85,6 +85,11 @@ def score_split(
     return [score for found in scores for score in found]
 
 
+def has_targets(split: ShardedSplit) -> bool:
+    """Whether the split says of any expression what it means; a benchmark's hidden split does not."""
+    return any(_known(expression) for entry in split.videos for expression in entry.expressions)
+
+
 def control_partner(entry: VideoEntry, expression: Expression) -> Expression | None:
     """The expression of the same video whose prediction is the text control of this one; None where there is none."""
     if not expression.object_ids or expression.type_id == WITHOUT_TARGET:

@@ -70,10 +70,11 @@ class BenchmarkSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """All benchmarks, and `overall`: the mean over all expressions of all of them."""
+    """All benchmarks, `overall`: the mean over all expressions of all of them, and the same by kind of expression."""
 
     benchmarks: tuple[BenchmarkSummary, ...]
     overall: Figures
+    kinds: dict[str, Figures]
     partial: bool
 
 
@@ -84,7 +85,23 @@ def summarise(scores: Sequence[ExpressionScore]) -> Summary:
         splits.setdefault((score.dataset, score.split), []).append(score)
     benchmarks = tuple(_benchmark(protocol_for(*name), found) for name, found in splits.items())
     with_target = [score for score in scores if not score.hidden and score.type_id != WITHOUT_TARGET]
-    return Summary(benchmarks, _figures(with_target), any(benchmark.partial for benchmark in benchmarks))
+    kinds = _grouped(with_target, lambda score: score.kind)
+    return Summary(benchmarks, _figures(with_target), kinds, any(benchmark.partial for benchmark in benchmarks))
+
+
+def named_figures(summary: Summary) -> dict[str, float]:
+    """The figures under the names that a tracking run keeps them by; what has no value is left out.
+
+    eval/mevis/valid_u/{J,F,JF,control_JF,drop}, eval/overall/{J,F,JF}, eval/kind/motion/JF, eval/control/{JF,drop}
+    """
+    named: dict[str, float | None] = {}
+    for benchmark in summary.benchmarks:
+        for name in ("J", "F", "JF", "control_JF", "drop"):
+            named[f"eval/{benchmark.dataset}/{benchmark.split}/{name}"] = getattr(benchmark.figures, name)
+    named |= {f"eval/overall/{name}": getattr(summary.overall, name) for name in ("J", "F", "JF")}
+    named |= {f"eval/kind/{kind}/JF": figures.JF for kind, figures in summary.kinds.items()}
+    named |= {"eval/control/JF": summary.overall.control_JF, "eval/control/drop": summary.overall.drop}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def write_scores(scores: Sequence[ExpressionScore], summary: Summary, out: Path) -> tuple[Path, Path]:

@@ -62,6 +62,11 @@ COMMANDS = {
         "glus.launch.demo:DemoConfig",
         "the whole way on this machine: data, shards, training, evaluation, comparison, report",
     ),
+    "demo-davis": Command(
+        "glus.launch.demo_davis:demo_davis",
+        "glus.launch.demo_davis:DemoDavisConfig",
+        "the demo's model on real video: prepare Ref-DAVIS17, fine-tune, evaluate",
+    ),
 }
 
 #: What a person can mend: told without a traceback.

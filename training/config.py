@@ -49,7 +49,7 @@ class RunConfig:
     #: Checkpoint folder to start from (weights only); empty starts from freshly drawn weights.
     init_from: str = ""
     seed: int = 0
-    #: Optimiser steps.
+    #: Optimiser steps; 0 writes the checkpoint of the model as it begins.
     steps: int = 3000
     #: Videos of one optimiser step over all ranks: a run means the same on 4 or 64 ranks.
     global_batch_size: int = 80
@@ -76,7 +76,7 @@ class RunConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "global_batch_size": 1, "log_every": 1, "ranks": 0, "workers": 0, "checkpoint_every": 0}
+        least = {"steps": 0, "global_batch_size": 1, "log_every": 1, "ranks": 0, "workers": 0, "checkpoint_every": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise TrainingError(f"{name}={getattr(self, name)}: it must be at least {value}")

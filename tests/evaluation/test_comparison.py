@@ -67,9 +67,24 @@ def test_files_hold_params_figures_and_curves(tmp_path):
     assert [place.read_bytes() for place in again] == [place.read_bytes() for place in (page, text, *curves)]
 
 
+def test_a_figure_of_one_step_is_in_the_table_and_draws_no_curve(tmp_path):
+    run = Run("1", "a", {}, {"eval/JF": 50.3}, {"eval/JF": ((300, 50.3),)})
+    page, text = write_comparison([run], tmp_path)
+    assert "| eval/JF | 50.3 |" in text.read_text()
+    assert "<svg" not in page.read_text()
+
+
+def test_a_text_control_is_better_where_it_is_lower():
+    figures = [
+        {"eval/control/JF": 20.0, "eval/control/drop": 50.0},
+        {"eval/control/JF": 70.0, "eval/control/drop": 1.0},
+    ]
+    assert [row.best for row in compare_figures(figures)] == [0, 0]
+
+
 def test_names_cannot_put_markup_on_the_page(tmp_path):
     bad = "<script>alert(1)</script>"
-    runs = [Run("1", bad, {bad: "1"}, {bad: 1.0}, {bad: ((0, 1.0),)}), Run("2", "b", {}, {"$x^2": 2.0})]
+    runs = [Run("1", bad, {bad: "1"}, {bad: 1.0}, {bad: ((0, 1.0), (1, 2.0))}), Run("2", "b", {}, {"$x^2": 2.0})]
     page, text, *_ = write_comparison(runs, tmp_path, title=bad)
     assert "<script" not in page.read_text()
     assert "<script" not in text.read_text()
@@ -87,7 +102,7 @@ def test_no_runs_are_refused(tmp_path):
 
 
 def test_curves_that_would_share_a_file_are_refused(tmp_path):
-    run = Run("1", "a", {}, {}, {"a/b": ((0, 1.0),), "a.b": ((0, 1.0),)})
+    run = Run("1", "a", {}, {}, {"a/b": ((0, 1.0), (1, 2.0)), "a.b": ((0, 1.0), (1, 2.0))})
     with pytest.raises(EvaluationError, match="two curves would be one file"):
         write_comparison([run], tmp_path)
     assert not list(tmp_path.iterdir())

@@ -44,7 +44,7 @@ def written(config: RunConfig, folder: Path) -> Path:
         ("model.vision.patch_size=7", "image_size 32, patch_size 7 and pool 4 do not fit"),
         ("init_from={folder}", "holds no checkpoint: name a run folder or one of its checkpoints"),
         ("engine.precision=fp16", "engine.precision"),
-        ("steps=0", "steps=0: it must be at least 1"),
+        ("steps=-1", "steps=-1: it must be at least 0"),
         ("out=/dev/null/run", "/dev/null/run/config.yaml cannot be written (Not a directory): choose another `out`"),
     ],
 )

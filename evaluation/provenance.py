@@ -1,0 +1,118 @@
+"""Whose predictions lie in a folder: kept beside them, so that another checkpoint's are never scored as this one's.
+
+OUT/predictions.json         the checkpoint, the settings, the data, and what was counted on the way
+OUT/predictions/             the masks (predictions.py)
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from glus.data_pipeline.aside import write_bytes_aside
+from glus.data_pipeline.reader import ShardedSplit
+from glus.evaluation.errors import EvaluationError
+from glus.evaluation.inference import InferenceConfig, Predicted
+from glus.training import checkpoint
+
+FORMAT = 1
+RECORD, MASKS = "predictions.json", "predictions"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the predictions of a folder.
+
+    `weights` is the SHA-256 of model.safetensors. `splits` maps "dataset/split" to the fingerprint of its shards.
+    `frames` counts (expression, frame) pairs predicted so far, `frames_without_seg` those that got no [SEG].
+    `checkpoint` is for messages only: a checkpoint that was moved is still the same.
+    """
+
+    checkpoint: str
+    step: int
+    weights: str
+    inference: dict[str, int | bool]
+    splits: dict[str, str]
+    frames: int = 0
+    frames_without_seg: int = 0
+    format: int = FORMAT
+
+    def with_counts(self, done: Predicted) -> "Provenance":
+        """The same with what was predicted since."""
+        return replace(
+            self,
+            frames=self.frames + done.frames,
+            frames_without_seg=self.frames_without_seg + done.frames_without_seg,
+        )
+
+
+def claim(
+    out: Path, folder: Path, config: InferenceConfig, splits: Sequence[ShardedSplit], fresh: bool = False
+) -> Provenance:
+    """Say that predictions in `out` are those of checkpoint `folder`; what it predicted there before is kept.
+
+    `fresh` removes what lies there first. Raises EvaluationError where they are of another checkpoint, of other
+    settings or data, or of nobody knows whom.
+    """
+    state = checkpoint.read_state(folder)
+    with open(folder / checkpoint.WEIGHTS, "rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    data = {f"{split.dataset}/{split.split}": split.fingerprint for split in splits}
+    wanted = Provenance(str(folder.resolve()), state.step, weights, asdict(config), data)
+    if fresh:
+        (out / RECORD).unlink(missing_ok=True)
+        if (out / MASKS).is_dir():
+            shutil.rmtree(out / MASKS)
+    if (out / RECORD).is_file():
+        found = _read(out / RECORD)
+        _refuse_other(out, found, wanted)
+        wanted = replace(
+            wanted,
+            splits=found.splits | data,
+            frames=found.frames,
+            frames_without_seg=found.frames_without_seg,
+        )
+    elif (out / MASKS).is_dir():
+        raise EvaluationError(f"{out / MASKS} is there without {RECORD}: nobody knows whose masks these are; {_REMEDY}")
+    record(out, wanted)
+    return wanted
+
+
+_REMEDY = "choose another `out`, or say fresh=true to remove them and predict anew"
+
+
+def record(out: Path, provenance: Provenance) -> None:
+    """Write OUT/predictions.json. Raises DataError where it cannot be written."""
+    write_bytes_aside(out / RECORD, json.dumps(asdict(provenance), indent=1).encode() + b"\n")
+
+
+def _read(file: Path) -> Provenance:
+    try:
+        found = Provenance(**json.loads(file.read_text(encoding="utf-8")))
+        if found.format != FORMAT:
+            raise ValueError(f"format {found.format}, this code reads {FORMAT}")
+    except (OSError, ValueError, TypeError) as error:
+        raise EvaluationError(f"{file} cannot be read ({error}): {_REMEDY}") from error
+    return found
+
+
+def _refuse_other(out: Path, found: Provenance, wanted: Provenance) -> None:
+    if found.weights != wanted.weights or found.step != wanted.step:
+        raise EvaluationError(
+            f"{out / MASKS} holds predictions of another checkpoint, {found.checkpoint} (step {found.step}, weights "
+            f"{found.weights[:12]}), not of {wanted.checkpoint} (step {wanted.step}, weights {wanted.weights[:12]}); "
+            f"{_REMEDY}"
+        )
+    if found.inference != wanted.inference:
+        changed = [f"{name} {found.inference.get(name)}, now {value}" for name, value in wanted.inference.items()]
+        kept = [text for text, name in zip(changed, wanted.inference, strict=True) if _differs(found, wanted, name)]
+        raise EvaluationError(f"{out / MASKS} was predicted with other settings ({', '.join(kept)}); {_REMEDY}")
+    for name, fingerprint in wanted.splits.items():
+        if found.splits.get(name, fingerprint) != fingerprint:
+            raise EvaluationError(f"{out / MASKS} was predicted on other shards of {name}; {_REMEDY}")
+
+
+def _differs(found: Provenance, wanted: Provenance, name: str) -> bool:
+    return found.inference.get(name) != wanted.inference[name]

@@ -1,0 +1,176 @@
+"""`glus demo`: the whole way on this machine, each stage a command of `glus` in a process of its own."""
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from glus.data_pipeline.datasets.table import DATASETS
+from glus.launch.demo_summary import print_summary, summarise_demo
+from glus.launch.stages import Stage, StageFailed, Stages
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SPLITS = ("mevis/valid_u", "ref_davis17/valid", "revos/valid", "reason_vos/valid")
+#: Set by `make demo` before it makes the environment, in seconds since the epoch.
+STARTED = "GLUS_DEMO_STARTED"
+
+EXPERIMENT = "demo"
+DATA, PREPARE, COMPARE = "demo data", "prepare", "compare"
+DATA_CODE = ("data_pipeline",)
+TRAIN_CODE = (*DATA_CODE, "model", "training")
+EVALUATE_CODE = (*TRAIN_CODE, "evaluation")
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """One of the trainings that are compared: how it departs from the config file, and where it lies below OUT."""
+
+    name: str
+    folder: str
+    changes: tuple[str, ...] = ()
+
+
+#: The last two say what training and the contrastive loss bring.
+RUNS = (
+    DemoRun("trained", "run"),
+    DemoRun("untrained", "run-untrained", ("steps=0", "ranks=1")),
+    DemoRun("without_contrastive", "run-without-contrastive", ("model.loss.contrastive=0",)),
+)
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Where the demo lies, and how it departs from its config files."""
+
+    out: Path = Path("build/demo")
+    """Folder for everything that the demo makes."""
+    data: Path = CONFIGS / "demo_data.yaml"
+    """Config file of `glus demo-data`."""
+    train: Path = CONFIGS / "demo.yaml"
+    """Config file of `glus train`."""
+    data_changes: tuple[str, ...] = ()
+    """Overrides for the data, as key=value."""
+    train_changes: tuple[str, ...] = ()
+    """Overrides for every training, as key=value."""
+    splits: tuple[str, ...] = SPLITS
+    """What is evaluated."""
+
+
+def demo(config: DemoConfig) -> int:
+    """Run what is not done yet, then write OUT/summary.json and print it.
+
+    Returns 0, or the exit code of the stage that failed (it printed why). Raises LaunchError where OUT holds what the
+    demo did not make.
+    """
+    stages = Stages(config.out, total=3 + 2 * len(RUNS))
+    with_terminate_as_interrupt()
+    try:
+        _data(config, stages)
+        for run in RUNS:
+            stages.run(_training(config, run))
+        for run in RUNS:
+            stages.run(_evaluation(config, run))
+        stages.run(_comparison(config))
+    except StageFailed as failed:
+        print(f"glus demo: {failed}; the same command goes on from there", file=sys.stderr)
+        return failed.code
+    summary = summarise_demo(config.out, {run.name: f"eval/{run.name}" for run in RUNS}, stages, set_up_seconds())
+    print_summary(summary)
+    _tell_places(config.out)
+    return 0
+
+
+def set_up_seconds() -> float | None:
+    """From what STARTED tells to the start of this process; None where it tells nothing."""
+    try:
+        return max(0.0, psutil.Process().create_time() - float(os.environ[STARTED]))
+    except (KeyError, ValueError):
+        return None
+
+
+def with_terminate_as_interrupt() -> None:
+    """A terminated demo stops its stage as an interrupted one does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _data(config: DemoConfig, stages: Stages) -> None:
+    raw, shards = config.out / "raw", config.out / "shards"
+    words = ("demo-data", str(config.data), f"root={raw}", *config.data_changes)
+    stages.run(Stage(DATA, words, makes=(raw,), code=DATA_CODE))
+    datasets = f"datasets=[{', '.join(DATASETS)}]"
+    words = ("prepare", datasets, f"root={raw}", f"out={shards}")
+    stages.run(Stage(PREPARE, words, makes=(shards,), inputs=(raw / "demo_data.json",), code=DATA_CODE))
+
+
+def _training(config: DemoConfig, run: DemoRun) -> Stage:
+    folder = config.out / run.folder
+    words = (
+        *("train", str(config.train), f"name={run.name}", f"out={folder}", f"shards={config.out / 'shards'}"),
+        *(f"model.tokenizer={config.out / 'raw' / 'tokenizer.model'}", f"tracking.uri={_tracking(config.out)}"),
+        *(f"tracking.experiment={EXPERIMENT}", *config.train_changes, *run.changes),
+    )
+    return Stage(f"train {run.name}", words, makes=(folder,), inputs=shard_manifests(config.out), code=TRAIN_CODE)
+
+
+def shard_manifests(out: Path) -> tuple[Path, ...]:
+    """What tells one content of OUT/shards from another."""
+    return tuple(sorted((out / "shards").glob("*/*/manifest.json")))
+
+
+def _evaluation(config: DemoConfig, run: DemoRun) -> Stage:
+    out = config.out / "eval" / run.name
+    words = (
+        *("evaluate", f"checkpoint={config.out / run.folder}", f"shards={config.out / 'shards'}", f"out={out}"),
+        *(f"splits=[{', '.join(config.splits)}]", f"title=Demo, {run.name.replace('_', ' ')}"),
+    )
+    inputs = (*checkpoint_files(config.out / run.folder), *shard_manifests(config.out))
+    return Stage(f"evaluate {run.name}", words, makes=(out,), inputs=inputs, code=EVALUATE_CODE)
+
+
+def checkpoint_files(run: Path) -> tuple[Path, ...]:
+    """What tells one latest checkpoint of a run folder from another. Raises TrainingError where there is none."""
+    from glus.training import checkpoint
+
+    folder = checkpoint.resolve(run)
+    return folder / checkpoint.WEIGHTS, folder / checkpoint.RUN
+
+
+def _comparison(config: DemoConfig) -> Stage:
+    from glus.training import checkpoint
+
+    # By id: a run that was begun anew leaves one of the same name behind.
+    ids = [checkpoint.read_state(checkpoint.resolve(config.out / run.folder)).tracking_run for run in RUNS]
+    words = (
+        *("compare", *ids, f"out={config.out / 'compare'}", "title=Demo: trained, untrained, no contrastive loss"),
+        *(f"tracking.uri={_tracking(config.out)}", f"tracking.experiment={EXPERIMENT}"),
+    )
+    scores = tuple(config.out / "eval" / run.name / "scores.json" for run in RUNS)
+    return Stage(COMPARE, words, makes=(config.out / "compare",), inputs=scores, code=("evaluation",))
+
+
+def _tracking(out: Path) -> str:
+    return f"sqlite:///{out / 'mlflow.db'}"
+
+
+def _tell_places(out: Path) -> None:
+    for run in RUNS:
+        print(f"report, {run.name.replace('_', ' ')}: {out / 'eval' / run.name / 'report.html'}")
+    print(f"pictures: {out / 'eval' / RUNS[0].name / 'overlays'}")
+    print(f"runs side by side: {out / 'compare' / 'comparison.html'}")
+    print(f"figures: {out / 'summary.json'}")
+    print(f"MLflow's page on these runs: {mlflow_command(out)}")
+
+
+def mlflow_command(out: Path) -> str:
+    """The command that opens MLflow's page, as it runs from here."""
+    mlflow = Path(sys.executable).with_name("mlflow")
+    shown = os.path.relpath(mlflow) if mlflow.is_file() else "mlflow"
+    return f"{shown} ui --backend-store-uri {_tracking(out)}"

@@ -23,6 +23,9 @@ GLUS := $(BIN)/glus
 FOLDERS := data_pipeline model training evaluation launch
 CODE := $(wildcard $(FOLDERS) tests benchmarks setup.py)
 
+# Where this is set (container images often do), each process would compile its libraries anew: ten seconds each.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo demo-short demo-davis test lint types types-tree unit-tests clean
 

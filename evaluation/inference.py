@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -15,24 +14,12 @@ from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.records import Expression
 from glus.data_pipeline.sampling import middle_context
 from glus.data_pipeline.tokenizer import Tokenizer
+from glus.evaluation.inference_config import InferenceConfig, Predicted
 from glus.evaluation.predictions import expression_folder, write_masks
 from glus.model.glus import Glus
 from glus.training import checkpoint
 from glus.training.build import build_model
 from glus.training.config import RunConfig
-from glus.training.errors import TrainingError
-
-
-@dataclass(frozen=True)
-class InferenceConfig:
-    """How a video is gone through."""
-
-    #: Every how many frames a memory is kept (the reference: 3 in inference, 1 in training).
-    memory_stride: int = 3
-    #: End the prompt with a blank as the reference does (a token that training never shows; docs/fidelity.md).
-    trailing_blank: bool = True
-    #: Expressions of one video that go through the model together.
-    expressions_together: int = 16
 
 
 @dataclass(frozen=True)
@@ -45,36 +32,14 @@ class Loaded:
     tracking_run: str
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """What a pass over a split did: expressions predicted, found on disk, and frames that got no [SEG]."""
-
-    expressions: int
-    found: int
-    frames: int
-    frames_without_seg: int
-
-
 def load(path: Path, device: torch.device) -> Loaded:
     """The model of a run folder or checkpoint folder, in eval mode. Raises TrainingError or ModelError."""
     folder = checkpoint.resolve(path)
-    config = read_run_config(folder)
+    config = checkpoint.read_run_config(folder)
     tokenizer = Tokenizer(folder / checkpoint.TOKENIZER)
     model = build_model(config.model, tokenizer, config.seed)
     checkpoint.load_weights(model, folder)
     return Loaded(model.eval().to(device), tokenizer, config, checkpoint.read_state(folder).tracking_run)
-
-
-def read_run_config(folder: Path) -> RunConfig:
-    """The config of the run that wrote a checkpoint. Raises TrainingError where this code knows no such config."""
-    try:
-        return TypeAdapter(RunConfig).validate_python(checkpoint.read_config(folder))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise TrainingError(
-            f"{folder / checkpoint.CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
-            "use the version of the code that wrote this checkpoint"
-        ) from error
 
 
 def predict_split(

@@ -14,7 +14,7 @@ from pathlib import Path
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.reader import ShardedSplit
 from glus.evaluation.errors import EvaluationError
-from glus.evaluation.inference import InferenceConfig, Predicted
+from glus.evaluation.inference_config import InferenceConfig, Predicted
 from glus.training import checkpoint
 
 FORMAT = 1

@@ -172,5 +172,7 @@ def _tell_places(out: Path) -> None:
 def mlflow_command(out: Path) -> str:
     """The command that opens MLflow's page, as it runs from here."""
     mlflow = Path(sys.executable).with_name("mlflow")
-    shown = os.path.relpath(mlflow) if mlflow.is_file() else "mlflow"
+    shown: Path | str = mlflow if mlflow.is_file() else "mlflow"
+    if isinstance(shown, Path) and shown.is_relative_to(Path.cwd()):
+        shown = shown.relative_to(Path.cwd())
     return f"{shown} ui --backend-store-uri {_tracking(out)}"

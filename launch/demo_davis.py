@@ -124,7 +124,7 @@ def _summarise(config: DemoDavisConfig, stages: Stages) -> None:
     summary = write_summary(config.out, figures, meaning)
     for split in SPLITS:
         of_split = summary["by_benchmark"][split]
-        shown = ", ".join(f"{name} {'–' if value is None else f'{value:.1f}'}" for name, value in of_split.items())
+        shown = ", ".join(f"{name} {'–' if value is None else f'{value:z.1f}'}" for name, value in of_split.items())
         Console().print(f"[bold]{split}[/]: {shown}", highlight=False)
     print_cost(summary)
     print(f"report: {config.out / 'eval' / 'report.html'}")

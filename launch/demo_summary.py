@@ -40,7 +40,7 @@ MEANING = {
 def summarise_demo(
     out: Path, evaluations: Mapping[str, str], stages: Stages, set_up_seconds: float | None
 ) -> dict[str, Any]:
-    """Collect the figures of `evaluations` (name -> folder below `out`) and write OUT/summary.json; returns what it holds.
+    """Collect the figures of `evaluations` (name -> folder below `out`) and write OUT/summary.json; returns it.
 
     "trained" must be among the names.
     """
@@ -139,7 +139,7 @@ def print_cost(summary: Mapping[str, Any]) -> None:
 
 
 def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+    return "–" if value is None else f"{value:z.1f}"
 
 
 def _rounded(value: Any) -> Any:

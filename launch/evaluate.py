@@ -12,7 +12,7 @@ from rich.table import Table
 from glus.data_pipeline.reader import ShardedSplit, open_splits
 from glus.evaluation import provenance
 from glus.evaluation.errors import EvaluationError
-from glus.evaluation.inference import InferenceConfig, read_run_config
+from glus.evaluation.inference_config import InferenceConfig
 from glus.evaluation.report import write_report
 from glus.evaluation.scoring import ExpressionScore, has_targets, score_split
 from glus.evaluation.summary import Figures, Summary, named_figures, summarise, write_scores
@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig) -> int:
     DataError, EvaluationError or LaunchError, each with one clear message.
     """
     folder = checkpoint.resolve(config.checkpoint)
-    run = read_run_config(folder)
+    run = checkpoint.read_run_config(folder)
     state = checkpoint.read_state(folder)
     splits = chosen_splits(config.shards, config.splits)
     processes = processes_for(config.processes, splits)
@@ -126,7 +126,7 @@ def figures_table(summary: Summary) -> Table:
 
 def _cells(figures: Figures) -> list[str]:
     values = (figures.J, figures.F, figures.JF, figures.control_JF, figures.drop)
-    return [str(figures.expressions), *("–" if value is None else f"{value:.1f}" for value in values)]
+    return [str(figures.expressions), *("–" if value is None else f"{value:z.1f}" for value in values)]
 
 
 def _tell(

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from glus.data_pipeline.reader import ShardedSplit
-from glus.evaluation.inference import InferenceConfig, Predicted, load, predict_split
+from glus.evaluation.inference_config import InferenceConfig, Predicted
 from glus.launch.errors import LaunchError
 from glus.launch.quiet import quiet_libraries
 
@@ -82,6 +82,9 @@ def _alone(work: Prediction) -> Iterator[Predicted]:
 
 def _part(work: Prediction, index: int, processes: int) -> Iterator[Predicted]:
     """Videos index, index + processes, ... of all splits in a row: short splits are spread over all processes too."""
+    # Here, not above: a process that only starts others needs no model.
+    from glus.evaluation.inference import load, predict_split
+
     device = torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
     loaded = load(work.checkpoint, device)
     videos = [(split, video) for split in work.splits for video in range(len(split.videos))]

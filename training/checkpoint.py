@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from glus.training.config import RunConfig
 from glus.training.errors import TrainingError
 
 FORMAT = 1
@@ -155,6 +157,18 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path / CONFIG} cannot be read ({error}): use another checkpoint") from error
     return config
+
+
+def read_run_config(path: Path) -> RunConfig:
+    """The same as a RunConfig. Raises TrainingError where this code knows no such config."""
+    try:
+        return TypeAdapter(RunConfig).validate_python(read_config(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TrainingError(
+            f"{path / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
+            "use the version of the code that wrote this checkpoint"
+        ) from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

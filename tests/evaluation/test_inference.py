@@ -12,7 +12,8 @@ import torch
 from glus.data_pipeline.prompts import inference_prompt
 from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.sampling import middle_context
-from glus.evaluation.inference import InferenceConfig, Loaded, Predicted, load, predict_split
+from glus.evaluation.inference import Loaded, load, predict_split
+from glus.evaluation.inference_config import InferenceConfig, Predicted
 from glus.evaluation.predictions import expression_folder, read_masks
 from glus.training.config import RunConfig
 from glus.training.distributed import Rank

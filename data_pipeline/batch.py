@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.prompts import conversation, tokenize_conversation
+from glus.data_pipeline.prompts import conversation, templates_named, tokenize_conversation
 from glus.data_pipeline.sampling import SamplePlan, Slot
 from glus.data_pipeline.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
@@ -72,6 +72,7 @@ def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_t
     """
     frames, context, query, masks = [], [], [], []
     ids, labels, video_of, video_key, objects, names = [], [], [], [], [], []
+    words = templates_named(plan.config.prompts)
     widest = max(len(plan.splits[slot.split].videos[slot.video].object_ids) for slot in slots)
     for number, slot in enumerate(slots):
         split = plan.splits[slot.split]
@@ -86,7 +87,7 @@ def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_t
         for expression, templates in zip(slot.expressions, slot.templates, strict=True):
             said = entry.expressions[expression]
             name = f"{entry.dataset}/{entry.split}/{entry.video}/{said.id}"
-            text = tokenize_conversation(tokenizer, conversation(said.text, len(slot.context), templates))
+            text = tokenize_conversation(tokenizer, conversation(said.text, len(slot.context), templates, words))
             ids.append(text.ids[:max_text_tokens])
             labels.append(text.labels[:max_text_tokens])
             # The model gives the n-th frame the n-th <image>, and the n-th [SEG] to the n-th query frame.

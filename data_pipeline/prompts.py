@@ -8,30 +8,55 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_PLACEHOLDER, SEG_TOKEN, Tokenizer
 
-SYSTEM = (
-    "A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions."
-)
-QUESTIONS = (
-    "Can you segment the {expression} in this frame?",
-    "Please segment the {expression} in this frame.",
-    "What is {expression} in this frame? Please respond with segmentation mask.",
-    "What is {expression} in this frame? Please output segmentation mask.",
-)
-ANSWERS = (
-    "It is [SEG].",
-    "Sure, [SEG].",
-    "Sure, it is [SEG].",
-    "Sure, the segmentation result is [SEG].",
-    "[SEG].",
-)
 FRAME = f"<im_start>{IMAGE_PLACEHOLDER}<im_end>"
-CONTEXT_TASK = "Please finished the following tasks on the context frames above."  # sic: the reference's words
-#: What inference asks, and the words that it puts into the model's mouth before [SEG].
-INFERENCE_QUESTION = QUESTIONS[0]
-INFERENCE_ANSWER = "Sure, the segmentation result is "
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The words around an expression. `inference_answer` is put into the model's mouth before [SEG]."""
+
+    system: str
+    context_task: str
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    inference_answer: str
+
+
+#: The reference's words.
+GLUS = Templates(
+    system=(
+        "A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+    ),
+    context_task="\nPlease finished the following tasks on the context frames above.\n",  # sic
+    questions=(
+        "Can you segment the {expression} in this frame?",
+        "Please segment the {expression} in this frame.",
+        "What is {expression} in this frame? Please respond with segmentation mask.",
+        "What is {expression} in this frame? Please output segmentation mask.",
+    ),
+    answers=(
+        "It is [SEG].",
+        "Sure, [SEG].",
+        "Sure, it is [SEG].",
+        "Sure, the segmentation result is [SEG].",
+        "[SEG].",
+    ),
+    inference_answer="Sure, the segmentation result is ",
+)
+#: The same course with nothing around the expression, for small models that learn to read from nothing.
+SHORT = Templates(system="", context_task="", questions=("{expression}",), answers=("[SEG].",), inference_answer="")
+STYLES = {"glus": GLUS, "short": SHORT}
+
+
+def templates_named(style: str) -> Templates:
+    """The templates of a style. Raises DataError for an unknown one."""
+    if style not in STYLES:
+        raise DataError(f"sampling.prompts is {style!r}: use one of {', '.join(STYLES)}")
+    return STYLES[style]
 
 
 @dataclass(frozen=True)
@@ -48,45 +73,50 @@ def clean_expression(text: str) -> str:
     return cleaned.removesuffix(".")
 
 
-def conversation(text: str, context_frames: int, templates: Sequence[tuple[int, int]]) -> str:
+def conversation(text: str, context_frames: int, chosen: Sequence[tuple[int, int]], templates: Templates = GLUS) -> str:
     """The training conversation for one expression.
 
-    `templates` holds one (question, answer) pair of template indices for each query frame.
+    `chosen` holds one (question, answer) pair of template indices for each query frame.
     """
     rounds = []
-    for number, (question, answer) in enumerate(templates):
-        asked = QUESTIONS[question].format(expression=clean_expression(text))
-        frames = f"{FRAME * context_frames}\n{CONTEXT_TASK}\n{FRAME}" if number == 0 else FRAME
-        rounds.append(f"USER: {frames}\n{asked} ASSISTANT: {ANSWERS[answer]}</s>")
-    return f"{SYSTEM} {''.join(rounds)}"
+    for number, (question, answer) in enumerate(chosen):
+        asked = templates.questions[question].format(expression=clean_expression(text))
+        frames = f"{FRAME * context_frames}{templates.context_task}{FRAME}" if number == 0 else FRAME
+        rounds.append(f"USER: {frames}\n{asked} ASSISTANT: {templates.answers[answer]}</s>")
+    return templates.system + "".join(rounds)
 
 
-def inference_prompt(text: str, context_frames: int, query_frames: int, trailing_blank: bool = True) -> str:
+def inference_prompt(
+    text: str, context_frames: int, query_frames: int, trailing_blank: bool = True, templates: Templates = GLUS
+) -> str:
     """The prompt for the last of `query_frames` frames, the frames before it answered with [SEG].
 
     The reference ends the prompt with a blank, which becomes a token of its own that training never puts before
     [SEG]; `trailing_blank=False` leaves it out (docs/fidelity.md).
     """
-    asked = INFERENCE_QUESTION.format(expression=clean_expression(text))
-    prompt = f"{SYSTEM} "
+    asked = templates.questions[0].format(expression=clean_expression(text))
+    prompt = templates.system
     for number in range(query_frames):
-        frames = f"{FRAME * context_frames}\n{CONTEXT_TASK}\n{FRAME}" if number == 0 else FRAME
-        prompt += f"USER: {frames}\n{asked} ASSISTANT: {INFERENCE_ANSWER}"
+        frames = f"{FRAME * context_frames}{templates.context_task}{FRAME}" if number == 0 else FRAME
+        prompt += f"USER: {frames}\n{asked} ASSISTANT: {templates.inference_answer}"
         prompt += f"{SEG_TOKEN}.</s>" if number + 1 < query_frames else ""
     return prompt if trailing_blank else prompt.rstrip()
 
 
 def template_sentences() -> list[str]:
     """What conversations say besides expressions and special tokens; a tokenizer trained on them knows these words."""
-    questions = [question.replace("{expression}", "").replace("  ", " ") for question in QUESTIONS]
-    answers = [answer.replace(SEG_TOKEN, "").replace(" .", ".").strip() for answer in ANSWERS]
+    questions = [question.replace("{expression}", "").replace("  ", " ") for question in GLUS.questions]
+    answers = [answer.replace(SEG_TOKEN, "").replace(" .", ".").strip() for answer in GLUS.answers]
     said = [f"{question} ASSISTANT: {answer}" for question in questions for answer in answers]
-    return [f"{SYSTEM} USER:", CONTEXT_TASK, *said]
+    return [f"{GLUS.system}USER:", GLUS.context_task.strip(), *said]
 
 
-def draw_templates(query_frames: int, random: np.random.Generator) -> list[tuple[int, int]]:
+def draw_templates(
+    query_frames: int, random: np.random.Generator, templates: Templates = GLUS
+) -> list[tuple[int, int]]:
     """A (question, answer) pair of template indices for each query frame, at random as in training."""
-    return [(int(random.integers(len(QUESTIONS))), int(random.integers(len(ANSWERS)))) for _ in range(query_frames)]
+    sizes = len(templates.questions), len(templates.answers)
+    return [(int(random.integers(sizes[0])), int(random.integers(sizes[1]))) for _ in range(query_frames)]
 
 
 def tokenize_conversation(tokenizer: Tokenizer, text: str) -> TokenizedExpression:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.prompts import draw_templates
+from glus.data_pipeline.prompts import draw_templates, templates_named
 from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 
 
@@ -26,6 +26,8 @@ class SamplingConfig:
     query_frames: int = 4
     #: Expressions drawn for one video at most.
     expressions: int = 3
+    #: Words around an expression: "glus" (the reference's) or "short" (none; for small models from scratch).
+    prompts: str = "glus"
     #: Draw two or more expressions of one object and one or more of a rival object, where the first one drawn has them.
     group_by_object: bool = True
     #: Show one frame in place of all context and query frames: the control that cannot see motion.
@@ -103,7 +105,9 @@ class SamplePlan:
         if config.single_frame:
             query, context = (start,) * config.query_frames, (start,) * config.context_frames
         expressions, grouped = _draw_expressions(entry, config, random)
-        templates = tuple(tuple(draw_templates(config.query_frames, random)) for _ in expressions)
+        templates = tuple(
+            tuple(draw_templates(config.query_frames, random, templates_named(config.prompts))) for _ in expressions
+        )
         return Slot(split, video, context, query, expressions, templates, grouped)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from glus.data_pipeline.prompts import inference_prompt
+from glus.data_pipeline.prompts import inference_prompt, templates_named
 from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.records import Expression
 from glus.data_pipeline.sampling import middle_context
@@ -87,9 +87,12 @@ def _predict(
         picture = split.read_frames(video, [index])[0]
         return torch.from_numpy(picture).permute(2, 0, 1).to(device)
 
+    words = templates_named(sampling.prompts)
+
     def prompts(queries: int) -> tuple[Tensor, Tensor]:
         texts = [
-            inference_prompt(each.text, sampling.context_frames, queries, config.trailing_blank) for each in expressions
+            inference_prompt(each.text, sampling.context_frames, queries, config.trailing_blank, words)
+            for each in expressions
         ]
         return _padded([loaded.tokenizer.encode_with_images(text) for text in texts], loaded.tokenizer.pad_id, device)
 

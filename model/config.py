@@ -70,6 +70,9 @@ class SegmenterConfig:
     window_spec: tuple[int, ...] = (8, 4, 16, 8)
     #: Width of the decoder and of the [SEG] prompt.
     hidden_dim: int = 256
+    #: Hidden width of the MLPs in the mask decoder's transformer (SAM 2 has 2048, whatever its other sizes). With Adam a
+    #: width far above `hidden_dim` lets their output run away at learning rates that the rest needs from scratch.
+    decoder_feedforward: int = 2048
     memory_dim: int = 64
     memory_layers: int = 4
     memory_feedforward: int = 2048

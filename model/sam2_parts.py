@@ -16,6 +16,7 @@ def build_sam2(config: SegmenterConfig) -> "SAM2Base":
     from sam2.modeling.backbones.hieradet import Hiera
     from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
     from sam2.modeling.position_encoding import PositionEmbeddingSine
+    from sam2.modeling.sam.transformer import TwoWayTransformer
     from sam2.modeling.sam2_base import SAM2Base
 
     trunk = Hiera(
@@ -33,7 +34,7 @@ def build_sam2(config: SegmenterConfig) -> "SAM2Base":
         fpn_top_down_levels=[2, 3],
         fpn_interp_model="nearest",
     )
-    return SAM2Base(
+    sam2 = SAM2Base(
         image_encoder=ImageEncoder(trunk=trunk, neck=neck, scalp=1),
         memory_attention=_memory_attention(config),
         memory_encoder=_memory_encoder(config),
@@ -64,6 +65,11 @@ def build_sam2(config: SegmenterConfig) -> "SAM2Base":
             "dynamic_multimask_stability_thresh": 0.98,
         },
     )
+    # SAM2Base takes no width for it.
+    sam2.sam_mask_decoder.transformer = TwoWayTransformer(
+        depth=2, embedding_dim=config.hidden_dim, num_heads=8, mlp_dim=config.decoder_feedforward
+    )
+    return sam2
 
 
 def _memory_attention(config: SegmenterConfig):  # type: ignore[no-untyped-def]

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.prompts import (
-    ANSWERS,
-    QUESTIONS,
-    SYSTEM,
+    GLUS,
+    SHORT,
     clean_expression,
     conversation,
     draw_templates,
     inference_prompt,
+    templates_named,
     tokenize_conversation,
 )
 from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_TOKEN_ID, Tokenizer
@@ -34,7 +35,7 @@ def test_a_conversation_shows_the_context_once_and_each_query_frame_in_its_round
     text = conversation(" The Red bird.", 2, [(0, 0), (3, 4)])
     frame = "<im_start><image><im_end>"
     assert text == (
-        f"{SYSTEM} USER: {frame}{frame}\nPlease finished the following tasks on the context frames above.\n{frame}\n"
+        f"{GLUS.system}USER: {frame}{frame}\nPlease finished the following tasks on the context frames above.\n{frame}\n"
         "Can you segment the the red bird in this frame? ASSISTANT: It is [SEG].</s>"
         f"USER: {frame}\nWhat is the red bird in this frame? Please output segmentation mask. ASSISTANT: [SEG].</s>"
     )
@@ -50,7 +51,7 @@ def test_an_expression_is_lowered_and_loses_blanks_and_one_full_stop(said, put):
 
 @given(text=TEXTS, frames=st.integers(1, 5))
 def test_a_prompt_of_inference_is_the_beginning_of_the_conversation_that_training_would_show(text, frames):
-    template = (0, ANSWERS.index("Sure, the segmentation result is [SEG]."))
+    template = (0, GLUS.answers.index("Sure, the segmentation result is [SEG]."))
     assert inference_prompt(text, 4, frames) + "[SEG].</s>" == conversation(text, 4, [template] * frames)
 
 
@@ -73,7 +74,9 @@ def test_templates_are_drawn_from_all_and_by_the_generator_alone():
         return draw_templates(400, np.random.Generator(np.random.Philox(key=seed)))
 
     assert draw(1) == draw(1) != draw(2)
-    assert set(draw(1)) == {(question, answer) for question in range(len(QUESTIONS)) for answer in range(len(ANSWERS))}
+    assert set(draw(1)) == {
+        (question, answer) for question in range(len(GLUS.questions)) for answer in range(len(GLUS.answers))
+    }
 
 
 @given(
@@ -102,3 +105,18 @@ def test_prompts_under_llamas_own_tokenizer_are_those_of_the_reference(real_data
     for prompt in prompts:
         text = conversation(prompt["expression"], 4, prompt["qa_template_index"])
         assert tokenize_conversation(tokenizer, text).ids == prompt["input_ids"], prompt["expression"]
+
+
+def test_the_short_style_says_nothing_but_the_expression() -> None:
+    frame = "<im_start><image><im_end>"
+    assert conversation("The Dog", 1, [(0, 0), (0, 0)], SHORT) == (
+        f"USER: {frame}{frame}\nthe dog ASSISTANT: [SEG].</s>USER: {frame}\nthe dog ASSISTANT: [SEG].</s>"
+    )
+    assert inference_prompt("The Dog", 1, 1, trailing_blank=False, templates=SHORT) == (
+        f"USER: {frame}{frame}\nthe dog ASSISTANT:"
+    )
+
+
+def test_an_unknown_style_is_told() -> None:
+    with pytest.raises(DataError, match="use one of glus, short"):
+        templates_named("long")

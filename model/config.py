@@ -70,7 +70,7 @@ class SegmenterConfig:
     window_spec: tuple[int, ...] = (8, 4, 16, 8)
     #: Width of the decoder and of the [SEG] prompt.
     hidden_dim: int = 256
-    #: Hidden width of the MLPs in the mask decoder's transformer (SAM 2 has 2048, whatever its other sizes). With Adam a
+    #: Hidden width of the MLPs in the mask decoder's transformer (SAM 2 has 2048, whatever its sizes). With Adam a
     #: width far above `hidden_dim` lets their output run away at learning rates that the rest needs from scratch.
     decoder_feedforward: int = 2048
     memory_dim: int = 64
@@ -80,12 +80,15 @@ class SegmenterConfig:
     #: Memories that one frame may look at.
     memories: int = 7
     dropout: float = 0.1
+    #: Logit at which freshly drawn masks start, by the decoder's last biases: objects are rare, so below 0 (as in
+    #: RetinaNet). 0 leaves sam2's own draw; loaded weights bring their own.
+    mask_prior: float = 0.0
     #: The reference runs the image encoder without gradient; from scratch it must learn.
     train_image_encoder: bool = False
     #: The reference runs memory attention without gradient and detaches memories; from scratch they must learn.
     train_memory: bool = False
-    #: In eval mode, let SAM 2 fall back to one of its three other masks where the first is unstable. The reference does;
-    #: a model trained from scratch never trains those.
+    #: In eval mode, let SAM 2 fall back to one of its three other masks where the first is unstable. The reference
+    #: does; a model trained from scratch never trains those.
     multimask_fallback: bool = True
     #: False drops the memory (the reference's not_use_mem_bank): every frame is decoded alone.
     use_memory: bool = True

@@ -5,9 +5,12 @@ Everything not named in SegmenterConfig is as in the released sam2_hiera_*.yaml.
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from glus.model.config import SegmenterConfig
 
 if TYPE_CHECKING:
+    from sam2.modeling.sam.mask_decoder import MaskDecoder
     from sam2.modeling.sam2_base import SAM2Base
 
 
@@ -69,7 +72,19 @@ def build_sam2(config: SegmenterConfig) -> "SAM2Base":
     sam2.sam_mask_decoder.transformer = TwoWayTransformer(
         depth=2, embedding_dim=config.hidden_dim, num_heads=8, mlp_dim=config.decoder_feedforward
     )
+    if config.mask_prior:
+        _start_at(sam2.sam_mask_decoder, config.mask_prior)
     return sam2
+
+
+def _start_at(decoder: "MaskDecoder", logit: float) -> None:
+    """Set the biases of a fresh decoder so that its masks, hypernetwork x upscaled features, start near `logit`."""
+    upscaled = decoder.output_upscaling[3].bias
+    level = 2.0  # well inside the part where GELU is linear
+    with torch.no_grad():
+        upscaled.fill_(level)
+        for network in decoder.output_hypernetworks_mlps:
+            network.layers[-1].bias.fill_(logit / (level * len(upscaled)))
 
 
 def _memory_attention(config: SegmenterConfig):  # type: ignore[no-untyped-def]

@@ -16,6 +16,8 @@ class OptimizerConfig:
     learning_rate: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
+    #: Factors on the learning rate by pattern (fnmatch) of parameter names: the first that matches, else 1.
+    factors: dict[str, float] = field(default_factory=dict)
     #: Steps of linear warm-up.
     warmup_steps: int = 100
     #: Gradients are scaled down to this L2 norm.

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -41,9 +42,11 @@ class Engine:
         self._accumulation = accumulation
         if config.stage == 3 and leaves:
             deepspeed.utils.set_z3_leaf_modules(model, list(leaves))
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         adam = torch.optim.AdamW(
-            trained, lr=optimizer.learning_rate, betas=optimizer.betas, weight_decay=optimizer.weight_decay
+            _groups(model, optimizer),
+            lr=optimizer.learning_rate,
+            betas=optimizer.betas,
+            weight_decay=optimizer.weight_decay,
         )
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model,
@@ -88,7 +91,7 @@ class Engine:
     def step(self, batches: Iterator[Any], learning_rate: float) -> dict[str, float]:
         """One optimiser step over this rank's micro-batches; mean losses over all ranks, and the gradients' L2 norm."""
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         sums: dict[str, Tensor] = {}
         for _ in range(self._accumulation):
             output = self._engine(next(batches).to(self.rank.device))
@@ -163,6 +166,16 @@ class Engine:
 
 def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
+    """Trained parameters by their factor on the learning rate."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factors = (factor for pattern, factor in optimizer.factors.items() if fnmatchcase(name, pattern))
+            groups.setdefault(next(factors, 1.0), []).append(parameter)
+    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
 
 def _settings(config: EngineConfig, optimizer: OptimizerConfig, accumulation: int, rank: Rank) -> dict[str, Any]:

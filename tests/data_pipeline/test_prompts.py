@@ -35,7 +35,8 @@ def test_a_conversation_shows_the_context_once_and_each_query_frame_in_its_round
     text = conversation(" The Red bird.", 2, [(0, 0), (3, 4)])
     frame = "<im_start><image><im_end>"
     assert text == (
-        f"{GLUS.system}USER: {frame}{frame}\nPlease finished the following tasks on the context frames above.\n{frame}\n"
+        f"{GLUS.system}USER: {frame}{frame}\n"
+        f"Please finished the following tasks on the context frames above.\n{frame}\n"
         "Can you segment the the red bird in this frame? ASSISTANT: It is [SEG].</s>"
         f"USER: {frame}\nWhat is the red bird in this frame? Please output segmentation mask. ASSISTANT: [SEG].</s>"
     )

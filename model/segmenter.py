@@ -60,8 +60,9 @@ class Segmenter(nn.Module):
         """Features of frames; pixels: float [N, 3, S, S], normalised with the config's mean and std."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_image_encoder):
             out = self.sam2.forward_image(pixels)
-        fine, middle, coarse = out["backbone_fpn"]
-        return FrameFeatures((fine, middle, coarse), out["vision_pos_enc"][-1])
+        # sam2's neck makes its coarsest level and the encoding in float32 whatever it is given.
+        fine, middle, coarse = (level.to(pixels.dtype) for level in out["backbone_fpn"])
+        return FrameFeatures((fine, middle, coarse), out["vision_pos_enc"][-1].to(pixels.dtype))
 
     def step(
         self,

@@ -52,6 +52,8 @@ class DemoConfig:
     """Config file of `glus demo-data`."""
     train: Path = CONFIGS / "demo.yaml"
     """Config file of `glus train`."""
+    evaluate: Path = CONFIGS / "demo_evaluate.yaml"
+    """Config file of `glus evaluate`."""
     data_changes: tuple[str, ...] = ()
     """Overrides for the data, as key=value."""
     train_changes: tuple[str, ...] = ()
@@ -128,7 +130,8 @@ def shard_manifests(out: Path) -> tuple[Path, ...]:
 def _evaluation(config: DemoConfig, run: DemoRun) -> Stage:
     out = config.out / "eval" / run.name
     words = (
-        *("evaluate", f"checkpoint={config.out / run.folder}", f"shards={config.out / 'shards'}", f"out={out}"),
+        *("evaluate", str(config.evaluate), f"checkpoint={config.out / run.folder}"),
+        *(f"shards={config.out / 'shards'}", f"out={out}"),
         *(f"splits=[{', '.join(config.splits)}]", f"title=Demo, {run.name.replace('_', ' ')}"),
     )
     inputs = (*checkpoint_files(config.out / run.folder), *shard_manifests(config.out))

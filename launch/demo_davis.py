@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from glus.launch.demo import (
+    CONFIGS,
     DATA_CODE,
     EVALUATE_CODE,
     PREPARE,
@@ -36,6 +37,8 @@ class DemoDavisConfig:
     """Folder for everything that this makes."""
     start: Path = Path("build/demo/run")
     """Run folder of the model to start from: that of `make demo`."""
+    evaluate: Path = CONFIGS / "demo_evaluate.yaml"
+    """Config file of `glus evaluate`."""
     changes: tuple[str, ...] = ("sampling.mixture={ref_davis17/train: 1}",)
     """Overrides for the training, as key=value; what is not said is as in the run of `start`."""
 
@@ -100,7 +103,8 @@ def _training(config: DemoDavisConfig) -> Stage:
 def _evaluation(config: DemoDavisConfig) -> Stage:
     out = config.out / "eval"
     words = (
-        *("evaluate", f"checkpoint={config.out / 'run'}", f"shards={config.out / 'shards'}", f"out={out}"),
+        *("evaluate", str(config.evaluate), f"checkpoint={config.out / 'run'}"),
+        *(f"shards={config.out / 'shards'}", f"out={out}"),
         *(f"splits=[{', '.join(SPLITS)}]", "title=Ref-DAVIS17, fine-tuned from the demo"),
     )
     inputs = (*checkpoint_files(config.out / "run"), *shard_manifests(config.out))

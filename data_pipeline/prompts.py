@@ -16,13 +16,17 @@ FRAME = f"<im_start>{IMAGE_PLACEHOLDER}<im_end>"
 
 @dataclass(frozen=True)
 class Templates:
-    """The words around an expression. `inference_answer` is put into the model's mouth before [SEG]."""
+    """The words around an expression. `inference_answer` is put into the model's mouth before [SEG].
+
+    `asking` is one round up to its answer: {frames}, then {question}.
+    """
 
     system: str
     context_task: str
     questions: tuple[str, ...]
     answers: tuple[str, ...]
     inference_answer: str
+    asking: str = "USER: {frames}\n{question} ASSISTANT: "
 
 
 #: The reference's words.
@@ -47,8 +51,9 @@ GLUS = Templates(
     ),
     inference_answer="Sure, the segmentation result is ",
 )
-#: The same course with nothing around the expression, for small models that learn to read from nothing.
-SHORT = Templates(system="", context_task="", questions=("{expression}",), answers=("[SEG].",), inference_answer="")
+#: The same course with nothing around the expression, for small models that learn to read from nothing: [SEG] is
+#: predicted at the expression's own last word.
+SHORT = Templates("", "", ("{expression}",), ("[SEG].",), inference_answer="", asking="{frames}{question}")
 STYLES = {"glus": GLUS, "short": SHORT}
 
 
@@ -82,7 +87,7 @@ def conversation(text: str, context_frames: int, chosen: Sequence[tuple[int, int
     for number, (question, answer) in enumerate(chosen):
         asked = templates.questions[question].format(expression=clean_expression(text))
         frames = f"{FRAME * context_frames}{templates.context_task}{FRAME}" if number == 0 else FRAME
-        rounds.append(f"USER: {frames}\n{asked} ASSISTANT: {templates.answers[answer]}</s>")
+        rounds.append(f"{templates.asking.format(frames=frames, question=asked)}{templates.answers[answer]}</s>")
     return templates.system + "".join(rounds)
 
 
@@ -98,7 +103,7 @@ def inference_prompt(
     prompt = templates.system
     for number in range(query_frames):
         frames = f"{FRAME * context_frames}{templates.context_task}{FRAME}" if number == 0 else FRAME
-        prompt += f"USER: {frames}\n{asked} ASSISTANT: {templates.inference_answer}"
+        prompt += templates.asking.format(frames=frames, question=asked) + templates.inference_answer
         prompt += f"{SEG_TOKEN}.</s>" if number + 1 < query_frames else ""
     return prompt if trailing_blank else prompt.rstrip()
 

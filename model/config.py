@@ -18,6 +18,8 @@ class LanguageConfig:
     max_positions: int = 4096
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
+    #: Spread of freshly drawn weights (LlamaConfig's own default); small models want it wider.
+    initializer_range: float = 0.02
     #: "sdpa", or "flash_attention_2" where flash-attn is installed.
     attention: str = "sdpa"
 

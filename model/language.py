@@ -32,6 +32,7 @@ class Language(nn.Module):
                 max_position_embeddings=sizes.max_positions,
                 rms_norm_eps=sizes.rms_norm_eps,
                 rope_theta=sizes.rope_theta,
+                initializer_range=sizes.initializer_range,
                 attn_implementation=sizes.attention,
                 use_cache=False,
                 pad_token_id=None,
@@ -59,6 +60,10 @@ class Language(nn.Module):
                 )
             ]
         )
+        # Fresh [SEG] prompts about as long as the decoder's own tokens (He et al. 2015); loaded weights replace this.
+        for layer in self.text_hidden_fcs[0]:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Tokens of frames. pixels: float [N, 3, s, s] as CLIP wants them. Returns float [N, P, hidden]."""

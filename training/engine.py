@@ -43,7 +43,7 @@ class Engine:
         if config.stage == 3 and leaves:
             deepspeed.utils.set_z3_leaf_modules(model, list(leaves))
         adam = torch.optim.AdamW(
-            _groups(model, optimizer),
+            parameter_groups(model, optimizer),
             lr=optimizer.learning_rate,
             betas=optimizer.betas,
             weight_decay=optimizer.weight_decay,
@@ -168,7 +168,7 @@ def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
     """Trained parameters by their factor on the learning rate."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

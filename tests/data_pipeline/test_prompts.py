@@ -111,11 +111,9 @@ def test_prompts_under_llamas_own_tokenizer_are_those_of_the_reference(real_data
 def test_the_short_style_says_nothing_but_the_expression() -> None:
     frame = "<im_start><image><im_end>"
     assert conversation("The Dog", 1, [(0, 0), (0, 0)], SHORT) == (
-        f"USER: {frame}{frame}\nthe dog ASSISTANT: [SEG].</s>USER: {frame}\nthe dog ASSISTANT: [SEG].</s>"
+        f"{frame}{frame}the dog[SEG].</s>{frame}the dog[SEG].</s>"
     )
-    assert inference_prompt("The Dog", 1, 1, trailing_blank=False, templates=SHORT) == (
-        f"USER: {frame}{frame}\nthe dog ASSISTANT:"
-    )
+    assert inference_prompt("The Dog", 1, 1, trailing_blank=False, templates=SHORT) == (f"{frame}{frame}the dog")
 
 
 def test_an_unknown_style_is_told() -> None:

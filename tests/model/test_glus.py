@@ -157,3 +157,22 @@ def test_the_memory_learns_without_the_image_encoder():
     silent = without_gradient(model)
     assert below(model, "segmenter.sam2.image_encoder.") <= silent
     assert not silent & below(model, "segmenter.sam2.memory_attention.", "segmenter.sam2.memory_encoder.")
+
+
+def test_a_batch_goes_forward_and_back_in_bfloat16() -> None:
+    model = tiny_model(tiny_config(train_image_encoder=True, train_memory=True))
+    for parameter in model.parameters():  # as DeepSpeed does: buffers stay as they are
+        parameter.data = parameter.data.to(torch.bfloat16)
+    out = model(tiny_batch(WIDE, HIGH))
+    out.loss.backward()
+    assert torch.isfinite(out.loss)
+    assert all(torch.isfinite(each.grad).all() for each in model.parameters() if each.grad is not None)
+
+
+def test_fresh_masks_start_at_the_prior() -> None:
+    with torch.no_grad():
+        start = [
+            run(tiny_model(tiny_config(mask_prior=prior)), tiny_batch(WIDE)).logits.mean() for prior in (-4.0, 2.0)
+        ]
+    assert start[0] == pytest.approx(-4, abs=1)
+    assert start[1] == pytest.approx(2, abs=1)

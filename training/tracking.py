@@ -201,10 +201,15 @@ def log_figures(config: TrackingConfig, run_id: str, figures: Mapping[str, float
 
 
 def flatten(params: object, prefix: str = "") -> dict[str, str]:
-    """Nested dataclasses and mappings -> {"optimizer.learning_rate": "0.0003"}. Sequences become JSON."""
+    """Nested dataclasses and mappings -> {"optimizer.learning_rate": "0.0003"}.
+
+    Sequences become JSON, and so do mappings whose keys MLflow would not take as names (patterns, say).
+    """
     if is_dataclass(params) and not isinstance(params, type):
         params = asdict(params)
     if isinstance(params, Mapping):
+        if not all(NAME_PATTERN.fullmatch(str(key)) for key in params):
+            return {prefix: json.dumps(params, default=str, ensure_ascii=False)}
         found: dict[str, str] = {}
         for key, value in params.items():
             found |= flatten(value, f"{prefix}.{key}" if prefix else str(key))

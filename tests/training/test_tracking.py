@@ -279,3 +279,7 @@ class _serving:
     def __exit__(self, *_: object) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def test_patterns_as_keys_become_one_parameter() -> None:
+    assert flatten({"factors": {"a.*": 2.0}, "plain": {"x": 1}}) == {"factors": '{"a.*": 2.0}', "plain.x": "1"}

@@ -61,7 +61,7 @@ class Language(nn.Module):
             ]
         )
         # Fresh [SEG] prompts about as long as the decoder's own tokens (He et al. 2015); loaded weights replace this.
-        for layer in self.text_hidden_fcs[0]:
+        for layer in self.text_hidden_fcs.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 

@@ -1,6 +1,6 @@
 """Batch: what a micro-batch holds. The one place where its shapes are written down."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.prompts import conversation, templates_named, tokenize_conversation
 from glus.data_pipeline.sampling import SamplePlan, Slot
-from glus.data_pipeline.tokenizer import IMAGE_TOKEN_ID, Tokenizer
+from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_TOKEN_ID, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,27 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device (asynchronously from pinned memory)."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
-            if isinstance(value, list):
-                return [move(each) for each in value]
-            return value
-
-        return replace(self, **{each.name: move(getattr(self, each.name)) for each in fields(self)})
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """The same batch in pinned memory; torch's DataLoader calls this."""
+        return self._each(Tensor.pin_memory)
 
-        def pin(value: Any) -> Any:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        def changed(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return value.pin_memory()
-            if isinstance(value, list):
-                return [pin(each) for each in value]
-            return value
+                return change(value)
+            return [changed(each) for each in value] if isinstance(value, list) else value
 
-        return replace(self, **{each.name: pin(getattr(self, each.name)) for each in fields(self)})
+        return replace(self, **{each.name: changed(getattr(self, each.name)) for each in fields(self)})
+
+
+def padded_ids(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids int64 [E, L] of rows of unlike lengths, filled up at the end, and where they are real, bool [E, L]."""
+    length = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[pad] * (length - len(row))] for row in rows])
+    attention = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows])
+    return ids, attention
 
 
 def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_text_tokens: int = 512) -> Batch:
@@ -108,16 +108,15 @@ def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_t
             )
             names.append(name)
         masks.append(torch.from_numpy(np.stack(targets)))
-    length = max(len(row) for row in ids)
-    padded = [row + [tokenizer.pad_id] * (length - len(row)) for row in ids]
+    padded, attention = padded_ids(ids, tokenizer.pad_id)
     return Batch(
         frames=frames,
         context=torch.tensor(context),
         query=torch.tensor(query),
         video_of=torch.tensor(video_of),
-        ids=torch.tensor(padded),
-        labels=torch.tensor([row + [-100] * (length - len(row)) for row in labels]),
-        attention=torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in ids]),
+        ids=padded,
+        labels=padded_ids(labels, IGNORED_LABEL)[0],
+        attention=attention,
         masks=masks,
         video_key=torch.tensor(video_key),
         objects=torch.tensor(objects),

@@ -29,7 +29,8 @@ class _MicroBatches(Dataset[Batch | DataError]):
         step, turn = self.start + item // self.per_step, item % self.per_step
         first = (turn * self.ranks + self.rank) * self.size
         try:
-            return collate(self.plan, self.plan.global_batch(step)[first : first + self.size], self.tokenizer)
+            slots = [self.plan.slot(step, number) for number in range(first, first + self.size)]
+            return collate(self.plan, slots, self.tokenizer)
         except DataError as error:
             return error
 

@@ -90,9 +90,10 @@ class SamplePlan:
 
     def global_batch(self, step: int) -> list[Slot]:
         """The slots of a step, in order."""
-        return [self._slot(step, number) for number in range(self.slots)]
+        return [self.slot(step, number) for number in range(self.slots)]
 
-    def _slot(self, step: int, number: int) -> Slot:
+    def slot(self, step: int, number: int) -> Slot:
+        """Slot `number` of a step, drawn alone: a rank need not draw those of the others."""
         config = self.config
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step, number])))
         split = int(random.choice(len(self.splits), p=self._weights))

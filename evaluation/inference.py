@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from glus.data_pipeline.batch import padded_ids
 from glus.data_pipeline.prompts import inference_prompt, templates_named
 from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.records import Expression
@@ -94,7 +95,9 @@ def _predict(
             inference_prompt(each.text, sampling.context_frames, queries, config.trailing_blank, words)
             for each in expressions
         ]
-        return _padded([loaded.tokenizer.encode_with_images(text) for text in texts], loaded.tokenizer.pad_id, device)
+        rows = [loaded.tokenizer.encode_with_images(text) for text in texts]
+        ids, attention = padded_ids(rows, loaded.tokenizer.pad_id)
+        return ids.to(device), attention.to(device)
 
     context = middle_context(count, sampling.context_frames)
     for seen in loaded.model.segment_video(
@@ -106,13 +109,6 @@ def _predict(
     for expression, of_expression in zip(expressions, masks, strict=True):
         write_masks(out, entry, expression, of_expression)
     return Predicted(len(expressions), 0, len(expressions) * count, silent)
-
-
-def _padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    length = max(len(row) for row in rows)
-    ids = torch.tensor([[*row, *[pad] * (length - len(row))] for row in rows], device=device)
-    attention = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows], device=device)
-    return ids, attention
 
 
 def _add(one: Predicted, other: Predicted) -> Predicted:

@@ -41,7 +41,7 @@ setup(
         "glus.data_pipeline": ["py.typed"],
         "glus.model": ["py.typed"],
         "glus.training": ["py.typed"],
-        "glus.evaluation": ["py.typed", "*.jinja"],
+        "glus.evaluation": ["py.typed", "*.jinja", "published.json"],
         "glus.launch": ["py.typed"],
     }
     | {f"glus.{folder}": globs for folder, globs in DATA_FOLDERS.items()},

@@ -1,6 +1,7 @@
 """Files that are whole or not there: written aside under a temporary name in the same folder, then renamed."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,18 +14,20 @@ ASIDE_PREFIX = ".aside-"
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[BinaryIO]:
+def written_aside(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a file that becomes `path` when the block ends well, and is removed when it does not.
 
-    The folder is made. Raises DataError where the disk is full or the folder cannot be written.
+    A durable file is on the disk before it gets its name, so that it survives a power cut. The folder is made.
+    Raises DataError where the disk is full or the folder cannot be written.
     """
-    aside = path.with_name(f"{ASIDE_PREFIX}{os.getpid()}-{path.name}")
+    aside = path.with_name(f"{ASIDE_PREFIX}{socket.gethostname()}-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
         # A read error of the block's own input names another file: that is not about this one.

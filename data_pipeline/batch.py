@@ -10,6 +10,7 @@ from torch import Tensor
 
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.prompts import conversation, templates_named, tokenize_conversation
+from glus.data_pipeline.reader import Empty
 from glus.data_pipeline.sampling import SamplePlan, Slot
 from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_TOKEN_ID, Tokenizer
 
@@ -18,8 +19,10 @@ from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_TOKEN_ID, Tokenize
 class Batch:
     """V videos with E expressions in all, F frames given of each (context first, then query), Q of them query frames.
 
-    frames: V x uint8 [F', 3, H, W], each distinct frame once, at its own size (sizes differ between videos);
+    frames: V x uint8 [F', 3, H, W], each distinct frame once, at its own size (sizes differ between videos), with the
+    colours of a pixel side by side in memory;
     context: int64 [V, C] and query: int64 [V, Q], indices into the video's frames;
+    query_numbers: int64 [V, Q], which frames of the whole video the query frames are;
     video_of: int64 [E], ascending; ids, labels: int64 [E, L], padded, -200 a frame and -100 no label;
     attention: bool [E, L];
     masks: V x bool [E_v, Q, H, W], the union of each expression's objects;
@@ -30,6 +33,7 @@ class Batch:
     frames: list[Tensor]
     context: Tensor
     query: Tensor
+    query_numbers: Tensor
     video_of: Tensor
     ids: Tensor
     labels: Tensor
@@ -58,17 +62,21 @@ class Batch:
 
 def padded_ids(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     """Token ids int64 [E, L] of rows of unlike lengths, filled up at the end, and where they are real, bool [E, L]."""
-    length = max(len(row) for row in rows)
-    ids = torch.tensor([[*row, *[pad] * (length - len(row))] for row in rows])
-    attention = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows])
-    return ids, attention
+    lengths = np.array([len(row) for row in rows])
+    ids = np.full((len(rows), int(lengths.max())), pad, dtype=np.int64)
+    for place, row in zip(ids, rows, strict=True):
+        place[: len(row)] = row
+    return torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
 
 
-def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_text_tokens: int = 512) -> Batch:
+def collate(
+    plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_text_tokens: int = 512, empty: Empty = np.empty
+) -> Batch:
     """Read the frames and masks of `slots` and tokenize their expressions.
 
     Raises DataError from the reader, and for an expression that does not leave one [SEG] for each query frame.
-    Token ids beyond `max_text_tokens` (frames counted as one) are cut off as in the reference.
+    Token ids beyond `max_text_tokens` (frames counted as one) are cut off as in the reference. `empty` gives the memory
+    of frames and masks.
     """
     frames, context, query, masks = [], [], [], []
     ids, labels, video_of, video_key, objects, names = [], [], [], [], [], []
@@ -79,11 +87,11 @@ def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_t
         entry = split.videos[slot.video]
         distinct = sorted({*slot.context, *slot.query})
         place = {frame: index for index, frame in enumerate(distinct)}
-        pictures = split.read_frames(slot.video, distinct)
-        frames.append(torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))))
+        pictures = split.read_frames(slot.video, distinct, empty)
+        # A view: the colours stay where the decoder put them, and are moved on the model's device when they are scaled.
+        frames.append(torch.from_numpy(pictures).permute(0, 3, 1, 2))
         context.append([place[frame] for frame in slot.context])
         query.append([place[frame] for frame in slot.query])
-        targets = []
         for expression, templates in zip(slot.expressions, slot.templates, strict=True):
             said = entry.expressions[expression]
             name = f"{entry.dataset}/{entry.split}/{entry.video}/{said.id}"
@@ -97,7 +105,6 @@ def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_t
                     f"{name}: {said.text!r} has an <image> of its own or is too long for {max_text_tokens} tokens with "
                     f"{len(slot.query)} query frames; change it in the annotations and prepare again"
                 )
-            targets.append(split.read_target(slot.video, said, slot.query))
             video_of.append(number)
             video_key.append(slot.split * 2**32 + slot.video)
             objects.append(
@@ -107,12 +114,14 @@ def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_t
                 ]
             )
             names.append(name)
-        masks.append(torch.from_numpy(np.stack(targets)))
+        said_here = [entry.expressions[expression] for expression in slot.expressions]
+        masks.append(torch.from_numpy(split.read_targets(slot.video, said_here, slot.query, empty)))
     padded, attention = padded_ids(ids, tokenizer.pad_id)
     return Batch(
         frames=frames,
         context=torch.tensor(context),
         query=torch.tensor(query),
+        query_numbers=torch.tensor([slot.query for slot in slots]),
         video_of=torch.tensor(video_of),
         ids=padded,
         labels=padded_ids(labels, IGNORED_LABEL)[0],

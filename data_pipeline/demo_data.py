@@ -24,7 +24,7 @@ from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.prompts import template_sentences
 
 #: Of what is drawn and how it is laid out; goes up when either changes.
-VERSION = 1
+VERSION = 2
 RECORD = "demo_data.json"
 
 
@@ -71,7 +71,10 @@ class DemoDataSummary:
 
 @dataclass(frozen=True)
 class _Mix:
-    """How a dataset names its frames and which expressions it takes of a video (see `expressions_for`)."""
+    """How a dataset names its frames and which expressions it takes of a video (see `expressions_for`).
+
+    `more_in_train`: expressions of each object in train splits beyond `per_object`.
+    """
 
     write: Callable[[Path, Splits], None]
     splits: tuple[str, ...]
@@ -79,6 +82,7 @@ class _Mix:
     per_object: int = 2
     several: int = 0
     absent: int = 0
+    more_in_train: int = 3
     frame_step: int = 1
     padded: bool = True
     categories: bool = False
@@ -206,7 +210,8 @@ def _clip(config: DemoDataConfig, dataset: str, split: str, index: int) -> DemoC
     if mix.categories:
         expressions = _categories(video)
     else:
-        expressions = expressions_for(video, config.seed, mix.kinds, mix.per_object, mix.several, mix.absent)
+        per_object = mix.per_object + (mix.more_in_train if split == "train" else 0)
+        expressions = expressions_for(video, config.seed, mix.kinds, per_object, mix.several, mix.absent)
     return DemoClip(name, frame_names, video, expressions)
 
 

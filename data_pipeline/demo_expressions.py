@@ -1,7 +1,7 @@
 """The language of the demo world: every expression is a statement that holds for exactly its target in that video.
 
-The kinds are those of `records.Expression`. Motion words are used only where motion decides; places and sizes are
-spoken of only where they hold with a margin in every frame, so that a right answer is never a matter of taste.
+The kinds are those of `records.Expression`. Places and sizes are spoken of only where they hold with a margin in every
+frame, so that a right answer is never a matter of taste.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ MARGIN = 8.0
 AREA_RATIO = 1.4
 
 NOUNS = ("object", "thing", "one")
-PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles", "star": "stars", "cross": "crosses"}
+PLURALS = {"circle": "circles", "ring": "rings", "bar": "bars", "pillar": "pillars", "cross": "crosses"}
 SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
 MOTION_WORDS = {
     "left": ("moving left", "that moves left", "moving to the left", "going left"),
@@ -42,12 +42,6 @@ PLACES = {
     "top": (1, 1, ("the highest {}", "the topmost {}", "the uppermost {}")),
     "bottom": (1, -1, ("the lowest {}", "the bottommost {}", "the lowermost {}")),
 }
-BESIDE = {
-    "left": (0, 1, ("left of", "to the left of")),
-    "right": (0, -1, ("right of", "to the right of")),
-    "above": (1, 1, ("above", "higher than")),
-    "below": (1, -1, ("below", "lower than")),
-}
 EXTREMES = {
     "largest": ("the largest object", "the biggest one", "the object larger than all others"),
     "smallest": ("the smallest object", "the smallest one", "the object smaller than all others"),
@@ -59,10 +53,10 @@ KNOWLEDGE = {
     ("colour", "yellow"): ("the object coloured like a ripe banana", "which one has the colour of a lemon?"),
     ("colour", "purple"): ("the object with the colour of lavender", "the thing coloured like dark grapes"),
     ("colour", "orange"): ("the object with the colour of a carrot", "which one is coloured like a pumpkin?"),
-    ("shape", "circle"): ("which one could roll like a wheel?", "the shape of a full moon", "the one without corners"),
-    ("shape", "square"): ("the shape of a chess board", "the one with four equal sides"),
-    ("shape", "triangle"): ("the shape of a slice of pizza", "the one with exactly three corners"),
-    ("shape", "star"): ("the shape that people put on top of a Christmas tree", "what twinkles in the night sky?"),
+    ("shape", "circle"): ("the shape of a coin", "which one looks like a full moon?"),
+    ("shape", "ring"): ("the shape of a doughnut", "which one has a hole in it?"),
+    ("shape", "bar"): ("the one that lies like a sleeping dog", "which one is far wider than high?"),
+    ("shape", "pillar"): ("the one that stands like a lamp post", "which one is far higher than wide?"),
     ("shape", "cross"): ("which one looks like a plus sign?", "the shape of the sign for adding numbers"),
     ("motion", "up"): ("which one rises like a balloon?", "the one that behaves like smoke"),
     ("motion", "down"): ("which one falls like a stone?", "the one that behaves like rain"),
@@ -102,7 +96,6 @@ def all_expressions(rng: np.random.Generator, scene: DemoScene) -> tuple[DemoExp
         ("motion", writer.motion()),
         ("relation", writer.extremes()),
         ("relation", writer.places()),
-        ("relation", writer.beside()),
         ("several", writer.several()),
         ("several", writer.pairs()),
         ("reasoning", writer.reasoning()),
@@ -143,10 +136,10 @@ class _Writer:
 
     def motion(self) -> _Sentences:
         for index in self._all:
-            for fields in ((), *LOOKS):
+            for fields in ((), ("shape",), ("size",)):
                 given = self._given(index, fields)
                 moving = given | {"motion": self._scene.objects[index].motion}
-                if len(self._holders(given)) > 1 and self._holders(moving) == [index]:
+                if self._holders(moving) == [index]:
                     yield f"{self._name(given)} {self._pick(MOTION_WORDS[moving['motion']])}", [index]
 
     def extremes(self) -> _Sentences:
@@ -173,19 +166,6 @@ class _Writer:
                     others = [other for other in members if other != index]
                     if all(self._is_before(index, other, axis, sign) for other in others):
                         yield self._pick(wordings).format(scope.get("shape", NOUNS[0])), [index]
-
-    def beside(self) -> _Sentences:
-        for anchor in self._all:
-            for axis, sign, wordings in BESIDE.values():
-                for index in self._all:
-                    if index == anchor or not self._is_before(index, anchor, axis, sign, both=True):
-                        continue
-                    shape = self._given(index, ("shape",))
-                    for scope in ({}, shape) if len(self._holders(shape)) > 1 else ({},):
-                        rest = [other for other in self._holders(scope) if other not in (index, anchor)]
-                        if all(self._is_not_before(other, anchor, axis, sign) for other in rest):
-                            noun = scope.get("shape", self._pick(NOUNS))
-                            yield f"the {noun} {self._pick(wordings)} {self._unique_name(anchor)}", [index]
 
     def several(self) -> _Sentences:
         for fields in ((), ("shape",), ("colour",), ("size",), ("colour", "shape")):
@@ -261,15 +241,11 @@ class _Writer:
         both = self._seen[first] & self._seen[second]
         return np.stack([sign * (p[second, both, axis] - p[first, both, axis]) for p in self._positions])
 
-    def _is_before(self, first: int, second: int, axis: int, sign: int, both: bool = False) -> bool:
-        """Before it by the margin in every frame that shows both, and those are a quarter (both: half) of the clip."""
+    def _is_before(self, first: int, second: int, axis: int, sign: int) -> bool:
+        """Before it by the margin in every frame that shows both, and those are a quarter of the clip."""
         gap = self._gap(first, second, axis, sign)
-        least = self._scene.config.frames / (2 if both else 4)
+        least = self._scene.config.frames / 4
         return gap.shape[1] >= least and bool((gap >= self._margin).all())
-
-    def _is_not_before(self, first: int, second: int, axis: int, sign: int) -> bool:
-        gap = self._gap(first, second, axis, sign)
-        return gap.shape[1] > 0 and bool((gap <= 0).all())
 
 
 def _wordings(given: Mapping[str, str], size: str, noun: str) -> list[str]:

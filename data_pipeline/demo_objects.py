@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from glus.data_pipeline.errors import DataError
 
-SHAPES = ("circle", "square", "triangle", "star", "cross")
+SHAPES = ("circle", "ring", "bar", "pillar", "cross")
 COLOURS = {
     "red": (212, 40, 40),
     "green": (48, 156, 64),
@@ -21,24 +21,27 @@ COLOURS = {
     "purple": (140, 56, 176),
     "orange": (244, 136, 32),
 }
-SIZES = {"small": (9.0, 11.0), "large": (16.0, 20.0)}
+SIZES = {"small": (10.0, 12.0), "large": (17.0, 21.0)}
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
 FIELDS = ("shape", "colour", "size", "motion")
 
 COLOUR_JITTER = 8
-SPEED = (3.0, 6.0)
+SPEED = (5.0, 8.0)
+#: Share of objects that copy the shape of an earlier one. Colours of a video all differ.
+ALIKE = 0.25
 LEAST_AREA = 40.0
 
-#: Half the extent of each shape in radii, chosen so that shapes of one radius have areas within a third of each other:
+#: Half the extents of each shape in radii, chosen so that shapes of one radius have areas within a third of each other:
 #: the largest small object is then clearly smaller than the smallest large one.
-REACH = {"circle": 1.0, "square": 0.9, "triangle": 1.35, "star": 1.32, "cross": 1.15}
-CROSS_ARM = 0.42
-STAR_WAIST = 0.5
+EXTENTS = {"bar": (1.55, 0.5), "pillar": (0.5, 1.55)}
+ROUND = {"circle": 1.0, "ring": 1.15}
+RING_HOLE = 0.6
+CROSS_ARM, CROSS_REACH = 0.36, 1.3
 
 
 @dataclass(frozen=True)
 class DemoWorldConfig:
-    """The size of a demo video. Radii (9 to 20 px) and speeds (3 to 6 px a frame) hold for 128 x 96 and scale."""
+    """The size of a demo video. Radii (10 to 21 px) and speeds (5 to 8 px a frame) hold for 128 x 96 and scale."""
 
     frames: int = 12
     width: int = 128
@@ -81,25 +84,28 @@ class DemoObject:
     angle: float
     centres: NDArray[np.float64]
 
+    @property
+    def outer(self) -> float:
+        """Radius of a round shape, in pixels."""
+        return self.radius * ROUND[self.shape]
+
+    @property
+    def hole(self) -> float:
+        """Radius of its hole, in pixels; 0 where it has none."""
+        return self.outer * RING_HOLE if self.shape == "ring" else 0.0
+
     @cached_property
     def outline(self) -> NDArray[np.float64]:
-        """The corners around the centre, float64 [N, 2] in pixels. A circle has none: [0, 2]."""
-        reach = REACH[self.shape]
-        if self.shape == "circle":
+        """The corners around the centre, float64 [N, 2] in pixels. Round shapes have none: [0, 2]."""
+        if self.shape in ROUND:
             return np.zeros((0, 2))
         if self.shape == "cross":
-            a, b = CROSS_ARM, reach
+            a, b = CROSS_ARM, CROSS_REACH
             quarter = np.array([(a, b), (a, a), (b, a)])
             turns = [np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]]) for t in -np.arange(4) * np.pi / 2]
             corners = np.concatenate([quarter @ turn.T for turn in turns])
         else:
-            count = {"square": 4, "triangle": 3, "star": 10}[self.shape]
-            turn = np.pi / 4 if self.shape == "square" else 0.0
-            angles = turn - np.pi / 2 + np.arange(count) * 2 * np.pi / count
-            lengths = np.full(count, reach * (np.sqrt(2) if self.shape == "square" else 1.0))
-            if self.shape == "star":
-                lengths[1::2] *= STAR_WAIST
-            corners = lengths[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+            corners = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) * EXTENTS[self.shape]
         turned = np.array([[np.cos(self.angle), -np.sin(self.angle)], [np.sin(self.angle), np.cos(self.angle)]])
         outline: NDArray[np.float64] = self.radius * corners @ turned.T
         return outline
@@ -107,8 +113,8 @@ class DemoObject:
     @cached_property
     def area(self) -> float:
         """Area of the whole shape in square pixels, unoccluded."""
-        if self.shape == "circle":
-            return float(np.pi * self.radius**2)
+        if self.shape in ROUND:
+            return float(np.pi * (self.outer**2 - self.hole**2))
         x, y = self.outline.T
         return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
@@ -149,27 +155,31 @@ class DemoScene:
 
 
 def sample_objects(rng: np.random.Generator, config: DemoWorldConfig) -> tuple[DemoObject, ...]:
-    """Objects of which no two share shape, colour and size; half of them copy the shape or colour of an earlier one."""
+    """Objects that differ: in colour as far as there are colours, mostly in shape and motion too."""
     count = int(rng.integers(config.min_objects, config.max_objects + 1))
     ids = _sample_ids(rng, count)
     palette = {
         name: tuple(int(v) for v in np.clip(rgb + rng.integers(-COLOUR_JITTER, COLOUR_JITTER + 1, 3), 0, 255))
         for name, rgb in COLOURS.items()
     }
+    colours, shapes, motions = (_deck(rng, tuple(words), count) for words in (COLOURS, SHAPES, DIRECTIONS))
     objects: list[DemoObject] = []
     while len(objects) < count:
-        shape, colour, size = str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS))), str(rng.choice(list(SIZES)))
-        if objects and rng.random() < 0.5:
-            earlier = objects[rng.integers(len(objects))]
-            shape, colour = (earlier.shape, colour) if rng.random() < 0.5 else (shape, earlier.colour)
+        index = len(objects)
+        shape, colour, motion = shapes[index], colours[index], motions[index]
+        if objects and rng.random() < ALIKE:
+            shape = objects[rng.integers(index)].shape
+        if objects and rng.random() < ALIKE:
+            motion = objects[rng.integers(index)].motion
+        size = str(rng.choice(list(SIZES)))
         if any((shape, colour, size) == (thing.shape, thing.colour, thing.size) for thing in objects):
+            shapes[index] = str(rng.choice(SHAPES))  # only where there are more objects than colours
             continue
-        motion = str(rng.choice(list(DIRECTIONS)))
         radius = float(rng.uniform(*SIZES[size])) * config.unit
         red, green, blue = palette[colour]
         objects.append(
             DemoObject(
-                id=ids[len(objects)],
+                id=ids[index],
                 shape=shape,
                 colour=colour,
                 size=size,
@@ -181,6 +191,12 @@ def sample_objects(rng: np.random.Generator, config: DemoWorldConfig) -> tuple[D
             )
         )
     return tuple(objects)
+
+
+def _deck(rng: np.random.Generator, words: tuple[str, ...], count: int) -> list[str]:
+    """`count` words in random order, none twice before all have been drawn."""
+    rounds = -(-count // len(words))
+    return [words[i] for _ in range(rounds) for i in rng.permutation(len(words))][:count]
 
 
 def _sample_ids(rng: np.random.Generator, count: int) -> list[int]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glus.data_pipeline.demo_expressions import KINDS, DemoExpression, all_expressions
-from glus.data_pipeline.demo_objects import DemoObject, DemoScene, DemoWorldConfig, sample_objects
+from glus.data_pipeline.demo_objects import ROUND, DemoObject, DemoScene, DemoWorldConfig, sample_objects
 from glus.data_pipeline.errors import DataError
 
 __all__ = ["DemoExpression", "DemoObject", "DemoVideo", "DemoWorldConfig", "demo_video", "expressions_for"]
@@ -116,7 +116,7 @@ def _patches(objects: Sequence[DemoObject], config: DemoWorldConfig) -> list[_Pa
     for frame in range(config.frames):
         for index, thing in enumerate(objects):
             x, y = thing.centres[frame]
-            reach = thing.radius * 1.6
+            reach = thing.radius * 1.7
             left, right = max(0, int(x - reach)), min(config.width, int(x + reach) + 2)
             top, bottom = max(0, int(y - reach)), min(config.height, int(y + reach) + 2)
             if right <= left or bottom <= top:
@@ -124,9 +124,11 @@ def _patches(objects: Sequence[DemoObject], config: DemoWorldConfig) -> list[_Pa
             coverage = np.zeros((bottom - top, right - left), dtype=np.uint8)
             corner = np.array([left, top])
             centre = np.rint((thing.centres[frame] - corner) * 2**SUBPIXEL_BITS).astype(int)
-            if thing.shape == "circle":
-                radius = round(thing.radius * 2**SUBPIXEL_BITS)
-                cv2.circle(coverage, (int(centre[0]), int(centre[1])), radius, 255, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+            if thing.shape in ROUND:
+                for radius, value in ((thing.outer, 255), (thing.hole, 0)):
+                    fixed = (int(centre[0]), int(centre[1])), round(radius * 2**SUBPIXEL_BITS)
+                    if radius:
+                        cv2.circle(coverage, *fixed, value, -1, cv2.LINE_AA, SUBPIXEL_BITS)
             else:
                 points = np.rint(thing.outline * 2**SUBPIXEL_BITS).astype(np.int32) + centre.astype(np.int32)
                 cv2.fillPoly(coverage, [points], 255, cv2.LINE_AA, SUBPIXEL_BITS)

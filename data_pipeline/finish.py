@@ -2,14 +2,13 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from glus.data_pipeline.aside import ASIDE_PREFIX, write_bytes_aside
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.index import (
-    FORMAT_VERSION,
     INDEX_NAME,
     MANIFEST_NAME,
     BadItem,
@@ -17,11 +16,15 @@ from glus.data_pipeline.index import (
     IndexedVideo,
     Manifest,
     ShardSummary,
-    index_to_json,
     json_bytes,
     manifest_to_json,
 )
+from glus.data_pipeline.index_table import IndexBuilder
 from glus.data_pipeline.shard_job import ShardJob, finished_part
+from glus.data_pipeline.storage import Storage
+
+#: Names of the index in older versions of the format.
+OLDER_INDEXES = {"index.json"}
 
 _log = logging.getLogger(__name__)
 
@@ -48,42 +51,65 @@ def finish_split(split: AnnotatedSplit, jobs: Sequence[ShardJob]) -> Manifest:
 
     Raises DataError where a job is not done.
     """
-    folder, root = jobs[0].folder, jobs[0].root
+    storage, root = jobs[0].storage, jobs[0].root
     shards: list[ShardSummary] = []
-    videos: list[IndexedVideo] = []
+    index, counts = IndexBuilder(), Counts(0, 0, 0, 0, 0)
     quarantine: list[BadItem] = []
     for job in jobs:
         part = finished_part(job)
         if part is None:
-            raise DataError(f"{folder / job.name}: is not finished, or changed since; run `glus prepare` again")
-        shards += [] if part.shard is None else [part.shard]
-        videos += part.videos
+            raise DataError(f"{storage.path(job.name)}: is not finished, or changed since; run `glus prepare` again")
+        if part.shard is not None:
+            index.add(len(shards), part.videos)
+            shards.append(part.shard)
+        counts += Counts.of(video.entry for video in part.videos)
         quarantine += part.quarantine
-    index = json_bytes({"version": FORMAT_VERSION, "videos": index_to_json(videos)})
+    content = index.to_bytes()
     manifest = Manifest(
         dataset=split.dataset,
         split=split.split,
-        counts=Counts.of(video.entry for video in videos),
+        counts=counts,
         shards=tuple(shards),
-        index_sha256=hashlib.sha256(index).hexdigest(),
+        index_sha256=hashlib.sha256(content).hexdigest(),
         source={str(path.relative_to(root)): _sha256(path) for path in split.files},
         quarantine=tuple(quarantine),
     )
-    write_bytes_aside(folder / INDEX_NAME, index)
-    write_bytes_aside(folder / MANIFEST_NAME, json_bytes(manifest_to_json(manifest)))
-    _sweep(folder, {shard.name for shard in shards}, {f"shard-{job.number:05d}.json" for job in jobs})
+    write_manifest(storage, manifest, content)
+    _sweep(storage, {shard.name for shard in shards}, {job.part for job in jobs})
     return manifest
 
 
+def write_split(
+    folder: Path | str, dataset: str, split: str, shards: Sequence[tuple[ShardSummary, Sequence[IndexedVideo]]]
+) -> Manifest:
+    """Index and manifest beside shards that `write_shard` wrote into `folder`. Raises DataError."""
+    index, entries = IndexBuilder(), []
+    for number, (_, videos) in enumerate(shards):
+        index.add(number, videos)
+        entries += [video.entry for video in videos]
+    content, summaries = index.to_bytes(), tuple(shard for shard, _ in shards)
+    manifest = Manifest(dataset, split, Counts.of(entries), summaries, hashlib.sha256(content).hexdigest(), {}, ())
+    write_manifest(Storage.at(folder), manifest, content)
+    return manifest
+
+
+def write_manifest(storage: Storage, manifest: Manifest, index: bytes) -> None:
+    """Write index and then manifest, which vouches for it and for shards that are on the disk. Raises DataError."""
+    storage.make_durable(shard.name for shard in manifest.shards)
+    storage.write(INDEX_NAME, index)
+    storage.write(MANIFEST_NAME, json_bytes(manifest_to_json(manifest)))
+
+
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return Storage.at(path.parent).sha256(path.name)
 
 
-def _sweep(folder: Path, shards: set[str], parts: set[str]) -> None:
+def _sweep(storage: Storage, shards: set[str], parts: set[str]) -> None:
     """Remove shards and parts of an earlier plan, and what killed workers left behind."""
-    for path in [*folder.glob("shard-*.tar"), *(folder / "parts").glob("shard-*.json")]:
-        if path.name not in shards | parts:
-            path.unlink()
-    for path in folder.rglob(f"{ASIDE_PREFIX}*"):
-        path.unlink()
+    found = [*storage.files(), *(f"parts/{name}" for name in storage.files("parts"))]
+    for name in found:
+        if re.fullmatch(r"shard-\d+\.tar|parts/shard-\d+\.json", name) and name not in shards | parts:
+            storage.remove(name)
+    for old in set(found) & OLDER_INDEXES:
+        storage.remove(old)
+    storage.remove_asides()

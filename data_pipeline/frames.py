@@ -5,11 +5,16 @@ Both classes are a FrameSource (records.py) and know the frames' `size` (height,
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image
 
 from glus.data_pipeline.errors import DataError
@@ -45,6 +50,18 @@ def jpeg_size(content: bytes, origin: str) -> tuple[int, int]:
     if not height or not width:
         raise DataError(f"{origin}: a JPEG without size ({height}x{width}); take this frame anew", file=origin)
     return height, width
+
+
+def decode_jpeg(content: bytes, picture: NDArray[np.uint8]) -> None:
+    """Decode JPEG bytes into `picture`, uint8 [H, W, 3] RGB. No rotation by EXIF, which the masks do not know of.
+
+    Raises ValueError where the bytes are damaged anywhere, even where most decoders would fill in grey, or where the
+    size is another. libjpeg-turbo through simplejpeg: of the well-kept libraries the fastest (docs/log.md).
+    """
+    height, width = simplejpeg.decode_jpeg_header(content)[:2]
+    if (height, width) != picture.shape[:2]:
+        raise ValueError(f"it is {height}x{width} (height x width) in place of {picture.shape[0]}x{picture.shape[1]}")
+    simplejpeg.decode_jpeg(content, colorspace="RGB", buffer=picture)
 
 
 def frame_order(names: Sequence[str]) -> tuple[str, ...]:
@@ -115,7 +132,8 @@ class FrameFolder:
 class VideoFile:
     """Frames of a video file, each decoded and encoded as JPEG once.
 
-    Names are "00000", "00001", ... unless given. All frames are held in memory as JPEG (about 100 kB each at 854x480).
+    Names are "00000", "00001", ... unless given. All frames are held in memory as JPEG (about 100 kB each at 854x480),
+    as a shard's sample holds them; decoded ones one at a time.
     """
 
     def __init__(self, path: Path, names: Sequence[str] | None = None) -> None:
@@ -147,38 +165,105 @@ class VideoFile:
         return self._frames[index]
 
 
+@dataclass(frozen=True)
+class ExtractedVideo:
+    """A video file's frames as JPEG files. `promised`: how many its header says; `rate`: frames a second, 0 unknown."""
+
+    frames: FrameFolder
+    promised: int
+    rate: float
+
+
+def extract_frames(path: Path, folder: Path) -> ExtractedVideo:
+    """Write the frames of a video file into `folder` (made) as they are decoded: the bytes that `VideoFile` gives.
+
+    One frame is in memory at a time. Raises DataError where the file is missing, is no video, or has no frame that
+    decodes; OSError where `folder` cannot be written.
+    """
+    decoder = _Decoder(path)
+    folder.mkdir(parents=True)
+    for number, frame in decoder.one_at_a_time():
+        (folder / f"{number:05d}.jpg").write_bytes(_encoded(frame, path))
+    count = decoder.real_frames()
+    names = [f"{number:05d}" for number in range(count)]
+    return ExtractedVideo(FrameFolder(folder, names), decoder.promised, decoder.rate)
+
+
 def _decoded(path: Path) -> tuple[list[bytes], tuple[int, int]]:
     """All frames that decode, as JPEG bytes, and their (height, width)."""
-    import decord  # here, because it loads its own FFmpeg
-
-    if not path.is_file():
-        raise DataError(f"{path}: this video file is missing", file=str(path))
-    try:
-        video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-    except RuntimeError as error:  # decord's own errors and what it passes on from FFmpeg
-        raise DataError(f"{path}: no video that can be read; take the file anew", file=str(path)) from error
-    promised = len(video)
+    decoder = _Decoder(path)
     frames: list[bytes] = []
     size = (0, 0)
-    previous: np.ndarray | None = None
-    repeated = False
-    for _ in range(promised):
+    for number, frame in decoder.one_at_a_time():
+        frames[number:] = [_encoded(frame, path)]
+        size = (frame.shape[0], frame.shape[1])
+    count = decoder.real_frames()
+    if count < decoder.promised:
+        _log.warning("%s: its header promises %d frames, %d can be decoded; read so far", path, decoder.promised, count)
+    return frames[:count], size
+
+
+class _Decoder:
+    """One pass over a video file. `promised` frames stand in its header; `rate` is in frames a second, 0 unknown."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DataError where the file is missing or no video."""
+        import decord  # here, because it loads its own FFmpeg
+
+        if not path.is_file():
+            raise DataError(f"{path}: this video file is missing", file=str(path))
+        # decord's own errors are no RuntimeError; that one is what it passes on from FFmpeg.
+        self._errors = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError)
         try:
-            frame = _rgb(video.next().asnumpy())
-        except (RuntimeError, StopIteration) as error:
-            _log.warning("%s: decoding ended after %d frames: %s", path, len(frames), str(error).splitlines()[:1])
-            break
-        repeated = previous is not None and np.array_equal(frame, previous)
-        frames.append(_encoded(frame, path))
-        previous, size = frame, (frame.shape[0], frame.shape[1])
-    if repeated:
+            self._video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+            self.promised, self.rate = len(self._video), float(self._video.get_avg_fps())
+        except self._errors as error:
+            raise DataError(f"{path}: no video that can be read; take the file anew", file=str(path)) from error
+        self._path = path
+        self._seen = 0
+        self._repeated = False
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Number and uint8 [H, W, 3] RGB of frame after frame, as far as the file decodes.
+
+        A number that comes again replaces what was there: where decord fails its threads lose frames that would
+        decode, another number of them each time, so OpenCV then reads the file from its beginning.
+        """
+        previous: np.ndarray | None = None
+        for number in range(self.promised):
+            try:
+                frame = _rgb(self._video.next().asnumpy())
+            except (*self._errors, StopIteration):
+                yield from self._by_opencv()
+                return
+            self._repeated = previous is not None and np.array_equal(frame, previous)
+            self._seen = number + 1
+            previous = frame
+            yield number, frame
+
+    def one_at_a_time(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The same frames, but never more than one in memory: by OpenCV, by decord itself where OpenCV reads nothing.
+
+        While a frame is worked on, decord's threads decode ahead without bound, in the end the whole video.
+        """
+        yield from islice(self._by_opencv(), self.promised)
+        if not self._seen:
+            yield from self
+
+    def _by_opencv(self) -> Iterator[tuple[int, np.ndarray]]:
+        self._seen, self._repeated = 0, False
+        with _opened_by_opencv(self._path) as capture:
+            while (read := capture.read())[0]:
+                self._seen += 1
+                yield self._seen - 1, cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+
+    def real_frames(self) -> int:
+        """How many of the frames gone through are real. Raises DataError for none."""
         # Behind the last real frame decord repeats it. A still ending looks the same, so a second decoder is asked.
-        frames = frames[: _decodable(path)]
-    if not frames:
-        raise DataError(f"{path}: not one frame can be decoded; take the file anew", file=str(path))
-    if len(frames) < promised:
-        _log.warning("%s: its header promises %d frames, %d can be decoded; read so far", path, promised, len(frames))
-    return frames, size
+        count = min(self._seen, _decodable(self._path)) if self._repeated else self._seen
+        if not count:
+            raise DataError(f"{self._path}: not one frame can be decoded; take the file anew", file=str(self._path))
+        return count
 
 
 def _rgb(frame: np.ndarray) -> np.ndarray:
@@ -201,11 +286,18 @@ def _encoded(frame: np.ndarray, path: Path) -> bytes:
 
 def _decodable(path: Path) -> int:
     """How many frames OpenCV's decoder finds."""
-    capture = cv2.VideoCapture(str(path))
-    try:
+    with _opened_by_opencv(path) as capture:
         count = 0
         while capture.grab():
             count += 1
         return count
+
+
+@contextmanager
+def _opened_by_opencv(path: Path) -> Iterator[cv2.VideoCapture]:
+    capture = cv2.VideoCapture(str(path))
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # decord does not turn pictures either
+    try:
+        yield capture
     finally:
         capture.release()

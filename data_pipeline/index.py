@@ -1,9 +1,12 @@
-"""What a split's index and manifest hold, and their JSON. docs/data_format.md describes it field by field."""
+"""What a split's index and manifest hold, and the JSON of manifest and parts. docs/data_format.md has every field.
+
+The index itself is a table: index_table.py.
+"""
 
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,9 @@ from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.records import Expression
 
 #: Raised whenever a reader of the older format would misread the newer.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
-INDEX_NAME = "index.json"
+INDEX_NAME = "index.arrow"
 
 #: (offset of the first content byte in the tar, number of bytes)
 Span = tuple[int, int]
@@ -43,7 +46,7 @@ class VideoEntry:
 
 @dataclass(frozen=True)
 class IndexedVideo:
-    """Where a video's members lie: the shard's file name and a span for each member."""
+    """Where a video's members lie: the shard's file name and a span for each member; and the CRC-32 of its masks."""
 
     entry: VideoEntry
     shard: str
@@ -51,6 +54,7 @@ class IndexedVideo:
     metadata: Span
     masks: Span
     frames: tuple[Span, ...]
+    masks_crc: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,9 @@ class Counts:
     objects: int
     expressions: int
     groups: int
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
     @staticmethod
     def of(entries: Iterable[VideoEntry]) -> "Counts":
@@ -161,12 +168,13 @@ def entry_from_json(content: dict[str, Any]) -> VideoEntry:
 
 
 def index_to_json(videos: Sequence[IndexedVideo]) -> list[dict[str, Any]]:
-    """The content of "videos" in index.json."""
+    """Videos of a shard as a part keeps them."""
     return [
         {
             "shard": video.shard,
             "key": video.key,
             "members": {"video": video.metadata, "masks": video.masks, "frames": video.frames},
+            "masks_crc": video.masks_crc,
             "video": entry_to_json(video.entry),
         }
         for video in videos
@@ -183,6 +191,7 @@ def index_from_json(content: list[dict[str, Any]]) -> list[IndexedVideo]:
             metadata=_span(item["members"]["video"]),
             masks=_span(item["members"]["masks"]),
             frames=tuple(_span(span) for span in item["members"]["frames"]),
+            masks_crc=item["masks_crc"],
         )
         for item in content
     ]
@@ -208,7 +217,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def manifest_from_json(content: Any, path: Path) -> Manifest:
+def manifest_from_json(content: Any, path: Path | str) -> Manifest:
     """Raises DataError where `content` is another format, another version, or incomplete."""
     if not isinstance(content, dict) or content.get("format") != "glus-shards":
         raise DataError(f"{path}: not a manifest of shards; choose a folder that `glus prepare` wrote")

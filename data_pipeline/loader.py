@@ -1,38 +1,133 @@
-"""Micro-batches of one rank, read ahead in worker processes, in the order of the sample plan."""
+"""Micro-batches of one rank, read ahead by worker threads, in the order of the sample plan.
 
-from collections.abc import Iterator
+Threads, not processes: decoding JPEGs releases the interpreter, so they run side by side, write frames where the model
+takes them from, and need no copy of the index or of a batch (benchmarks/data_loader.py).
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from glus.data_pipeline.batch import Batch, collate
+from glus.data_pipeline.buffers import Buffers
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.sampling import SamplePlan
 from glus.data_pipeline.tokenizer import Tokenizer
 
+#: Micro-batches that are read ahead, for each worker.
+AHEAD = 2
 
-class _MicroBatches(Dataset[Batch | DataError]):
-    """Item i is the i-th micro-batch of this rank since step `start`, or what is wrong with its data.
 
-    The error is handed over, not raised: DataLoader would put a worker's traceback into the message.
+class Loader(Iterator[Batch]):
+    """This rank's micro-batches of `size` slots for steps [start, stop), `plan.slots / (ranks * size)` a step.
+
+    Micro-batch k of a step holds slots [k*size, (k+1)*size) and goes to rank k % ranks, so that more ranks only mean
+    fewer micro-batches each, and neither ranks nor `workers` change what a step holds. Batches are in pinned memory
+    where there is a GPU. Raises DataError where the global batch does not divide, and from `collate`.
     """
 
-    def __init__(self, plan: SamplePlan, tokenizer: Tokenizer, rank: int, ranks: int, size: int, start: int, stop: int):
+    def __init__(
+        self,
+        plan: SamplePlan,
+        tokenizer: Tokenizer,
+        *,
+        rank: int,
+        ranks: int,
+        size: int,
+        start: int,
+        stop: int,
+        workers: int = 0,
+    ) -> None:
+        if plan.slots % (ranks * size):
+            raise DataError(
+                f"a global batch of {plan.slots} videos does not divide into micro-batches of {size} on {ranks} ranks: "
+                f"set global_batch_size to a multiple of {ranks * size}"
+            )
         self.plan, self.tokenizer, self.rank, self.ranks, self.size = plan, tokenizer, rank, ranks, size
-        self.start, self.per_step = start, plan.slots // (ranks * size)
-        self.steps = stop - start
+        self.per_step = plan.slots // (ranks * size)
+        #: The micro-batch that comes next, counted from step 0.
+        self.position = start * self.per_step
+        self._end = stop * self.per_step
+        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="glus-loader") if workers else None
+        self._ahead: deque[Future[Batch]] = deque()
+        self._most = workers * AHEAD
+        self._buffers = Buffers()
+        self._pinned = torch.cuda.is_available()
 
-    def __len__(self) -> int:
-        return self.steps * self.per_step
+    def __next__(self) -> Batch:
+        if self.position >= self._end:
+            self.close()
+            raise StopIteration
+        if self._workers is None:
+            batch = self._read(self.position)
+        else:
+            while len(self._ahead) < self._most and self.position + len(self._ahead) < self._end:
+                self._ahead.append(self._workers.submit(self._read, self.position + len(self._ahead)))
+            batch = self._ahead.popleft().result()
+        self.position += 1
+        return batch
 
-    def __getitem__(self, item: int) -> Batch | DataError:
-        step, turn = self.start + item // self.per_step, item % self.per_step
+    def slots_of(self, number: int) -> tuple[int, range]:
+        """The step and the slots of this rank's micro-batch `number`, counted from step 0."""
+        step, turn = divmod(number, self.per_step)
         first = (turn * self.ranks + self.rank) * self.size
+        return step, range(first, first + self.size)
+
+    def _read(self, number: int) -> Batch:
+        step, numbers = self.slots_of(number)
+        slots = [self.plan.slot(step, slot) for slot in numbers]
+        batch = collate(self.plan, slots, self.tokenizer, empty=self._buffers.empty)
+        return batch.pin_memory() if self._pinned else batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where reading goes on: the step, and the slots of it that all ranks have had; and which data and seed."""
+        step, turn = divmod(self.position, self.per_step)
+        taken = turn * self.ranks * self.size
+        return {"step": step, "slots": taken, "seed": self.plan.seed, "fingerprint": self.plan.fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another loader was, on any number of ranks. Raises DataError: other data, seed or state."""
         try:
-            slots = [self.plan.slot(step, number) for number in range(first, first + self.size)]
-            return collate(self.plan, slots, self.tokenizer)
-        except DataError as error:
-            return error
+            step, slots, seed, fingerprint = (state[name] for name in ("step", "slots", "seed", "fingerprint"))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"this is not the state of a loader: it lacks {error}") from error
+        if fingerprint != self.plan.fingerprint:
+            raise DataError(
+                f"the shards are not those that this state was made with (fingerprint {fingerprint}, now "
+                f"{self.plan.fingerprint}): the same step would show other samples. Restore the shards, or begin anew"
+            )
+        if seed != self.plan.seed:
+            raise DataError(f"this state was made with seed {seed}, the plan has {self.plan.seed}: use the same")
+        if slots % (self.ranks * self.size):
+            raise DataError(
+                f"this state stands {slots} slots into step {step}, which {self.ranks} ranks with micro-batches of "
+                f"{self.size} cannot share: go on with as many as before, or from the beginning of a step"
+            )
+        self._drop_ahead()
+        self.position = step * self.per_step + slots // (self.ranks * self.size)
+
+    def _drop_ahead(self) -> None:
+        for waiting in self._ahead:
+            waiting.cancel()
+        self._ahead.clear()
+
+    def close(self) -> None:
+        """End the workers; what they were reading is dropped."""
+        self._drop_ahead()
+        if self._workers is not None:
+            self._workers.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def micro_batches(
@@ -46,30 +141,6 @@ def micro_batches(
     stop: int,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield this rank's micro-batches of `size` slots for steps [start, stop), `plan.slots / (ranks * size)` a step.
-
-    Micro-batch k of a step holds slots [k*size, (k+1)*size) and goes to rank k % ranks, so that more ranks only mean
-    fewer micro-batches each. Raises DataError where the global batch does not divide, and from `collate`.
-    """
-    if plan.slots % (ranks * size):
-        raise DataError(
-            f"a global batch of {plan.slots} videos does not divide into micro-batches of {size} on {ranks} ranks: "
-            f"set global_batch_size to a multiple of {ranks * size}"
-        )
-    dataset = _MicroBatches(plan, tokenizer, rank, ranks, size, start, stop)
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        shuffle=False,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="spawn" if workers else None,
-        persistent_workers=False,
-        prefetch_factor=4 if workers else None,
-        # Of its own: torch's draws a seed for the workers from the caller's, which shifts the dropout of a resumed run.
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    """The batches of a `Loader`, which is closed when they end or are no longer asked for."""
+    with Loader(plan, tokenizer, rank=rank, ranks=ranks, size=size, start=start, stop=stop, workers=workers) as loader:
+        yield from loader

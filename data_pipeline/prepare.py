@@ -14,12 +14,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from glus.data_pipeline.check import check_splits
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.datasets.table import read_dataset, splits_there
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.finish import finish_split, refuse_bad
 from glus.data_pipeline.index import BadItem, Manifest
 from glus.data_pipeline.shard_job import ShardJob, ShardMaker
+from glus.data_pipeline.storage import Storage
 
 #: Ray's shared memory: only small reports travel through it.
 OBJECT_STORE_BYTES = 100 * 1024**2
@@ -34,34 +36,46 @@ class PrepareConfig:
     Args:
         datasets: names, each alone (every split that is there) or as NAME:SPLIT.
         root: folder of the raw datasets.
-        out: folder of the shards, OUT/DATASET/SPLIT.
+        out: folder of the shards, OUT/DATASET/SPLIT; or a URL that fsspec knows, such as s3://bucket/shards.
         videos_per_shard: videos a tar.
         workers: worker processes; none for one a CPU.
         ray_address: a running Ray cluster ("auto" or HOST:PORT); none starts Ray here.
         strict: refuse at the first bad video instead of leaving it out.
         max_bad_share: largest share of bad videos in a split that is not refused.
+        decode: decode every frame, so that damage inside a JPEG is found now and not in training; many times slower.
+        check: write nothing; compare published digests with the sources, and shards with their manifests.
     """
 
     datasets: list[str]
     root: Path
-    out: Path
+    out: str
     videos_per_shard: int = 32
     workers: int | None = None
     ray_address: str | None = None
     strict: bool = False
     max_bad_share: float = 0.01
+    decode: bool = False
+    check: bool = False
 
 
 def prepare(config: PrepareConfig) -> list[Manifest]:
-    """Write the shards of all splits asked for and return their manifests, in the order asked.
+    """Write the shards of all splits asked for (or only check them) and return their manifests, in the order asked.
 
     Raises DataError on unknown names, unreadable splits, too many bad videos (or any, when strict), or a full disk.
     """
     if config.videos_per_shard < 1 or (config.workers is not None and config.workers < 1):
         raise DataError("videos_per_shard and workers must be at least 1")
-    root, out = Path(config.root).resolve(), Path(config.out).resolve()
-    splits = [read_dataset(name, root, split) for name, split in named_splits(config.datasets, root)]
-    plans = [plan_jobs(split, root, out / split.dataset / split.split, config.videos_per_shard) for split in splits]
+    if not 0 <= config.max_bad_share <= 1:
+        raise DataError(f"max_bad_share is a share from 0 to 1, not {config.max_bad_share}")
+    root, out = Path(config.root).resolve(), Storage.at(config.out)
+    names = named_splits(config.datasets, root)
+    if config.check:
+        return check_splits(names, root, out)
+    splits = [read_dataset(name, root, split) for name, split in names]
+    plans = [
+        plan_jobs(split, root, out.below(split.dataset, split.split).place, config.videos_per_shard, config.decode)
+        for split in splits
+    ]
     with _ray_workers(config, max(len(jobs) for jobs in plans)) as workers:
         manifests = []
         for split, jobs in zip(splits, plans, strict=True):
@@ -81,13 +95,14 @@ def named_splits(names: Sequence[str], root: Path) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
-def plan_jobs(split: AnnotatedSplit, root: Path, folder: Path, videos_per_shard: int) -> list[ShardJob]:
+def plan_jobs(
+    split: AnnotatedSplit, root: Path, folder: Path | str, videos_per_shard: int, decode: bool = False
+) -> list[ShardJob]:
     """The split's videos in the annotation's order, so many a shard."""
     videos = split.videos()
-    starts = range(0, len(videos), videos_per_shard)
+    parts = [tuple(videos[start : start + videos_per_shard]) for start in range(0, len(videos), videos_per_shard)]
     return [
-        ShardJob(split.dataset, split.split, root, folder, number, tuple(videos[start : start + videos_per_shard]))
-        for number, start in enumerate(starts)
+        ShardJob(split.dataset, split.split, root, folder, number, part, decode) for number, part in enumerate(parts)
     ]
 
 

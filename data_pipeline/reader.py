@@ -1,77 +1,95 @@
-"""Random access over a split's shards: frames, masks and expressions of any video, by offset."""
+"""Access to a split's shards: frames, masks and expressions of any video by offset, or all of them front to back."""
 
 import difflib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.index import (
-    INDEX_NAME,
-    MANIFEST_NAME,
-    IndexedVideo,
-    Manifest,
-    Span,
-    index_from_json,
-    manifest_from_json,
-)
+from glus.data_pipeline.frames import decode_jpeg
+from glus.data_pipeline.index import INDEX_NAME, MANIFEST_NAME, Manifest, Span, manifest_from_json
 from glus.data_pipeline.index import VideoEntry as VideoEntry
-from glus.data_pipeline.masks import decode, union
+from glus.data_pipeline.index_table import IndexTable
+from glus.data_pipeline.masks import decode, union_into
 from glus.data_pipeline.records import Expression, Rle
+from glus.data_pipeline.storage import Storage
 
-#: Frames as released: no rotation by EXIF, which the masks do not know of.
-_DECODING = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+#: Gives memory for an array of a shape and a type, as `numpy.empty` does.
+Empty = Callable[[Sequence[int], DTypeLike], NDArray[Any]]
+#: Shards of a split that are kept open.
+OPEN_SHARDS = 64
+
+
+@dataclass(frozen=True)
+class StreamedVideo:
+    """A video as it passes by: its number in `ShardedSplit.videos`, its masks' codes, and its frames' JPEG bytes."""
+
+    number: int
+    entry: VideoEntry
+    masks: dict[str, list[Rle | None]]
+    jpegs: tuple[bytes, ...]
 
 
 class ShardedSplit:
-    """One split as `glus prepare` wrote it. Safe to fork and to pickle: files are opened where they are read."""
+    """One split as `glus prepare` wrote it. Threads may share it; other processes get it by pickle."""
 
-    def __init__(self, folder: Path, manifest: Manifest, index: Sequence[IndexedVideo]) -> None:
-        """Use `open`."""
-        self.folder = folder
+    def __init__(self, storage: Storage, manifest: Manifest, index: IndexTable, source: Path | bytes) -> None:
+        """Use `open`. `source` is what `index` was opened from."""
+        self.storage = storage
         self.manifest = manifest
-        self.videos: tuple[VideoEntry, ...] = tuple(video.entry for video in index)
-        self._index = tuple(index)
-        self._descriptors: dict[str, int] = {}
+        self.index = index
+        #: Metadata of each video.
+        self.videos: Sequence[VideoEntry] = index
+        self._source = source
+        self._opened = lru_cache(OPEN_SHARDS)(self._open_shard)
         self._last_masks: tuple[int, dict[str, list[Rle | None]]] | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> "ShardedSplit":
-        """Read manifest and index of `folder` and check the shards' sizes.
+    def open(cls, folder: Path | str | Storage) -> "ShardedSplit":
+        """Read manifest and index of `folder`, a path or URL, and check the shards' sizes.
 
         Raises DataError where the folder is absent, empty, half-written, damaged or of another version.
         """
-        folder = Path(folder)
-        manifest = _read_manifest(folder)
-        index_path = folder / INDEX_NAME
-        content = _read_whole(index_path)
-        if hashlib.sha256(content).hexdigest() != manifest.index_sha256:
-            raise DataError(f"{index_path}: not the index that the manifest vouches for; run `glus prepare` again")
+        storage = Storage.at(folder)
+        manifest = _read_manifest(storage)
+        where = storage.path(INDEX_NAME)
+        source: Path | bytes
         try:
-            index = index_from_json(json.loads(content)["videos"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{index_path}: a damaged index ({error!r}); run `glus prepare` again") from error
+            if storage.local:
+                source, digest = storage.local / INDEX_NAME, storage.sha256(INDEX_NAME)
+            else:
+                source = storage.read(INDEX_NAME)
+                digest = hashlib.sha256(source).hexdigest()
+        except FileNotFoundError:
+            raise DataError(f"{where}: the index is missing; run `glus prepare` again") from None
+        if digest != manifest.index_sha256:
+            raise DataError(f"{where}: not the index that the manifest vouches for; run `glus prepare` again")
+        try:
+            index = _index(source, manifest)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{where}: a damaged index ({error}); run `glus prepare` again") from error
         if not index:
-            raise DataError(f"{folder}: these shards hold no video; see the quarantine in {MANIFEST_NAME}")
+            raise DataError(f"{storage}: these shards hold no video; see the quarantine in {MANIFEST_NAME}")
         for shard in manifest.shards:
-            path = folder / shard.name
-            if not path.is_file():
-                raise DataError(f"{path}: this shard is missing; run `glus prepare` again")
-            size = path.stat().st_size
+            size = storage.size(shard.name)
+            if size is None:
+                raise DataError(f"{storage.path(shard.name)}: this shard is missing; run `glus prepare` again")
             if size != shard.size:
                 raise DataError(
-                    f"{path}: {size} bytes, the manifest says {shard.size}; the shard was cut or replaced, "
-                    "run `glus prepare` again"
+                    f"{storage.path(shard.name)}: {size} bytes, the manifest says {shard.size}; the shard was cut or "
+                    "replaced, run `glus prepare` again"
                 )
-        return cls(folder, manifest, index)
+        return cls(storage, manifest, index, source)
 
     @property
     def dataset(self) -> str:
@@ -89,35 +107,59 @@ class ShardedSplit:
     def verify(self) -> None:
         """Hash every shard and compare with the manifest. Raises DataError for the first that differs."""
         for shard in self.manifest.shards:
-            path = self.folder / shard.name
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != shard.sha256:
-                raise DataError(
-                    f"{path}: SHA-256 {digest[:12]}..., the manifest says {shard.sha256[:12]}...; the shard was "
-                    "damaged or replaced, delete it and run `glus prepare` again"
-                )
+            self._compare(shard.name, shard.sha256, self.storage.sha256(shard.name))
+
+    def _compare(self, name: str, wanted: str, digest: str) -> None:
+        if digest != wanted:
+            raise DataError(
+                f"{self.storage.path(name)}: SHA-256 {digest[:12]}..., the manifest says {wanted[:12]}...; the shard "
+                "was damaged or replaced, delete it and run `glus prepare` again",
+                file=self.storage.path(name),
+            )
+
+    def stream(self, shards: Sequence[str] | None = None) -> Iterator[StreamedVideo]:
+        """All videos in the order of the shards, each shard read from front to back in large pieces.
+
+        For passes over everything, and for object stores, where that is much faster than reading piece by piece.
+        `shards` names some of `manifest.shards`. Raises DataError where a shard ends early, or is not the one that the
+        manifest vouches for: the latter is known only at its end.
+        """
+        for shard in self.manifest.shards:
+            if shards is not None and shard.name not in shards:
+                continue
+            forward = _Forward(self.storage.blocks(shard.name), self.storage.path(shard.name))
+            for number in self.index.videos_of(shard.name):
+                _, masks, *jpegs = [forward.take(span) for span in self.index.spans(number)[1]]
+                yield StreamedVideo(number, self.videos[number], self._masks(number, masks), tuple(jpegs))
+            self._compare(shard.name, shard.sha256, forward.digest())
 
     def read_jpegs(self, video: int, frames: Sequence[int]) -> list[bytes]:
         """The original bytes of the frames."""
-        indexed = self._index[video]
-        return [self._read(indexed.shard, self._frame_span(indexed, frame)) for frame in frames]
+        shard, (_, _, *spans) = self.index.spans(video)
+        for frame in frames:
+            if not 0 <= frame < len(spans):
+                raise IndexError(f"video {self.videos[video].video} has frames 0 to {len(spans) - 1}, not {frame}")
+        return self._read(shard, [spans[frame] for frame in frames])
 
-    def read_frames(self, video: int, frames: Sequence[int]) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, 3] RGB of the frames at their own size, in the order asked for. Raises DataError."""
+    def read_frames(self, video: int, frames: Sequence[int], empty: Empty = np.empty) -> NDArray[np.uint8]:
+        """uint8 [N, H, W, 3] RGB of the frames at their own size, in the order asked for. Raises DataError.
+
+        `empty(shape, dtype)` gives the memory.
+        """
         entry = self.videos[video]
-        pictures = np.empty((len(frames), entry.height, entry.width, 3), dtype=np.uint8)
+        pictures = empty((len(frames), entry.height, entry.width, 3), np.uint8)
         for place, (frame, content) in enumerate(zip(frames, self.read_jpegs(video, frames), strict=True)):
-            picture = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _DECODING)
-            if picture is None or picture.shape != pictures.shape[1:]:
-                found = "cannot be decoded" if picture is None else f"decodes to {picture.shape[0]}x{picture.shape[1]}"
+            try:
+                decode_jpeg(content, pictures[place])
+            except ValueError as error:
+                shard = self.storage.path(self.index.spans(video)[0])
                 raise DataError(
-                    f"{self.folder / self._index[video].shard}: video {entry.video} frame {entry.frame_names[frame]} "
-                    f"{found}; run `glus prepare` again",
+                    f"{shard}: video {entry.video} frame {entry.frame_names[frame]} cannot be decoded ({error}); mend "
+                    "the released frame, or take the video out, and run `glus prepare` again",
+                    file=shard,
                     video=entry.video,
                     frame=entry.frame_names[frame],
-                )
-            pictures[place] = picture
+                ) from error
         return pictures
 
     def read_masks(self, video: int, object_ids: Sequence[str], frames: Sequence[int]) -> NDArray[np.bool_]:
@@ -127,24 +169,41 @@ class ShardedSplit:
         for row, object_id in enumerate(object_ids):
             codes = self._codes(video, object_id)
             for column, frame in enumerate(frames):
-                masks[row, column] = decode(codes[frame], entry.height, entry.width)
+                if codes[frame] is not None:
+                    masks[row, column] = decode(codes[frame], entry.height, entry.width)
         return masks
 
     def read_target(self, video: int, expression: Expression, frames: Sequence[int]) -> NDArray[np.bool_]:
         """bool [N, H, W]: union of the masks of the expression's objects; all False where it has none."""
+        return self.read_targets(video, [expression], frames)[0]
+
+    def read_targets(
+        self, video: int, expressions: Sequence[Expression], frames: Sequence[int], empty: Empty = np.empty
+    ) -> NDArray[np.bool_]:
+        """bool [E, N, H, W]: `read_target` of each expression; an object set is decoded once, however many name it.
+
+        `empty(shape, dtype)` gives the memory.
+        """
         entry = self.videos[video]
-        codes = [self._codes(video, object_id) for object_id in expression.object_ids]
-        masks = np.zeros((len(frames), entry.height, entry.width), dtype=np.bool_)
-        for place, frame in enumerate(frames):
-            masks[place] = union((code[frame] for code in codes), entry.height, entry.width)
-        return masks
+        targets = empty((len(expressions), len(frames), entry.height, entry.width), np.bool_)
+        decoded: dict[frozenset[str], int] = {}
+        for row, expression in enumerate(expressions):
+            objects = frozenset(expression.object_ids)
+            if objects in decoded:
+                targets[row] = targets[decoded[objects]]
+                continue
+            decoded[objects] = row
+            codes = [self._codes(video, object_id) for object_id in expression.object_ids]
+            for place, frame in enumerate(frames):
+                union_into(targets[row, place], [code[frame] for code in codes])
+        return targets
 
     def _codes(self, video: int, object_id: str) -> list[Rle | None]:
         # Expressions of one video are read one after the other, so the last video's masks are kept.
         last = self._last_masks
         if last is None or last[0] != video:
-            indexed = self._index[video]
-            last = (video, json.loads(self._read(indexed.shard, indexed.masks)))
+            shard, (_, span, *_) = self.index.spans(video)
+            last = (video, self._masks(video, self._read(shard, [span])[0]))
             self._last_masks = last
         if object_id not in last[1]:
             entry = self.videos[video]
@@ -155,27 +214,40 @@ class ShardedSplit:
             )
         return last[1][object_id]
 
-    def _frame_span(self, indexed: IndexedVideo, frame: int) -> Span:
-        if not 0 <= frame < len(indexed.frames):
-            raise IndexError(f"video {indexed.entry.video} has frames 0 to {len(indexed.frames) - 1}, not {frame}")
-        return indexed.frames[frame]
+    def _masks(self, video: int, content: bytes) -> dict[str, list[Rle | None]]:
+        """The codes of a video's masks. Raises DataError where they are not the bytes that were written."""
+        if zlib.crc32(content) != self.index.masks_crc(video):
+            name, where = self.videos[video].video, self.storage.path(self.index.spans(video)[0])
+            raise DataError(
+                f"{where}: the masks of video {name} are not those that were written; the shard was damaged, delete it "
+                "and run `glus prepare` again",
+                file=where,
+                video=name,
+            )
+        masks: dict[str, list[Rle | None]] = json.loads(content)
+        return masks
 
-    def _read(self, shard: str, span: Span) -> bytes:
-        descriptor = self._descriptors.get(shard)
-        if descriptor is None:
-            descriptor = os.open(self.folder / shard, os.O_RDONLY | os.O_CLOEXEC)
-            self._descriptors[shard] = descriptor
-        offset, size = span
-        content = os.pread(descriptor, size, offset)
-        if len(content) != size:
-            raise DataError(f"{self.folder / shard}: ends before byte {offset + size}; run `glus prepare` again")
-        return content
+    def _read(self, shard: str, spans: Sequence[Span]) -> list[bytes]:
+        where = self.storage.path(shard)
+        try:
+            if self.storage.local:
+                opened = self._opened(shard)
+                pieces = [os.pread(opened.descriptor, size, offset) for offset, size in spans]
+            else:
+                pieces = self.storage.read_spans(shard, spans)
+        except FileNotFoundError:
+            raise DataError(f"{where}: this shard is missing; run `glus prepare` again", file=where) from None
+        for (offset, size), piece in zip(spans, pieces, strict=True):
+            if len(piece) != size:
+                raise DataError(f"{where}: ends before byte {offset + size}; run `glus prepare` again", file=where)
+        return pieces
+
+    def _open_shard(self, shard: str) -> "_OpenShard":
+        return _OpenShard(f"{self.storage.local}/{shard}")
 
     def close(self) -> None:
         """Close the shards' files; reading opens them again."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        self._opened.cache_clear()
 
     def __enter__(self) -> "ShardedSplit":
         return self
@@ -185,50 +257,101 @@ class ShardedSplit:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapped index is mapped again over there, not sent.
+        return _reopened, (self.storage, self.manifest, self._source)
+
+
+class _OpenShard:
+    """A file's descriptor, closed when the last thread that reads it lets go."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
     def __del__(self) -> None:
-        if getattr(self, "_descriptors", None):
-            self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_descriptors": {}, "_last_masks": None}
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
 
 
-def open_splits(root: Path, names: Sequence[str] | None = None) -> list[ShardedSplit]:
-    """Open the splits "dataset/split" below `root` in the order named; all of them, by name, where none are named.
+class _Forward:
+    """Pieces of a file that is read once from front to back and hashed on the way."""
+
+    def __init__(self, blocks: Iterator[bytes], where: str) -> None:
+        self._blocks, self._where = blocks, where
+        self._held, self._start = b"", 0
+        self._sha256 = hashlib.sha256()
+
+    def take(self, span: Span) -> bytes:
+        """The piece at `span`, which lies behind all taken before. Raises DataError where the file ends early."""
+        offset, size = span
+        pieces: list[bytes] = []
+        wanted = size
+        while wanted or not pieces:
+            if offset >= self._start + len(self._held):
+                self._start += len(self._held)
+                self._held = self._next(offset + wanted)
+                continue
+            place = offset - self._start
+            pieces.append(self._held[place : place + wanted])
+            offset, wanted = offset + len(pieces[-1]), wanted - len(pieces[-1])
+        return b"".join(pieces)
+
+    def digest(self) -> str:
+        """SHA-256 of the whole file; what is left of it is read for that."""
+        for block in self._blocks:
+            self._sha256.update(block)
+        return self._sha256.hexdigest()
+
+    def _next(self, wanted: int) -> bytes:
+        try:
+            block = next(self._blocks, b"")
+        except FileNotFoundError:
+            raise DataError(f"{self._where}: this shard is missing; run `glus prepare` again") from None
+        if not block:
+            raise DataError(f"{self._where}: ends before byte {wanted}; run `glus prepare` again", file=self._where)
+        self._sha256.update(block)
+        return block
+
+
+def open_splits(root: Path | str, names: Sequence[str] | None = None) -> list[ShardedSplit]:
+    """Open the splits "dataset/split" below `root`, a path or URL, in the order named; all of them where none are.
 
     Raises DataError where a name is not there (with the nearest that is) or a split cannot be opened.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: this folder of shards does not exist; run `glus prepare` first")
-    known = sorted(f"{path.parent.name}/{path.name}" for path in root.glob("*/*") if path.is_dir())
+    storage = Storage.at(root)
+    if not storage.exists():
+        raise DataError(f"{storage}: this folder of shards does not exist; run `glus prepare` first")
+    known = sorted(f"{dataset}/{split}" for dataset in storage.folders() for split in storage.below(dataset).folders())
     if not known:
-        raise DataError(f"{root}: holds no shards; run `glus prepare` first")
+        raise DataError(f"{storage}: holds no shards; run `glus prepare` first")
     for name in names or []:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise DataError(f"{root}: no split {name} here; did you mean {near}? Known: {', '.join(known)}")
-    return [ShardedSplit.open(root / name) for name in (names if names is not None else known)]
+            raise DataError(f"{storage}: no split {name} here; did you mean {near}? Known: {', '.join(known)}")
+    return [ShardedSplit.open(storage.below(*name.split("/"))) for name in (names if names is not None else known)]
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def _index(source: Path | bytes, manifest: Manifest) -> IndexTable:
+    return IndexTable.open(source, manifest.dataset, manifest.split, [shard.name for shard in manifest.shards])
+
+
+def _reopened(storage: Storage, manifest: Manifest, source: Path | bytes) -> ShardedSplit:
+    return ShardedSplit(storage, manifest, _index(source, manifest), source)
+
+
+def _read_manifest(storage: Storage) -> Manifest:
     """The manifest of a folder, or a DataError that says in which state the folder is."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: this folder of shards does not exist; run `glus prepare` first")
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        if any(folder.iterdir()):
-            raise DataError(f"{folder}: shards without a manifest, so not finished; run `glus prepare` again")
-        raise DataError(f"{folder}: an empty folder, no shards; run `glus prepare` first")
+    path = storage.path(MANIFEST_NAME)
     try:
-        content = json.loads(_read_whole(path))
+        content = json.loads(storage.read(MANIFEST_NAME))
+    except FileNotFoundError:
+        if not storage.exists():
+            raise DataError(f"{storage}: this folder of shards does not exist; run `glus prepare` first") from None
+        if storage.files() or storage.folders():
+            raise DataError(
+                f"{storage}: shards without a manifest, so not finished; run `glus prepare` again"
+            ) from None
+        raise DataError(f"{storage}: an empty folder, no shards; run `glus prepare` first") from None
     except ValueError as error:
         raise DataError(f"{path}: a damaged manifest ({error}); run `glus prepare` again") from error
     return manifest_from_json(content, path)
-
-
-def _read_whole(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); run `glus prepare` again") from error

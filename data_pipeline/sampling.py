@@ -4,12 +4,16 @@ A slot is one video with its context frames, query frames and expressions. The p
 rank takes its slots, so the order of samples depends on neither the number of ranks nor of workers.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.groups import Contrast, contrast_of, draw_group, object_sets
+from glus.data_pipeline.mixture import Mixture, check_weights
 from glus.data_pipeline.prompts import draw_templates, templates_named
 from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 
@@ -18,14 +22,16 @@ from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 class SamplingConfig:
     """How the global batch is drawn."""
 
-    #: Weight of each split, by "dataset/split".
+    #: Weight of each split, by "dataset/split", from 0 up.
     mixture: dict[str, float] = field(default_factory=dict)
+    #: Draw the splits independently of each other, as the reference does; else evenly (mixture.py).
+    independent_draws: bool = False
     #: Context frames, one at random from each equal part of the video.
     context_frames: int = 4
     #: Consecutive query frames.
     query_frames: int = 4
-    #: Expressions drawn for one video at most.
-    expressions: int = 3
+    #: Expressions drawn for one video at most: two of an object, two of a rival. The reference draws 3.
+    expressions: int = 4
     #: Words around an expression: "glus" (the reference's) or "short" (none; for small models from scratch).
     prompts: str = "glus"
     #: Draw two or more expressions of one object and one or more of a rival object, where the first one drawn has them.
@@ -57,23 +63,18 @@ class SamplePlan:
 
     def __init__(self, splits: Sequence[ShardedSplit], config: SamplingConfig, seed: int, slots: int):
         names = [f"{split.dataset}/{split.split}" for split in splits]
-        if missing := sorted(set(config.mixture) - set(names)):
-            raise DataError(
-                f"sampling.mixture names {', '.join(missing)}, but the shards hold {', '.join(names) or 'none'}"
-            )
+        check_weights(config.mixture, names)
         self.splits = [split for split, name in zip(splits, names, strict=True) if config.mixture.get(name, 0) > 0]
         if not self.splits:
             raise DataError("sampling.mixture is empty: name at least one split with a weight above 0")
         self.config, self.seed, self.slots = config, seed, slots
-        weights = np.array(
-            [config.mixture[f"{split.dataset}/{split.split}"] for split in self.splits], dtype=np.float64
-        )
-        self._weights = weights / weights.sum()
+        weights = [config.mixture[f"{split.dataset}/{split.split}"] for split in self.splits]
+        self._mixture = Mixture(weights, seed)
         self._eligible = [_eligible(split, config) for split in self.splits]
         for split, eligible in zip(self.splits, self._eligible, strict=True):
             if not len(eligible):
                 raise DataError(
-                    f"{split.dataset}/{split.split} has no video with {config.query_frames} frames and an expression "
+                    f"{split.dataset}/{split.split} has no video with {_shortest(config)} frames and an expression "
                     "whose masks are known: take it out of sampling.mixture"
                 )
 
@@ -88,6 +89,14 @@ class SamplePlan:
         pairs = zip(self.splits, self._eligible, strict=True)
         return {f"{split.dataset}/{split.split}": len(split.videos) - len(eligible) for split, eligible in pairs}
 
+    def contrasts(self) -> dict[str, Counter[Contrast]]:
+        """What the videos of each split that are ever drawn offer to the contrastive loss. Reads all expressions."""
+        pairs = zip(self.splits, self._eligible, strict=True)
+        return {
+            f"{split.dataset}/{split.split}": Counter(contrast_of(split.videos[int(video)]) for video in eligible)
+            for split, eligible in pairs
+        }
+
     def global_batch(self, step: int) -> list[Slot]:
         """The slots of a step, in order."""
         return [self.slot(step, number) for number in range(self.slots)]
@@ -96,7 +105,7 @@ class SamplePlan:
         """Slot `number` of a step, drawn alone: a rank need not draw those of the others."""
         config = self.config
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step, number])))
-        split = int(random.choice(len(self.splits), p=self._weights))
+        split = self._mixture.draw(step, number, random.random(), config.independent_draws)
         video = int(random.choice(self._eligible[split]))
         entry = self.splits[split].videos[video]
         frames = len(entry.frame_names)
@@ -130,37 +139,27 @@ def middle_context(frames: int, parts: int) -> tuple[int, ...]:
     return tuple(min(low + offset, max(high - 1, 0)) for low, high in ranges)
 
 
-def _eligible(split: ShardedSplit, config: SamplingConfig) -> np.ndarray:
-    fits = [
-        index
-        for index, entry in enumerate(split.videos)
-        if len(entry.frame_names) >= config.query_frames and any(each.object_ids for each in entry.expressions)
-    ]
-    return np.array(fits, dtype=np.int64)
+def _shortest(config: SamplingConfig) -> int:
+    """Frames that a video must have: the reference's rule."""
+    return max(config.context_frames, config.query_frames)
+
+
+def _eligible(split: ShardedSplit, config: SamplingConfig) -> NDArray[np.int64]:
+    fits = (split.index.frame_counts() >= _shortest(config)) & (split.index.target_counts() > 0)
+    return np.flatnonzero(fits)
 
 
 def _draw_expressions(
     entry: VideoEntry, config: SamplingConfig, random: np.random.Generator
 ) -> tuple[tuple[int, ...], bool]:
-    """Indices of the expressions of a slot, and whether an object with several and a rival are among them.
+    """Numbers of the expressions of a slot, and whether an object with several and a rival are among them.
 
     The first one drawn is always among them, so that every expression is trained on, whatever groups its video has.
     """
-    known = [index for index, each in enumerate(entry.expressions) if each.object_ids]
+    sets = object_sets(entry)
+    known = list(sets)
     order = [known[place] for place in random.permutation(len(known))]
-    group = _group(entry, order) if config.group_by_object and config.expressions >= 3 else []
-    drawn = group + [index for index in order if index not in group][: max(config.expressions - len(group), 0)]
-    return tuple(drawn), bool(group)
-
-
-def _group(entry: VideoEntry, order: list[int]) -> list[int]:
-    """Two expressions of one object set and one of a rival's, order[0] among them; empty where there are none."""
-    sets = {index: frozenset(entry.expressions[index].object_ids) for index in order}
-    for anchor in order:
-        partners = [other for other in order if other != anchor and sets[other] == sets[anchor]]
-        rivals = [other for other in order if not sets[other] & sets[anchor]]
-        if anchor != order[0]:
-            rivals = [other for other in rivals if other == order[0]]
-        if partners and rivals:
-            return [anchor, partners[0], rivals[0]]
-    return []
+    if not config.group_by_object:
+        return tuple(order[: config.expressions]), False
+    drawn, grouped = draw_group(sets, order, config.expressions)
+    return tuple(drawn), grouped

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.errors import DataError
@@ -26,25 +25,35 @@ from glus.data_pipeline.index import (
     index_to_json,
     json_bytes,
 )
-from glus.data_pipeline.shards import Sample, encode_sample, write_shard
+from glus.data_pipeline.shards import Sample, decode_frames, encode_sample, write_shard
+from glus.data_pipeline.storage import Storage
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Videos of one shard, and the folder of the split that it belongs to."""
+    """Videos of one shard, and the folder of the split that it belongs to: a path, or a URL that fsspec knows."""
 
     dataset: str
     split: str
     root: Path
-    folder: Path
+    folder: Path | str
     number: int
     videos: tuple[str, ...]
+    decode: bool = False
 
     @property
     def name(self) -> str:
         return f"shard-{self.number:05d}.tar"
+
+    @property
+    def part(self) -> str:
+        return f"parts/shard-{self.number:05d}.json"
+
+    @property
+    def storage(self) -> Storage:
+        return Storage.at(self.folder)
 
 
 @dataclass(frozen=True)
@@ -81,13 +90,13 @@ class ShardMaker:
         source = self._split(job)
         stamp = _stamp(job, source)
         part = finished_part(job)
-        if part is not None and part.stamp == stamp:
+        if part is not None and part.stamp == stamp and _still_whole(job, part):
             return JobReport(job.number, len(job.videos), True, part.quarantine)
         source.open_masks()
         # The manifest vouches for all shards; the first one to change withdraws it.
-        (job.folder / MANIFEST_NAME).unlink(missing_ok=True)
+        job.storage.remove(MANIFEST_NAME)
         part = _written(job, source, stamp)
-        write_bytes_aside(_part_path(job), json_bytes(_part_to_json(part)))
+        job.storage.write(job.part, json_bytes(_part_to_json(part)), durable=False)
         return JobReport(job.number, len(job.videos), False, part.quarantine)
 
     def _split(self, job: ShardJob) -> AnnotatedSplit:
@@ -100,19 +109,28 @@ class ShardMaker:
 
 def finished_part(job: ShardJob) -> ShardPart | None:
     """The part of a job that was done before; None where it or its tar is not there or not whole."""
-    path = _part_path(job)
+    storage = job.storage
     try:
-        part = _part_from_json(path.read_bytes())
+        part = _part_from_json(storage.read(job.part))
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:
-        _log.warning("%s: damaged (%r); its shard is written again", path, error)
+        _log.warning("%s: damaged (%r); its shard is written again", storage.path(job.part), error)
         return None
-    if part.shard is not None:
-        tar = job.folder / job.name
-        if not tar.is_file() or tar.stat().st_size != part.shard.size:
-            return None
+    if part.shard is not None and storage.size(job.name) != part.shard.size:
+        return None
     return part
+
+
+def _still_whole(job: ShardJob, part: ShardPart) -> bool:
+    """Whether a shard of the right size is the one that was written.
+
+    What a manifest vouches for was on the disk. Without one the last run was cut off, perhaps by a power cut, after
+    which files have their size but not always their content: then the shard is hashed.
+    """
+    if part.shard is None or job.storage.size(MANIFEST_NAME) is not None:
+        return True
+    return job.storage.sha256(job.name) == part.shard.sha256
 
 
 def _written(job: ShardJob, source: AnnotatedSplit, stamp: str) -> ShardPart:
@@ -121,7 +139,7 @@ def _written(job: ShardJob, source: AnnotatedSplit, stamp: str) -> ShardPart:
     first = next(samples, None)
     if first is None:
         return ShardPart(stamp, None, (), tuple(quarantine))
-    shard, videos = write_shard(job.folder / job.name, itertools.chain([first], samples))
+    shard, videos = write_shard(job.storage.path(job.name), itertools.chain([first], samples))
     return ShardPart(stamp, shard, tuple(videos), tuple(quarantine))
 
 
@@ -130,19 +148,24 @@ def _good_samples(job: ShardJob, source: AnnotatedSplit, quarantine: list[BadIte
     prefix = f"{job.root}/"
     for video in job.videos:
         try:
-            yield encode_sample(source.record(video))
+            sample = encode_sample(source.record(video))
+            if job.decode:
+                decode_frames(sample)
+            yield sample
         except DataError as error:
             file = error.file.removeprefix(prefix) if error.file is not None else None
             quarantine.append(BadItem(video, str(error).replace(prefix, ""), file, error.frame))
 
 
 def _stamp(job: ShardJob, source: AnnotatedSplit) -> str:
-    content = [FORMAT_VERSION, job.dataset, job.split, [[video, source.stamp(video)] for video in job.videos]]
+    content = [
+        FORMAT_VERSION,
+        job.dataset,
+        job.split,
+        job.decode,
+        [[video, source.stamp(video)] for video in job.videos],
+    ]
     return hashlib.sha256(json_bytes(content)).hexdigest()
-
-
-def _part_path(job: ShardJob) -> Path:
-    return job.folder / "parts" / f"shard-{job.number:05d}.json"
 
 
 def _part_to_json(part: ShardPart) -> dict[str, object]:

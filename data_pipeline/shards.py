@@ -6,17 +6,21 @@ KEY.00000.jpg, KEY.00001.jpg, ... (the frames' original bytes).
 
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-from glus.data_pipeline.aside import written_aside
+import numpy as np
+
 from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.frames import decode_jpeg
 from glus.data_pipeline.index import IndexedVideo, ShardSummary, Span, VideoEntry, entry_to_json, json_bytes
 from glus.data_pipeline.masks import checked
 from glus.data_pipeline.records import VideoRecord
+from glus.data_pipeline.storage import Storage
 
 #: Longest part of a key; a tar header holds 100 characters of the last part with its ending.
 LONGEST_KEY_PART = 72
@@ -79,6 +83,22 @@ def encode_sample(record: VideoRecord) -> Sample:
     )
 
 
+def decode_frames(sample: Sample) -> None:
+    """Decode every frame, so that damage inside a JPEG is found. Raises DataError for the first that is damaged."""
+    entry = sample.entry
+    picture = np.empty((entry.height, entry.width, 3), dtype=np.uint8)
+    for name, (_, content) in zip(entry.frame_names, sample.members[2:], strict=True):
+        try:
+            decode_jpeg(content, picture)
+        except ValueError as error:
+            place = f"{entry.dataset}/{entry.split}/{entry.video}"
+            raise DataError(
+                f"{place}: frame {name} cannot be decoded ({error}); take this frame anew",
+                video=entry.video,
+                frame=name,
+            ) from error
+
+
 def _check_record(record: VideoRecord) -> None:
     """Refuse what a reader of the shards could not make sense of."""
     place = f"{record.dataset}/{record.split}/{record.video}"
@@ -88,6 +108,11 @@ def _check_record(record: VideoRecord) -> None:
         if len(rles) != len(record.frames.names):
             count = len(record.frames.names)
             raise DataError(f"{place}: object {object_id} has masks for {len(rles)} frames, the video has {count}")
+    texts = [record.video, *record.frames.names, *record.objects]
+    texts += [text for each in record.expressions for text in (each.id, each.text, each.kind, *each.object_ids)]
+    for text in texts:
+        if not text.isascii() and not text.encode("utf-8", "ignore").decode() == text:
+            raise DataError(f"{place}: {text!r} holds half a character (a lone surrogate); take the annotation anew")
     ids = [expression.id for expression in record.expressions]
     if len(set(ids)) != len(ids):
         raise DataError(f"{place}: two expressions have the id {max(ids, key=ids.count)}")
@@ -97,16 +122,18 @@ def _check_record(record: VideoRecord) -> None:
             raise DataError(f"{place}: expression {expression.id} names object {unknown[0]}, which has no masks")
 
 
-def write_shard(path: Path, samples: Iterable[Sample]) -> tuple[ShardSummary, list[IndexedVideo]]:
-    """Write samples to a tar at `path`, aside and then renamed, and read its headers back for the index.
+def write_shard(place: str | Path, samples: Iterable[Sample]) -> tuple[ShardSummary, list[IndexedVideo]]:
+    """Write samples to a tar at `place`, a path or URL, and read it back: headers for the index, bytes for the digest.
 
     Same samples give the same bytes: fixed order, time, owner and mode. Only one sample is held at a time.
     Raises DataError where the disk is full or what was written is not what is found.
     """
     import webdataset  # here, because it loads torch, and shards that are kept need neither
 
-    written: list[tuple[str, VideoEntry, list[tuple[str, int]]]] = []
-    with written_aside(path) as file:
+    folder, _, name = str(place).rpartition("/")
+    storage = Storage.at(folder)
+    written: list[tuple[Sample, list[tuple[str, int]]]] = []
+    with storage.written(name) as file:
         hashing = _Hashing(file)
         with webdataset.TarWriter(
             hashing,
@@ -123,16 +150,22 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> tuple[ShardSummary, li
                 for ending, content in sample.members:
                     tar.write({"__key__": sample.key, ending: content})
                 sizes = [(f"{sample.key}.{ending}", len(content)) for ending, content in sample.members]
-                written.append((sample.key, sample.entry, sizes))
+                # Without its frames: only one sample's are held at a time.
+                written.append((replace(sample, members=sample.members[:2]), sizes))
         file.flush()
-        spans = tar_spans(Path(file.name))
-        if [(name, size) for name, (_, size) in spans] != [member for _, _, sizes in written for member in sizes]:
-            raise DataError(f"{path}: what was written is not what is found there; check the disk and run again")
-    summary = ShardSummary(path.name, hashing.size, hashing.digest.hexdigest())
+        aside = Path(file.name)
+        spans = tar_spans(aside)
+        same = [(member, size) for member, (_, size) in spans] == [each for _, sizes in written for each in sizes]
+        if not same or Storage.at(aside.parent).sha256(aside.name) != hashing.digest.hexdigest():
+            raise DataError(f"{place}: what was written is not what is found there; check the disk and run again")
+    if not storage.local and storage.sha256(name) != hashing.digest.hexdigest():
+        raise DataError(f"{place}: what was sent is not what is found there; run again")
+    summary = ShardSummary(name, hashing.size, hashing.digest.hexdigest())
     videos, start = [], 0
-    for key, entry, sizes in written:
+    for sample, sizes in written:
         metadata, masks, *frames = [span for _, span in spans[start : start + len(sizes)]]
-        videos.append(IndexedVideo(entry, path.name, key, metadata, masks, tuple(frames)))
+        crc = zlib.crc32(sample.members[1][1])
+        videos.append(IndexedVideo(sample.entry, name, sample.key, metadata, masks, tuple(frames), crc))
         start += len(sizes)
     return summary, videos
 

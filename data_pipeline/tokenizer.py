@@ -1,6 +1,6 @@
 """The LLaMA tokenizer as the reference uses it: SentencePiece, slow and legacy, plus GLUS's added tokens.
 
-Written on sentencepiece itself because current transformers releases tokenize these prompts otherwise: the slow
+Written on the vocabulary itself because current transformers releases tokenize these prompts otherwise: the slow
 tokenizer of transformers 4.31 cuts the text at special tokens, strips blanks beside those that were added as plain
 strings, and gives every remaining piece a dummy prefix of its own (tokenization_utils.py, tokenization_llama.py).
 """
@@ -10,9 +10,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import sentencepiece
-
 from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE, open_vocabulary
 
 SEG_TOKEN = "[SEG]"
 IMAGE_START, IMAGE_END = "<im_start>", "<im_end>"
@@ -27,45 +26,39 @@ IGNORED_LABEL = -100
 class Tokenizer:
     """Text -> token ids.
 
-    `folder_or_model` is a tokenizer.model file, or a folder that holds one and perhaps added_tokens.json
-    ({token: id}; without it the added tokens follow the vocabulary). Raises DataError where the file is absent
-    or where the vocabulary lacks [SEG].
+    `folder_or_model` is a tokenizer.model or tokenizer.json file, or a folder that holds one (the former first) and
+    perhaps added_tokens.json ({token: id}). Tokens of ADDED_TOKENS that neither names are added after the others, in
+    their order, as the reference's train_ds.py does; `fresh` names them. Raises DataError where a file is absent or
+    damaged.
     """
 
     def __init__(self, folder_or_model: Path):
         path = Path(folder_or_model)
-        model = path / "tokenizer.model" if path.is_dir() else path
-        if not model.is_file():
-            raise DataError(
-                f"no SentencePiece model at {model}: point model.tokenizer at a tokenizer.model or its folder"
-            )
-        try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
-        except (RuntimeError, OSError) as error:
-            raise DataError(f"{model} is no SentencePiece model ({error}): copy it again from the release") from error
-        added = model.parent / "added_tokens.json"
-        if added.is_file():
-            self.added = _added_tokens(added)
-            missing = [token for token in ADDED_TOKENS if token not in self.added]
-            if missing:
-                raise DataError(f"{added} lacks {', '.join(missing)}: this tokenizer was not made for GLUS")
-        else:
-            self.added = {token: self._pieces.vocab_size() + i for i, token in enumerate(ADDED_TOKENS)}
+        model = _vocabulary_file(path)
+        self._vocabulary = open_vocabulary(model)
+        fast = model.suffix == ".json"
+        stored = model.parent / "added_tokens.json"
+        known = _added_tokens(stored) if stored.is_file() else {}
+        if fast:
+            known |= self._vocabulary.ids_of(ADDED_TOKENS)
+        self.fresh = tuple(token for token in ADDED_TOKENS if token not in known)
+        start = max([self._vocabulary.size, *(token_id + 1 for token_id in known.values())])
+        self.added = known | {token: start + place for place, token in enumerate(self.fresh)}
         self.path = model
-        self.bos_id: int = self._pieces.bos_id()
-        self.eos_id: int = self._pieces.eos_id()
+        self.bos_id: int = self._vocabulary.bos_id
+        self.eos_id: int = self._vocabulary.eos_id
+        self.pad_id: int = self._vocabulary.pad_id
         self.seg_id = self.added[SEG_TOKEN]
         # Without a special_tokens_map.json the reference's tokenizer takes </s> for plain text; the released folders
-        # have that file.
-        whole = (*self.added, END_OF_TEXT) if (model.parent / "special_tokens_map.json").is_file() else (*self.added,)
-        # The released LLaMA vocabularies name no padding; LISA and GLUS pad with <unk>.
-        self.pad_id: int = max(self._pieces.pad_id(), self._pieces.unk_id())
+        # have that file. A tokenizer.json has an end of its own, for which </s> stands in the conversations.
+        ends = fast or (model.parent / "special_tokens_map.json").is_file()
+        whole = (*self.added, END_OF_TEXT) if ends else (*self.added,)
         self._split = re.compile("(" + "|".join(re.escape(token) for token in whole) + ")")
 
     @property
     def vocab_size(self) -> int:
         """Rows that the embedding table needs, added tokens included."""
-        return max(self._pieces.vocab_size(), max(self.added.values()) + 1)
+        return max(self._vocabulary.size, max(self.added.values()) + 1)
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, the begin-of-text id first."""
@@ -87,7 +80,7 @@ class Tokenizer:
             if token_id is not None and token_id not in names:
                 run.append(int(token_id))
                 continue
-            text += self._pieces.decode(run) if run else ""
+            text += self._vocabulary.decode(run) if run else ""
             run = []
             text += names[token_id] if token_id is not None else ""
         return text
@@ -105,8 +98,20 @@ class Tokenizer:
                     piece = piece.lstrip()
                 if number + 1 < len(pieces) and pieces[number + 1] in self.added:
                     piece = piece.rstrip()
-                ids += self._pieces.encode(piece) if piece else []
+                ids += self._vocabulary.encode(piece) if piece else []
         return ids
+
+
+def _vocabulary_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    found = next((path / name for name in (SENTENCEPIECE, FAST) if (path / name).is_file()), None)
+    if found is None:
+        raise DataError(
+            f"no SentencePiece model at {path / SENTENCEPIECE if path.is_dir() else path}: "
+            f"point model.tokenizer at a {SENTENCEPIECE} or {FAST}, or at its folder"
+        )
+    return found
 
 
 def _added_tokens(path: Path) -> dict[str, int]:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Average = Literal["expressions", "referring-reasoning"]
+Average = Literal["expressions", "referring-reasoning", "annotators"]
 """How the figures of a benchmark come from those of its expressions.
 
 expressions: the mean over all expressions.
+annotators: the mean over objects for each annotator, then over the annotators.
 referring-reasoning: the mean over referring expressions, the mean over reasoning ones, and the unweighted mean of both.
 """
 
@@ -87,6 +88,19 @@ PROTOCOLS: tuple[Protocol, ...] = (
         official=False,
     ),
 )
+
+
+MERGED = Protocol(
+    "Ref-DAVIS17 valid, four annotators merged",
+    "ref_davis17",
+    "valid",
+    "annotators",
+    "Wu et al., ReferFormer, CVPR 2022; github.com/wjn922/ReferFormer, inference_davis.py and eval_davis.py; "
+    "github.com/davisvideochallenge/davis2017-evaluation, davis2017/evaluation.py",
+    "The masks of one annotator's expressions are merged into one label map a frame; labels are assigned to objects by "
+    "the highest J&F, as the official code does for its unsupervised task. All frames count.",
+)
+"""The second way to score Ref-DAVIS17 (merged.py)."""
 
 
 def protocol_for(dataset: str, split: str) -> Protocol:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.evaluation.errors import EvaluationError
+from glus.evaluation.published import PublishedTable
 
 ABSENT = "–"
 _COLOURS = ("#2f6fed", "#e8590c", "#2b9348", "#9c36b5", "#c2255c", "#0c8599", "#a07800", "#6c757d")
@@ -84,10 +85,24 @@ def comparison_table(runs: Sequence[RunRecord]) -> Table:
     return table
 
 
-def write_comparison(runs: Sequence[RunRecord], out: Path, title: str = "Runs compared") -> list[Path]:
+def published_rich(published: PublishedTable) -> Table:
+    """Published figures for the terminal: ours are bold."""
+    table = Table(box=box.SIMPLE_HEAD, title="J&F beside published figures", title_justify="left")
+    table.add_column("", overflow="fold")
+    for column in published.columns:
+        table.add_column(escape(column), justify="right", overflow="fold")
+    for row in published.rows:
+        table.add_row(escape(row.system), *map(_figure, row.figures), style="bold" if row.ours else None)
+    return table
+
+
+def write_comparison(
+    runs: Sequence[RunRecord], out: Path, title: str = "Runs compared", published: PublishedTable | None = None
+) -> list[Path]:
     """Write comparison.html (curves inline), comparison.md and curves/NAME.svg into `out`.
 
-    Returns the places, the page first. Raises EvaluationError for no runs, DataError where `out` cannot be written.
+    `published` sets figures of others beside them, each with its source. Returns the places, the page first.
+    Raises EvaluationError for no runs, DataError where `out` cannot be written.
     """
     if not runs:
         raise EvaluationError("no runs to compare: give at least one run that exists")
@@ -108,11 +123,13 @@ def write_comparison(runs: Sequence[RunRecord], out: Path, title: str = "Runs co
         params=params,
         figures=figures,
         colours=_COLOURS,
+        published=published,
         curves={name: Markup(svg[svg.index("<svg") :]) for name, svg in svgs.items()},
     )
     write_bytes_aside(out / "comparison.html", page.encode())
     links = {name: place.relative_to(out).as_posix() for name, place in curves.items()}
-    write_bytes_aside(out / "comparison.md", _markdown(title, labels, params, figures, links).encode())
+    text = _markdown(title, labels, params, figures, links) + _published_markdown(published)
+    write_bytes_aside(out / "comparison.md", text.encode())
     return [out / "comparison.html", out / "comparison.md", *curves.values()]
 
 
@@ -172,6 +189,22 @@ def _markdown(
     if curves:
         lines += ["## Curves", "", *(f"![{_cell(name)}]({link})" for name, link in curves.items()), ""]
     return "\n".join(lines)
+
+
+def _published_markdown(published: PublishedTable | None) -> str:
+    if published is None:
+        return ""
+    lines = ["", "## Published figures (J&F)", "", f"| | {' | '.join(map(_cell, published.columns))} | source |"]
+    lines.append("|---" * (len(published.columns) + 2) + "|")
+    for row in published.rows:
+        name = f"**{_cell(row.system)}**" if row.ours else _cell(row.system)
+        sources = _cell("; ".join(row.sources)) or "this project"
+        lines.append(f"| {name} | {' | '.join(map(_figure, row.figures))} | {sources} |")
+    return "\n".join([*lines, ""])
+
+
+def _figure(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.1f}"
 
 
 def _cell(text: str) -> str:

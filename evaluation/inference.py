@@ -1,46 +1,21 @@
 """A model and shards in, masks on disk out. What is on disk already is not predicted again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from glus.data_pipeline.batch import padded_ids
-from glus.data_pipeline.prompts import inference_prompt, templates_named
-from glus.data_pipeline.reader import ShardedSplit
+from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 from glus.data_pipeline.records import Expression
-from glus.data_pipeline.sampling import middle_context
-from glus.data_pipeline.tokenizer import Tokenizer
+from glus.evaluation.errors import EvaluationError
 from glus.evaluation.inference_config import InferenceConfig, Predicted
-from glus.evaluation.predictions import expression_folder, write_masks
-from glus.model.glus import Glus
-from glus.training import checkpoint
-from glus.training.build import build_model
-from glus.training.config import RunConfig
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model ready to predict, with the config and the tokenizer of its run."""
-
-    model: Glus
-    tokenizer: Tokenizer
-    config: RunConfig
-    tracking_run: str
-
-
-def load(path: Path, device: torch.device) -> Loaded:
-    """The model of a run folder or checkpoint folder, in eval mode. Raises TrainingError or ModelError."""
-    folder = checkpoint.resolve(path)
-    config = checkpoint.read_run_config(folder)
-    tokenizer = Tokenizer(folder / checkpoint.TOKENIZER)
-    model = build_model(config.model, tokenizer, config.seed)
-    checkpoint.load_weights(model, folder)
-    return Loaded(model.eval().to(device), tokenizer, config, checkpoint.read_state(folder).tracking_run)
+from glus.evaluation.key_frames import KeyFrames
+from glus.evaluation.model_source import Loaded
+from glus.evaluation.predictions import expression_folder, writing_masks
+from glus.evaluation.video_masks import Asked, masks_of_video
+from glus.model.errors import ModelError
 
 
 def predict_split(
@@ -54,19 +29,16 @@ def predict_split(
 ) -> Predicted:
     """Predict every expression of every part[1]-th video, starting from video part[0], and write its masks.
 
-    Raises DataError where a frame cannot be read.
+    Raises DataError where a frame cannot be read, EvaluationError for an expression that is empty or too long.
     """
-    done = Predicted(0, 0, 0, 0)
+    done, keys = Predicted(0, 0, 0, 0), KeyFrames.read(config.key_frames) if config.key_frames else None
     videos = range(part[0], len(split.videos), part[1])
     for video in tqdm(videos, desc=f"segment {split.dataset}/{split.split}", unit="video", disable=not progress):
         entry = split.videos[video]
         due = [each for each in entry.expressions if not expression_folder(out, entry, each).is_dir()]
         done = _add(done, Predicted(0, len(entry.expressions) - len(due), 0, 0))
-        for start in range(0, len(due), config.expressions_together):
-            done = _add(
-                done,
-                _predict(loaded, split, video, due[start : start + config.expressions_together], out, config, device),
-            )
+        if due:
+            done = _add(done, _predict(loaded, split, video, due, out, config, keys, device))
     return done
 
 
@@ -77,38 +49,40 @@ def _predict(
     expressions: Sequence[Expression],
     out: Path,
     config: InferenceConfig,
+    keys: KeyFrames | None,
     device: torch.device,
 ) -> Predicted:
-    entry, sampling = split.videos[video], loaded.config.sampling
-    count = len(entry.frame_names)
-    masks = np.zeros((len(expressions), count, entry.height, entry.width), dtype=np.bool_)
-    silent = 0
-
-    def frame(index: int) -> Tensor:
-        picture = split.read_frames(video, [index])[0]
-        return torch.from_numpy(picture).permute(2, 0, 1).to(device)
-
-    words = templates_named(sampling.prompts)
-
-    def prompts(queries: int) -> tuple[Tensor, Tensor]:
-        texts = [
-            inference_prompt(each.text, sampling.context_frames, queries, config.trailing_blank, words)
-            for each in expressions
-        ]
-        rows = [loaded.tokenizer.encode_with_images(text) for text in texts]
-        ids, attention = padded_ids(rows, loaded.tokenizer.pad_id)
-        return ids.to(device), attention.to(device)
-
-    context = middle_context(count, sampling.context_frames)
-    for seen in loaded.model.segment_video(
-        frame, count, context, prompts, window=sampling.query_frames, memory_stride=config.memory_stride
-    ):
-        shown = (seen.logits > 0) & seen.answered[:, None, None]
-        masks[:, seen.index] = shown.cpu().numpy()
-        silent += int((~seen.answered).sum())
-    for expression, of_expression in zip(expressions, masks, strict=True):
-        write_masks(out, entry, expression, of_expression)
+    """All expressions of a video that are due, together: its frames are read and encoded once."""
+    entry, silent = split.videos[video], 0
+    count, where = len(entry.frame_names), f"{entry.dataset}/{entry.split} video {entry.video}"
+    asked = Asked(
+        [expression.text for expression in expressions],
+        [f"{where} expression {expression.id}" for expression in expressions],
+        [_key_frame(keys, entry, expression) for expression in expressions],
+    )
+    followed = masks_of_video(
+        loaded,
+        config,
+        lambda index: split.read_frames(video, [index])[0],
+        count,
+        asked,
+        device,
+    )
+    with ExitStack() as stack:
+        writers = [stack.enter_context(writing_masks(out, entry, expression)) for expression in expressions]
+        try:
+            for seen in followed:
+                silent += seen.answered.count(False)
+                for row, mask in zip(seen.expressions, seen.masks, strict=True):
+                    writers[row].write(seen.index, mask)
+        except ModelError as error:
+            raise EvaluationError(f"{where}: {error}") from error
     return Predicted(len(expressions), 0, len(expressions) * count, silent)
+
+
+def _key_frame(keys: KeyFrames | None, entry: VideoEntry, expression: Expression) -> int:
+    """Index of the frame at which an expression begins: the first one where no file of key frames names another."""
+    return (keys.position(entry.video, expression.id, entry.frame_names) if keys else None) or 0
 
 
 def _add(one: Predicted, other: Predicted) -> Predicted:

@@ -1,6 +1,11 @@
 """What goes into a pass over a split besides the model, and what comes out besides the masks: no heavy imports."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from glus.evaluation.errors import EvaluationError
 
 
 @dataclass(frozen=True)
@@ -11,8 +16,29 @@ class InferenceConfig:
     memory_stride: int = 3
     #: End the prompt with a blank as the reference does (a token that training never shows; docs/fidelity.md).
     trailing_blank: bool = True
-    #: Expressions of one video that go through the model together.
+    #: Expressions of one video that the language model and the mask decoder take at a time; its frames are encoded
+    #: once for all of them.
     expressions_together: int = 16
+    #: JSON file of key frames in the reference's form, {"VIDEO_EXPID": FRAME}; expressions that it does not name, and
+    #: all without a file, begin at their video's first frame.
+    key_frames: Path | None = None
+    #: bf16 takes half the memory and less time on a GPU, and changes some pixels (docs/weights.md).
+    precision: Literal["bf16", "fp32"] = "fp32"
+
+    def recorded(self) -> dict[str, int | bool | str]:
+        """The settings as they are kept beside predictions: a file of key frames by its SHA-256, left out without one.
+
+        Raises EvaluationError where the file cannot be read.
+        """
+        settings = {name: value for name, value in asdict(self).items() if name != "key_frames"}
+        if self.key_frames is None:
+            return settings
+        try:
+            content = self.key_frames.read_bytes()
+        except OSError as error:
+            reason = error.strerror
+            raise EvaluationError(f"{self.key_frames}: this file of key frames cannot be read ({reason})") from error
+        return settings | {"key_frames": hashlib.sha256(content).hexdigest()}
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,35 @@
-"""Region similarity J and boundary accuracy F of masks, exactly as the official DAVIS code defines them.
+"""Region similarity J and boundary accuracy F of masks, exactly as the official DAVIS code defines them; accuracy A and
+robustness R of ReVOS.
 
-Source: davis2017-evaluation, davis2017/metrics.py (`db_eval_iou`, `db_eval_boundary`, `f_measure`, `_seg2bmap`);
+Sources: davis2017-evaluation, davis2017/metrics.py (`db_eval_iou`, `db_eval_boundary`, `f_measure`, `_seg2bmap`);
 Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016.
+cilinyan/VISA, tools/metrics.py (`get_r2vos_accuracy`, `get_r2vos_robustness`); Li et al., "Robust Referring Video
+Object Segmentation with Cyclic Structural Consensus", ICCV 2023.
 
-What makes this quick changes no figure: only the bounding box of both masks is looked at, one pixel wider to the top
-and left, because a boundary pixel lies at most there; dilated boundaries matter only where the other mask has boundary.
+What makes this quick changes no figure (bitplanes.py): eight frames go through one operation, and only the bounding box
+of both masks is looked at.
 """
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from glus.evaluation.bitplanes import BitPlanes, boundary, common, count, dilated, disk_columns, pack, pairs
+
 BOUNDARY_SHARE = 0.008
 """Width of the boundary band as a share of the frame's diagonal."""
+EMPTY_FOREGROUND = 1e-6
+"""What VISA's code adds to the pixels of the foreground, so that a frame without any does not divide by 0."""
 
 Mask = NDArray[np.bool_]
-Plane = NDArray[np.uint8]
-
-_WINDOW = np.ones((2, 2), np.uint8)
+PerFrame = NDArray[np.float64]
 
 
 def boundary_radius(height: int, width: int) -> int:
     """How far, in pixels, two boundaries may lie apart and still match, for frames of this size."""
     return math.ceil(BOUNDARY_SHARE * float(np.linalg.norm((height, width))))
-
-
-def disk(radius: int) -> Plane:
-    """A filled disk, uint8 [2r + 1, 2r + 1]: 1 where x^2 + y^2 <= r^2, as skimage.morphology.disk draws it."""
-    square = np.arange(-radius, radius + 1) ** 2
-    return (square[:, None] + square[None, :] <= radius**2).astype(np.uint8)
 
 
 def region_similarity(pred: Mask, target: Mask, void: Mask | None = None) -> float:
@@ -51,7 +49,7 @@ def boundary_accuracy(pred: Mask, target: Mask, void: Mask | None = None) -> flo
     return float(jf_per_frame(pred[None], target[None], None if void is None else void[None])[1][0])
 
 
-def jf_per_frame(pred: Mask, target: Mask, void: Mask | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def jf_per_frame(pred: Mask, target: Mask, void: Mask | None = None) -> tuple[PerFrame, PerFrame]:
     """J and F of each frame of one object (or union of objects) in one video.
 
     Args:
@@ -60,53 +58,75 @@ def jf_per_frame(pred: Mask, target: Mask, void: Mask | None = None) -> tuple[ND
     Returns: J [T] and F [T], float64 in 0..1.
     Raises: ValueError for unequal shapes or a dtype other than bool.
     """
-    masks = [_planes(mask) for mask in (pred, target)]
     if pred.shape != target.shape or (void is not None and void.shape != pred.shape):
         shapes = [mask.shape for mask in (pred, target, void) if mask is not None]
         raise ValueError(f"masks to compare must have one shape, got {shapes}")
-    if void is not None:
-        hidden = _planes(void)
-        masks = [np.where(hidden, np.uint8(0), mask) for mask in masks]
-    frames, height, width = pred.shape
-    ball = disk(boundary_radius(height, width))
-    region, boundary = np.ones(frames), np.ones(frames)
-    for t in range(frames):
-        region[t], boundary[t] = _jf(masks[0][t], masks[1][t], ball)
-    return region, boundary
+    shown = [mask if void is None or mask.dtype != np.bool_ else mask & ~void for mask in (pred, target)]
+    return jf(pack(shown[0]), pack(shown[1]))
 
 
-def _planes(mask: Mask) -> Plane:
-    if mask.dtype != np.bool_ or mask.ndim != 3:
-        raise ValueError(f"a mask must be bool [T, H, W], got {mask.dtype} {list(mask.shape)}")
-    return np.ascontiguousarray(mask).view(np.uint8)
+def jf(pred: BitPlanes, target: BitPlanes) -> tuple[PerFrame, PerFrame]:
+    """The same of packed masks. Raises ValueError for unequal shapes."""
+    disk = disk_columns(boundary_radius(pred.height, pred.width))
+    both, matched = np.zeros(pred.frames, np.int64), Matches.none(pred.frames)
+    for pair in pairs(pred, target):
+        frames = pair.frames
+        used = frames.stop - frames.start
+        both[frames] = count(pair.first & pair.second)[:used]
+        of_pred, of_target = boundary(pair.first), boundary(pair.second)
+        matched.pred[frames] = count(of_pred)[:used]
+        matched.target[frames] = count(of_target)[:used]
+        if matched.pred[frames].any() and matched.target[frames].any():
+            matched.pred_near[frames] = count(of_pred & dilated(of_target, disk))[:used]
+            matched.target_near[frames] = count(of_target & dilated(of_pred, disk))[:used]
+    return _iou(both, pred.area + target.area - both), matched.f_measure()
 
 
-def _jf(pred: Plane, target: Plane, ball: Plane) -> tuple[float, float]:
-    if pred.size == 0:
-        return 1.0, 1.0
-    x, y, width, height = cv2.boundingRect(cv2.bitwise_or(pred, target))
-    if width == 0:
-        return 1.0, 1.0
-    # One pixel more on each side: to the top and left for the boundary, which lies half a pixel towards the origin;
-    # to the bottom and right so that the crop's own edge is empty unless it is the frame's.
-    crop = np.s_[max(y - 1, 0) : y + height + 1, max(x - 1, 0) : x + width + 1]
-    pred, target = pred[crop], target[crop]
-    common = cv2.countNonZero(cv2.bitwise_and(pred, target))
-    union = cv2.countNonZero(cv2.bitwise_or(pred, target))
-    return common / union, _boundary_f(_boundary(pred), _boundary(target), ball)
+def iou(pred: BitPlanes, target: BitPlanes) -> PerFrame:
+    """J alone, [T]. Raises ValueError for unequal shapes."""
+    both = common(pred, target)
+    return _iou(both, pred.area + target.area - both)
 
 
-def _boundary(mask: Plane) -> Plane:
-    """`_seg2bmap`: 1 where a pixel differs from its right, lower or lower right neighbour in the frame."""
-    window: Any = {"kernel": _WINDOW, "anchor": (0, 0)}
-    return np.asarray(cv2.bitwise_xor(cv2.dilate(mask, **window), cv2.erode(mask, **window)), np.uint8)
+def accuracy(pred: BitPlanes, target: BitPlanes) -> PerFrame:
+    """A of each frame, [T]: the share of pixels that are right, object or not. Raises ValueError for unequal shapes.
+
+    VISA's script compares masks of 0/255 with targets of 0/1; here both are yes or no.
+    """
+    wrong = pred.area + target.area - 2 * common(pred, target)
+    return 1.0 - wrong / (pred.height * pred.width)
 
 
-def _boundary_f(pred: Plane, target: Plane, ball: Plane) -> float:
-    of_pred, of_target = cv2.countNonZero(pred), cv2.countNonZero(target)
-    if not of_pred or not of_target:
-        # Precision 1 and recall 0, or the reverse, where one is empty; both 1 where both are.
-        return 1.0 if of_pred == of_target else 0.0
-    precision = cv2.countNonZero(cv2.bitwise_and(pred, cv2.dilate(target, ball))) / of_pred
-    recall = cv2.countNonZero(cv2.bitwise_and(target, cv2.dilate(pred, ball))) / of_target
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+def robustness(pred: BitPlanes, target: BitPlanes, foreground: BitPlanes) -> PerFrame:
+    """R of each frame, [T]: 1 - (predicted pixels off the target) / (pixels of any object of the video), at least 0.
+
+    Raises ValueError for unequal shapes.
+    """
+    beyond = pred.area - common(pred, target)
+    return np.maximum(1.0 - beyond / (foreground.area + EMPTY_FOREGROUND), 0.0)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Boundary pixels of each frame, int64 [T]: of both masks, and those that lie near the other's boundary."""
+
+    pred: NDArray[np.int64]
+    target: NDArray[np.int64]
+    pred_near: NDArray[np.int64]
+    target_near: NDArray[np.int64]
+
+    @staticmethod
+    def none(frames: int) -> "Matches":
+        return Matches(*(np.zeros(frames, np.int64) for _ in range(4)))
+
+    def f_measure(self) -> PerFrame:
+        """F of each frame. Where one mask has no boundary, precision and recall are 1 and 0: F is 0; both none: 1."""
+        neither = (self.pred == 0) & (self.target == 0)
+        precision = self.pred_near / np.maximum(self.pred, 1)
+        recall = self.target_near / np.maximum(self.target, 1)
+        total = precision + recall
+        return np.where(neither, 1.0, 2 * precision * recall / np.where(total == 0, 1.0, total))
+
+
+def _iou(both: NDArray[np.int64], either: NDArray[np.int64]) -> PerFrame:
+    return np.where(either == 0, 1.0, both / np.maximum(either, 1))

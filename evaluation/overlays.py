@@ -23,15 +23,18 @@ _GAP, _MARGIN, _LINE = 8, 14, 28
 
 
 def draw_overlay(
-    frame: NDArray[np.uint8], pred: NDArray[np.bool_] | None, target: NDArray[np.bool_] | None
+    frame: NDArray[np.uint8],
+    pred: NDArray[np.bool_] | None,
+    target: NDArray[np.bool_] | None,
+    tint: tuple[int, int, int] = PREDICTION,
 ) -> NDArray[np.uint8]:
     """A frame with its prediction tinted and its ground truth outlined; None leaves that part out.
 
-    `frame`: uint8 [H, W, 3] RGB; `pred`, `target`: bool [H, W]. Returns uint8 [H, W, 3].
+    `frame`: uint8 [H, W, 3] RGB; `pred`, `target`: bool [H, W]; `tint`: RGB. Returns uint8 [H, W, 3].
     """
     picture = frame.copy()
     if pred is not None:
-        mixed = (1 - _TINT) * frame[pred] + _TINT * np.asarray(PREDICTION)
+        mixed = (1 - _TINT) * frame[pred] + _TINT * np.asarray(tint)
         picture[pred] = np.rint(mixed).astype(np.uint8)
     if target is not None:
         thickness = max(1, round(max(target.shape) / 200))
@@ -54,6 +57,7 @@ def contact_strip(
     expression: str,
     captions: Sequence[str],
     panel_width: int = 400,
+    tint: tuple[int, int, int] = PREDICTION,
 ) -> NDArray[np.uint8]:
     """Several frames side by side with the expression above and a line under each.
 
@@ -65,7 +69,7 @@ def contact_strip(
         raise EvaluationError(f"a contact strip needs as many masks and lines as frames, got {[len(p) for p in parts]}")
     height = max(1, round(frames.shape[1] * panel_width / frames.shape[2]))
     size = (panel_width, height)
-    title, small = _font(20), _font(14)
+    title, small = text_font(20), text_font(14)
     width = 2 * _MARGIN + len(frames) * panel_width + (len(frames) - 1) * _GAP
     lines = _wrapped(expression, title, width - 2 * _MARGIN)
     top = _MARGIN + _LINE * len(lines) + 8
@@ -79,6 +83,7 @@ def contact_strip(
             np.asarray(cv2.resize(frames[index], size, interpolation=cv2.INTER_AREA), np.uint8),
             None if preds is None else _scaled(preds[index], size),
             None if targets is None else _scaled(targets[index], size),
+            tint,
         )
         left = _MARGIN + index * (panel_width + _GAP)
         strip.paste(Image.fromarray(panel), (left, top))
@@ -98,7 +103,8 @@ def _scaled(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]
     return np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.bool_)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def text_font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of all pictures."""
     # Pillow's own font knows Latin letters only; expressions are not always ASCII. Matplotlib brings DejaVu.
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
 

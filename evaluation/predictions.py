@@ -8,7 +8,8 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -43,23 +44,56 @@ def write_masks(root: Path, entry: VideoEntry, expression: Expression, masks: ND
     Returns the folder. A process killed on the way leaves no folder of that name (or the earlier one).
     Raises EvaluationError for a wrong number of frames or a wrong size.
     """
-    folder = expression_folder(root, entry, expression)
     due = (len(entry.frame_names), entry.height, entry.width)
     if masks.shape != due or masks.dtype != np.bool_:
         raise EvaluationError(
             f"masks to write for {_label(entry, expression)} are {masks.dtype} {list(masks.shape)}, due are bool "
             f"{list(due)}: one mask a frame, at the frame's size"
         )
+    with writing_masks(root, entry, expression) as writer:
+        for index, mask in enumerate(masks):
+            writer.write(index, mask)
+    return expression_folder(root, entry, expression)
+
+
+class MaskWriter:
+    """Takes the masks of one expression in any order, so that a long video need not be held. See `writing_masks`."""
+
+    def __init__(self, aside: Path, entry: VideoEntry, expression: Expression):
+        self._aside, self._entry = aside, entry
+        self._label = _label(entry, expression)
+        self._written: set[int] = set()
+
+    def write(self, index: int, mask: NDArray[np.bool_]) -> None:
+        """Write the mask of frame `index`, bool [H, W]."""
+        (self._aside / f"{_inside(self._entry.frame_names[index], 'frame')}.png").write_bytes(_encoded(mask))
+        self._written.add(index)
+
+    def check_whole(self) -> None:
+        """Raises EvaluationError where a frame has no mask."""
+        absent = sorted(set(range(len(self._entry.frame_names))) - self._written)
+        if absent:
+            name = self._entry.frame_names[absent[0]]
+            raise EvaluationError(f"{self._label} got no mask for {len(absent)} frames, the first is {name}")
+
+
+@contextmanager
+def writing_masks(root: Path, entry: VideoEntry, expression: Expression) -> Iterator[MaskWriter]:
+    """A writer for one expression; its folder takes its name at the end, where every frame has its mask.
+
+    An error on the way, or a process killed, leaves no folder of that name (or the earlier one).
+    """
+    folder = expression_folder(root, entry, expression)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
-        for name, mask in zip(entry.frame_names, masks, strict=True):
-            (aside / f"{_inside(name, 'frame')}.png").write_bytes(_encoded(mask))
+        writer = MaskWriter(aside, entry, expression)
+        yield writer
+        writer.check_whole()
         aside.chmod(0o755)
         _put_in_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return folder
 
 
 def read_masks(root: Path, entry: VideoEntry, expression: Expression) -> NDArray[np.bool_] | None:

@@ -4,7 +4,6 @@ OUT/predictions.json         the checkpoint, the settings, the data, and what wa
 OUT/predictions/             the masks (predictions.py)
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ from pathlib import Path
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.reader import ShardedSplit
 from glus.evaluation.errors import EvaluationError
-from glus.evaluation.inference_config import InferenceConfig, Predicted
-from glus.training import checkpoint
+from glus.evaluation.inference_config import InferenceConfig
+from glus.evaluation.model_source import ModelSource
+from glus.evaluation.worklist import RECORDS, Counted
 
 FORMAT = 1
 RECORD, MASKS = "predictions.json", "predictions"
@@ -25,46 +25,40 @@ RECORD, MASKS = "predictions.json", "predictions"
 class Provenance:
     """What made the predictions of a folder.
 
-    `weights` is the SHA-256 of model.safetensors. `splits` maps "dataset/split" to the fingerprint of its shards.
-    `frames` counts (expression, frame) pairs predicted so far, `frames_without_seg` those that got no [SEG].
+    `weights` is `ModelSource.digest`, `step` 0 for a released model. `splits` maps "dataset/split" to the fingerprint
+    of its shards. `frames` counts (expression, frame) pairs predicted so far, `frames_without_seg` those without [SEG].
     `checkpoint` is for messages only: a checkpoint that was moved is still the same.
     """
 
     checkpoint: str
     step: int
     weights: str
-    inference: dict[str, int | bool]
+    inference: dict[str, int | bool | str]
     splits: dict[str, str]
     frames: int = 0
     frames_without_seg: int = 0
     format: int = FORMAT
 
-    def with_counts(self, done: Predicted) -> "Provenance":
-        """The same with what was predicted since."""
-        return replace(
-            self,
-            frames=self.frames + done.frames,
-            frames_without_seg=self.frames_without_seg + done.frames_without_seg,
-        )
+    def with_counts(self, found: Counted) -> "Provenance":
+        """The same with what was counted so far."""
+        return replace(self, frames=found.frames, frames_without_seg=found.frames_without_seg)
 
 
 def claim(
-    out: Path, folder: Path, config: InferenceConfig, splits: Sequence[ShardedSplit], fresh: bool = False
+    out: Path, source: ModelSource, config: InferenceConfig, splits: Sequence[ShardedSplit], fresh: bool = False
 ) -> Provenance:
-    """Say that predictions in `out` are those of checkpoint `folder`; what it predicted there before is kept.
+    """Say that predictions in `out` are those of the model of `source`; what it predicted there before is kept.
 
     `fresh` removes what lies there first. Raises EvaluationError where they are of another checkpoint, of other
     settings or data, or of nobody knows whom.
     """
-    state = checkpoint.read_state(folder)
-    with open(folder / checkpoint.WEIGHTS, "rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
     data = {f"{split.dataset}/{split.split}": split.fingerprint for split in splits}
-    wanted = Provenance(str(folder.resolve()), state.step, weights, asdict(config), data)
+    wanted = Provenance(str(source.folder.resolve()), source.step, source.digest(), config.recorded(), data)
     if fresh:
         (out / RECORD).unlink(missing_ok=True)
-        if (out / MASKS).is_dir():
-            shutil.rmtree(out / MASKS)
+        for folder in (out / MASKS, out / RECORDS):
+            if folder.is_dir():
+                shutil.rmtree(folder)
     if (out / RECORD).is_file():
         found = _read(out / RECORD)
         _refuse_other(out, found, wanted)
@@ -106,8 +100,8 @@ def _refuse_other(out: Path, found: Provenance, wanted: Provenance) -> None:
             f"{_REMEDY}"
         )
     if found.inference != wanted.inference:
-        changed = [f"{name} {found.inference.get(name)}, now {value}" for name, value in wanted.inference.items()]
-        kept = [text for text, name in zip(changed, wanted.inference, strict=True) if _differs(found, wanted, name)]
+        names = [name for name in {**wanted.inference, **found.inference} if _differs(found, wanted, name)]
+        kept = [f"{name} {found.inference.get(name)}, now {wanted.inference.get(name)}" for name in names]
         raise EvaluationError(f"{out / MASKS} was predicted with other settings ({', '.join(kept)}); {_REMEDY}")
     for name, fingerprint in wanted.splits.items():
         if found.splits.get(name, fingerprint) != fingerprint:
@@ -115,4 +109,4 @@ def _refuse_other(out: Path, found: Provenance, wanted: Provenance) -> None:
 
 
 def _differs(found: Provenance, wanted: Provenance, name: str) -> bool:
-    return found.inference.get(name) != wanted.inference[name]
+    return found.inference.get(name) != wanted.inference.get(name)

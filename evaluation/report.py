@@ -1,42 +1,24 @@
-"""One HTML page with the figures, the text control, the best, median and worst expressions, and runs side by side."""
+"""One HTML page with the figures, their intervals and breakdowns, the text control, and the best, median and worst
+expressions to slide through."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.reader import ShardedSplit
-from glus.evaluation.comparison import compare_figures, compare_params, render
+from glus.evaluation.comparison import render
+from glus.evaluation.expression_score import WITHOUT_TARGET, ExpressionScore
 from glus.evaluation.metrics import jf_per_frame
 from glus.evaluation.overlays import contact_strip, spread_frames, write_png
 from glus.evaluation.predictions import read_masks
-from glus.evaluation.scoring import WITHOUT_TARGET, ExpressionScore
 from glus.evaluation.summary import Summary
+from glus.evaluation.viewer import Shown, Viewer, find_expression, write_viewer
 
 PANELS = 4
-"""Frames in an overlay."""
-
-
-@dataclass(frozen=True)
-class RunFigures:
-    """One of several runs to put side by side: its parameters and its benchmark figures, 0 to 100."""
-
-    name: str
-    params: Mapping[str, Any]
-    figures: Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One expression on the page: `rank` is "best", "median" or "worst", `picture` its place relative to the page."""
-
-    rank: str
-    score: ExpressionScore
-    picture: str
+"""Frames in a strip."""
 
 
 def write_report(
@@ -46,35 +28,42 @@ def write_report(
     scores: Sequence[ExpressionScore],
     splits: Sequence[ShardedSplit],
     predictions: Path,
-    runs: Sequence[RunFigures] | None = None,
     examples: int = 2,
 ) -> list[Path]:
-    """Write `out`/report.html and the pictures it shows, `out`/overlays/*.png; it opens without a server.
+    """Write `out`/report.html and the pictures it shows, below `out`/overlays; it opens without a server.
 
-    `examples` best, median and worst expressions are shown of each benchmark. `predictions` is the folder above
-    DATASET. Returns the page, then the pictures. Raises EvaluationError for predictions that are not whole, DataError
-    where `out` cannot be written.
+    `examples` best, median and worst expressions are shown of each benchmark: films to slide through on the page, and
+    NAME.png beside them, a strip of a few frames to be shown elsewhere. `predictions` is the folder above DATASET.
+    Returns the page, then the strips, then the films. Raises EvaluationError for predictions that are not whole,
+    DataError where `out` cannot be written.
     """
-    shown: dict[str, list[Example]] = {}
-    pictures: list[Path] = []
+    shown: dict[str, list[Viewer]] = {}
+    strips: list[Path] = []
+    films: list[Path] = []
     for place, split in enumerate(splits):
         name = f"{split.dataset}/{split.split}"
         of_split = [score for score in scores if (score.dataset, score.split) == (split.dataset, split.split)]
         for number, (rank, score) in enumerate(pick_examples(of_split, examples)):
-            relative = f"overlays/{place}-{number}-{rank}.png"
-            pictures.append(write_png(out / relative, draw_expression(split, score, predictions)))
-            shown.setdefault(name, []).append(Example(rank, score, relative))
-    page = render(
-        "report.html.jinja",
-        title=title,
-        summary=summary,
-        examples=shown,
-        runs=[run.name for run in runs or ()],
-        params=compare_params([run.params for run in runs or ()]),
-        figures=compare_figures([run.figures for run in runs or ()]),
-    )
+            prefix = f"{place}-{number}-{rank}"
+            strips.append(write_png(out / f"overlays/{prefix}.png", draw_expression(split, score, predictions)))
+            viewer, written = write_viewer(out, prefix, rank, split, score, [Shown("", predictions)], facts_of(score))
+            films += written
+            shown.setdefault(name, []).append(viewer)
+    page = render("report.html.jinja", title=title, summary=summary, examples=shown)
     write_bytes_aside(out / "report.html", page.encode())
-    return [out / "report.html", *pictures]
+    return [out / "report.html", *strips, *films]
+
+
+def facts_of(score: ExpressionScore) -> list[str]:
+    """What is written under an expression."""
+    figures = {"J&F": score.JF, "J": score.J, "F": score.F, "control": score.control_JF}
+    facts = [f"{name} {value:.1f}" for name, value in figures.items() if value is not None]
+    facts.append(f"video {score.video}, expression {score.expression}")
+    if score.kind:
+        facts.append(score.kind)
+    if score.missing:
+        facts.append("no prediction")
+    return facts
 
 
 def pick_examples(scores: Sequence[ExpressionScore], count: int) -> list[tuple[str, ExpressionScore]]:
@@ -92,9 +81,8 @@ def pick_examples(scores: Sequence[ExpressionScore], count: int) -> list[tuple[s
 
 def draw_expression(split: ShardedSplit, score: ExpressionScore, predictions: Path) -> NDArray[np.uint8]:
     """The overlay strip of one expression, uint8 [h, w, 3]: frames spread over the video, J and F under each."""
-    video = next(index for index, entry in enumerate(split.videos) if entry.video == score.video)
+    video, expression = find_expression(split, score)
     entry = split.videos[video]
-    expression = next(exp for exp in entry.expressions if exp.id == score.expression)
     masks = read_masks(predictions, entry, expression)
     frames = spread_frames(len(entry.frame_names), PANELS)
     target = split.read_target(video, expression, frames)

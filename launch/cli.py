@@ -22,12 +22,16 @@ class Command:
     """A line of the table. `function` and `config` are "module:name"; the function takes a config of that class.
 
     `words` names the config's list that bare words fill: `glus compare RUN RUN`.
+    `first` names the key that takes the first of them: `glus segment VIDEO EXPRESSION EXPRESSION`.
+    `file` names the key that takes the .yaml file, the config of another command: `glus submit train CONFIG.yaml`.
     """
 
     function: str
     config: str
     help: str
     words: str = ""
+    first: str = ""
+    file: str = ""
 
 
 COMMANDS = {
@@ -41,6 +45,17 @@ COMMANDS = {
         "glus.data_pipeline.prepare:PrepareConfig",
         "write raw datasets into shards, with Ray",
     ),
+    "data": Command(
+        "glus.data_pipeline.inspect_data:data",
+        "glus.data_pipeline.inspect_data:DataConfig",
+        "data stats: what shards hold; data show: a picture of what the trainer will see",
+        words="action",
+    ),
+    "teach-encoder": Command(
+        "glus.launch.teach_encoder:teach_encoder",
+        "glus.launch.teach_encoder:TeachEncoderConfig",
+        "teach SAM 2's image encoder on its own, for a run without released weights",
+    ),
     "train": Command(
         "glus.launch.ranks:train",
         "glus.training.config:RunConfig",
@@ -51,11 +66,65 @@ COMMANDS = {
         "glus.launch.evaluate:EvaluateConfig",
         "predict masks and score them: J, F, J&F for each benchmark",
     ),
+    "export": Command(
+        "glus.launch.export:export",
+        "glus.launch.export:ExportConfig",
+        "write a checkpoint in the released layout of GLUS, LoRA merged",
+        first="checkpoint",
+    ),
+    "segment": Command(
+        "glus.launch.segment:segment",
+        "glus.launch.segment:SegmentConfig",
+        "masks of a video file or folder of frames for expressions of your own",
+        words="expressions",
+        first="video",
+    ),
+    "score": Command(
+        "glus.launch.score:score",
+        "glus.launch.score:ScoreConfig",
+        "score folders of masks: J, F, J&F for each benchmark, without a model",
+    ),
+    "package": Command(
+        "glus.launch.package:package",
+        "glus.launch.package:PackageConfig",
+        "pack masks for the server of MeViS valid or Refer-YouTube-VOS valid, checked first",
+    ),
+    "report": Command(
+        "glus.launch.report:report",
+        "glus.launch.report:ReportConfig",
+        "set evaluations side by side: figures, differences, masks under one slider",
+        words="evaluations",
+    ),
     "compare": Command(
         "glus.launch.compare:compare",
         "glus.launch.compare:CompareConfig",
         "set recorded runs side by side: parameters that differ, figures, curves",
         words="runs",
+    ),
+    "plan": Command(
+        "glus.launch.plan:plan",
+        "glus.launch.plan:PlanConfig",
+        "what a training would take: memory by part, bytes on the wire, FLOP, hours",
+        file="config",
+    ),
+    "doctor": Command(
+        "glus.launch.doctor:doctor",
+        "glus.launch.doctor:DoctorConfig",
+        "whether a training can run here: versions, GPUs, disk, shards, weights, network, MLflow",
+        file="config",
+    ),
+    "submit": Command(
+        "glus.launch.submit:submit",
+        "glus.launch.submit:SubmitConfig",
+        "hand prepare, train, evaluate, or all of them in turn (reproduce) to SLURM",
+        first="what",
+        file="config",
+    ),
+    "jobs": Command(
+        "glus.launch.jobs:jobs",
+        "glus.launch.jobs:JobsConfig",
+        "submitted jobs with their states, steps and MLflow runs",
+        words="folders",
     ),
     "demo": Command(
         "glus.launch.demo:demo",
@@ -121,10 +190,16 @@ def _config(name: str, command: Command, words: list[str]) -> Any:
     others = [word for word in bare if word not in files]
     if len(files) > 1:
         raise LaunchError(f"one config file at a time; got {', '.join(files)}")
+    if others and command.first:
+        first, *others = others
+        overrides.append(Override(command.first, first, first))
     if others and not command.words:
         raise LaunchError(f"{others[0]!r} is neither a .yaml file nor key=value; usage: {_usage(name, command)}")
     if others:
         overrides.append(Override(command.words, others, " ".join(others)))
+    if files and command.file:
+        file = files.pop()
+        overrides.append(Override(command.file, file, file))
     return build_config(cls, Path(files[0]) if files else None, overrides)
 
 
@@ -143,7 +218,8 @@ def _unknown_command(name: str) -> str:
 
 def _usage(name: str, command: Command) -> str:
     words = f" [{command.words.upper().removesuffix('S')} ...]" if command.words else ""
-    return f"glus {name} [CONFIG.yaml]{words} [key=value ...] [--print-config]"
+    first = f" [{command.first.upper()}]" if command.first else ""
+    return f"glus {name} [CONFIG.yaml]{first}{words} [key=value ...] [--print-config]"
 
 
 def _overview() -> str:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from glus.evaluation.comparison import comparison_table, write_comparison
+from glus.evaluation.comparison import comparison_table, published_rich, run_labels, write_comparison
+from glus.evaluation.published import published_table, read_published
+from glus.training.run_record import run_of_folder
 from glus.training.tracking import TrackingConfig, find_runs
 
 
@@ -14,19 +16,28 @@ class CompareConfig:
     """Which runs, and where their comparison goes."""
 
     runs: tuple[str, ...] = ()
-    """Names or ids of runs; without any, all runs of the experiment."""
+    """Names or ids of runs, or folders of trainings; without any, all runs of the experiment."""
     out: Path | None = Path("build/compare")
     """Folder for comparison.html, comparison.md and curves/; null for the terminal only."""
     title: str = "Runs compared"
     """Title of the page."""
+    published: bool = False
+    """Set figures that others published beside those of the runs, for the benchmarks that these were evaluated on."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where the runs are recorded."""
 
 
 def compare(config: CompareConfig) -> None:
     """Prints the table and writes the pages. Raises TrainingError for an unknown run."""
-    runs = find_runs(config.tracking, config.runs)
-    places = [] if config.out is None else write_comparison(runs, config.out, config.title)
-    Console().print(comparison_table(runs))
+    runs = find_runs(config.tracking, [run_of_folder(Path(run)) or run for run in config.runs])
+    published = None
+    if config.published:
+        metrics = {label: run.metrics for label, run in zip(run_labels(runs), runs, strict=True)}
+        published = published_table(metrics, read_published())
+    places = [] if config.out is None else write_comparison(runs, config.out, config.title, published)
+    console = Console()
+    console.print(comparison_table(runs))
+    if published is not None:
+        console.print(published_rich(published))
     if places:
         print("written: " + ", ".join(str(place) for place in places[:2]))

@@ -19,7 +19,7 @@ SPLITS = ("mevis/valid_u", "ref_davis17/valid", "revos/valid", "reason_vos/valid
 STARTED = "GLUS_DEMO_STARTED"
 
 EXPERIMENT = "demo"
-DATA, PREPARE, COMPARE = "demo data", "prepare", "compare"
+DATA, PREPARE, ENCODER, COMPARE = "demo data", "prepare", "image encoder", "compare"
 DATA_CODE = ("data_pipeline",)
 TRAIN_CODE = (*DATA_CODE, "model", "training")
 EVALUATE_CODE = (*TRAIN_CODE, "evaluation")
@@ -27,18 +27,31 @@ EVALUATE_CODE = (*TRAIN_CODE, "evaluation")
 
 @dataclass(frozen=True)
 class DemoRun:
-    """One of the trainings that are compared: how it departs from the config file, and where it lies below OUT."""
+    """One of the trainings that are compared: how it departs from the config file, and where it lies below OUT.
+
+    It starts from the weights of the run `start`, or without one from the taught image encoder.
+    """
 
     name: str
     folder: str
+    start: str = ""
     changes: tuple[str, ...] = ()
 
 
-#: The last two say what training and the contrastive loss bring.
+#: What learns where there is no memory.
+WITHOUT_MEMORY = (
+    *('"*lora_*"', "language.llama.model.embed_tokens.*", "language.llama.lm_head.*"),
+    *("segmenter.sam2.sam_mask_decoder.*", "segmenter.sam2.no_mem_embed"),
+    "segmenter.sam2.sam_prompt_encoder.no_mask_embed.*",
+)
+#: As LISA before GLUS: a model of single frames, without memory, from which the others start.
+SINGLE_FRAMES = DemoRun("single_frames", "run-single-frames")
+#: The last three say what clips, training and the contrastive loss bring.
 RUNS = (
-    DemoRun("trained", "run"),
-    DemoRun("untrained", "run-untrained", ("steps=0", "ranks=1")),
-    DemoRun("without_contrastive", "run-without-contrastive", ("model.loss.contrastive=0",)),
+    DemoRun("trained", "run", SINGLE_FRAMES.folder),
+    SINGLE_FRAMES,
+    DemoRun("untrained", "run-untrained", changes=("steps=0", "ranks=1")),
+    DemoRun("without_contrastive", "run-without-contrastive", SINGLE_FRAMES.folder, ("model.loss.contrastive=0",)),
 )
 
 
@@ -52,12 +65,22 @@ class DemoConfig:
     """Config file of `glus demo-data`."""
     train: Path = CONFIGS / "demo.yaml"
     """Config file of `glus train`."""
+    encoder: Path = CONFIGS / "demo_encoder.yaml"
+    """Config file of `glus teach-encoder`."""
     evaluate: Path = CONFIGS / "demo_evaluate.yaml"
     """Config file of `glus evaluate`."""
     data_changes: tuple[str, ...] = ()
     """Overrides for the data, as key=value."""
     train_changes: tuple[str, ...] = ()
     """Overrides for every training, as key=value."""
+    encoder_changes: tuple[str, ...] = ()
+    """Overrides for the image encoder's, as key=value."""
+    single_frames: tuple[str, ...] = (
+        *("steps=1600", "global_batch_size=24", "engine.micro_batch_size=12", "optimizer.learning_rate=1.2e-3"),
+        *("sampling.single_frame=true", "sampling.context_frames=1", "sampling.query_frames=1"),
+        *("model.segmenter.use_memory=false", f"trainable=[{', '.join(WITHOUT_MEMORY)}]", "model.loss.contrastive=0"),
+    )
+    """How the training on single frames departs from the others, as key=value."""
     splits: tuple[str, ...] = SPLITS
     """What is evaluated."""
 
@@ -68,11 +91,12 @@ def demo(config: DemoConfig) -> int:
     Returns 0, or the exit code of the stage that failed (it printed why). Raises LaunchError where OUT holds what the
     demo did not make.
     """
-    stages = Stages(config.out, total=3 + 2 * len(RUNS))
+    stages = Stages(config.out, total=4 + 2 * len(RUNS))
     with_terminate_as_interrupt()
     try:
         _data(config, stages)
-        for run in RUNS:
+        stages.run(_encoder(config))
+        for run in sorted(RUNS, key=lambda run: bool(run.start)):
             stages.run(_training(config, run))
         for run in RUNS:
             stages.run(_evaluation(config, run))
@@ -112,14 +136,34 @@ def _data(config: DemoConfig, stages: Stages) -> None:
     stages.run(Stage(PREPARE, words, makes=(shards,), inputs=(raw / "demo_data.json",), code=DATA_CODE))
 
 
+def _encoder(config: DemoConfig) -> Stage:
+    out = encoder_file(config.out)
+    changes = (f"shards={config.out / 'shards'}", *config.train_changes)
+    words = (
+        *("teach-encoder", str(config.encoder), f"out={out}", f"run={config.train}"),
+        *(f"run_changes=[{', '.join(changes)}]", *config.encoder_changes),
+    )
+    return Stage(ENCODER, words, makes=(out,), inputs=(config.train, *shard_manifests(config.out)), code=TRAIN_CODE)
+
+
+def encoder_file(out: Path) -> Path:
+    """The taught image encoder, in the layout of SAM 2's files."""
+    return out / "sam2_hiera_demo.pt"
+
+
 def _training(config: DemoConfig, run: DemoRun) -> Stage:
-    folder = config.out / run.folder
+    folder, start = config.out / run.folder, config.out / run.start
+    begins = f"init_from={start}" if run.start else f"weights.segmenter={encoder_file(config.out)}"
     words = (
         *("train", str(config.train), f"name={run.name}", f"out={folder}", f"shards={config.out / 'shards'}"),
         *(f"model.tokenizer={config.out / 'raw' / 'tokenizer.model'}", f"tracking.uri={_tracking(config.out)}"),
-        *(f"tracking.experiment={EXPERIMENT}", *config.train_changes, *run.changes),
+        *(f"tracking.experiment={EXPERIMENT}", begins),
+        *(config.single_frames if run is SINGLE_FRAMES else ()),
+        *(*config.train_changes, *run.changes),
     )
-    return Stage(f"train {run.name}", words, makes=(folder,), inputs=shard_manifests(config.out), code=TRAIN_CODE)
+    weights = checkpoint_files(start) if run.start else (encoder_file(config.out),)
+    inputs = (*weights, *shard_manifests(config.out))
+    return Stage(f"train {run.name}", words, makes=(folder,), inputs=inputs, code=TRAIN_CODE)
 
 
 def shard_manifests(out: Path) -> tuple[Path, ...]:
@@ -152,7 +196,12 @@ def _comparison(config: DemoConfig) -> Stage:
     # By id: a run that was begun anew leaves one of the same name behind.
     ids = [checkpoint.read_state(checkpoint.resolve(config.out / run.folder)).tracking_run for run in RUNS]
     words = (
-        *("compare", *ids, f"out={config.out / 'compare'}", "title=Demo: trained, untrained, no contrastive loss"),
+        *(
+            "compare",
+            *ids,
+            f"out={config.out / 'compare'}",
+            "title=Demo: trained, single frames, untrained, not contrastive",
+        ),
         *(f"tracking.uri={_tracking(config.out)}", f"tracking.experiment={EXPERIMENT}"),
     )
     scores = tuple(config.out / "eval" / run.name / "scores.json" for run in RUNS)

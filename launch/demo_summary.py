@@ -29,6 +29,8 @@ MEANING = {
     "jf_trained": "mean J&F over all expressions of the held-out videos of all benchmarks, 0 to 100",
     "jf_untrained": "the same for the model as it begins",
     "jf_without_contrastive": "the same for a training without the object-contrastive loss",
+    "jf_single_frames": "the same for the model of single frames that the training starts from",
+    "jf_motion_gain": "J&F of motion expressions: trained, minus the model of single frames",
     "jf_text_control": "trained model: mean J&F where each expression is answered with the mask predicted for an "
     "expression of other objects of the same video",
     "jf_text_control_drop": "J&F of the same expressions with their own masks, minus jf_text_control",
@@ -42,7 +44,7 @@ def summarise_demo(
 ) -> dict[str, Any]:
     """Collect the figures of `evaluations` (name -> folder below `out`) and write OUT/summary.json; returns it.
 
-    "trained" must be among the names.
+    "trained" and "single_frames" must be among the names.
     """
     scores = {name: read_summary(out / folder / "scores.json") for name, folder in evaluations.items()}
     overall = {name: each["overall"] for name, each in scores.items()}
@@ -51,6 +53,7 @@ def summarise_demo(
     summary |= {
         "jf_text_control": overall["trained"]["control_JF"],
         "jf_text_control_drop": overall["trained"]["drop"],
+        "jf_motion_gain": _gain(kinds_of(scores["trained"]), kinds_of(scores["single_frames"]), "motion"),
         "jf_by_kind": {name: kinds_of(each) for name, each in scores.items()},
         "by_benchmark": {name: benchmarks_of(each) for name, each in scores.items()},
     }
@@ -128,6 +131,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         f"text control: {_shown(summary['jf_text_control'])} with the mask of another expression, "
         f"{_shown(summary['jf_text_control_drop'])} points lost"
     )
+    print(f"motion expressions: {_shown(summary['jf_motion_gain'])} points above the model of single frames")
     print_cost(summary)
 
 
@@ -136,6 +140,11 @@ def print_cost(summary: Mapping[str, Any]) -> None:
     set_up = summary["set_up_seconds"]
     extra = "" if set_up is None else f", {set_up:.0f} s of them set-up"
     print(f"{summary['seconds']:.0f} s{extra}; {summary['peak_rss_gb']:.1f} GB at most on {summary['cores']} cores")
+
+
+def _gain(ours: Mapping[str, float | None], theirs: Mapping[str, float | None], kind: str) -> float | None:
+    one, other = ours.get(kind), theirs.get(kind)
+    return None if one is None or other is None else one - other
 
 
 def _shown(value: float | None) -> str:

@@ -1,24 +1,30 @@
 """`glus evaluate`: masks for every expression, their J, F and J&F, the text control, and a page that shows them."""
 
+import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from glus.data_pipeline.reader import ShardedSplit, open_splits
+from glus.data_pipeline.reader import ShardedSplit
+from glus.data_pipeline.storage import Storage
 from glus.evaluation import provenance
-from glus.evaluation.errors import EvaluationError
 from glus.evaluation.inference_config import InferenceConfig
+from glus.evaluation.key_frames import check_key_frames
+from glus.evaluation.model_source import ModelSource
 from glus.evaluation.report import write_report
-from glus.evaluation.scoring import ExpressionScore, has_targets, score_split
-from glus.evaluation.summary import Figures, Summary, named_figures, summarise, write_scores
+from glus.evaluation.results import write_scores
+from glus.evaluation.scored_splits import score_splits
+from glus.evaluation.summary import named_figures
+from glus.evaluation.worklist import WorkItem, counted, left, only_one, record_done, share, work_list, write_list
+from glus.launch.errors import LaunchError
+from glus.launch.figures_table import tell_figures
 from glus.launch.predict import Prediction, PredictionBug, predict, processes_for
-from glus.training import checkpoint
-from glus.training.tracking import TrackingConfig, find_runs, log_figures
+from glus.launch.splits import chosen_splits
+from glus.model.released_sam2 import Hiera
+from glus.training.distributed import Rank
+from glus.training.tracking import TrackingConfig, find_runs, log_evaluation
 
 BUG = 1
 
@@ -28,13 +34,17 @@ class EvaluateConfig:
     """Which checkpoint, on which splits, and where the results go."""
 
     checkpoint: Path
-    """A run folder (its latest checkpoint) or one checkpoint folder."""
-    shards: Path
-    """Folder with the shards of `glus prepare`."""
+    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS in the released layout."""
+    shards: str
+    """Folder with the shards of `glus prepare`, or its URL."""
     out: Path
     """Folder for predictions/, scores.json, scores.csv, report.html and overlays/."""
     splits: tuple[str, ...] = ()
     """Splits as DATASET/SPLIT; without any, every split there whose name begins with "valid" and that has masks."""
+    vision: Path | None = None
+    """Folder of the CLIP vision tower (openai/clip-vit-large-patch14), which a released GLUS comes without."""
+    hiera: Hiera | None = None
+    """Of a released GLUS whose SAM 2 has none of the released sizes: what its weights do not show."""
     processes: int = 0
     """Processes that predict and score; 0 takes one a GPU, and without GPU one a core."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
@@ -49,91 +59,113 @@ class EvaluateConfig:
     """Title of the page; empty takes the run's name and the step."""
     fresh: bool = False
     """Remove what an earlier evaluation predicted into `out`, and predict anew."""
+    score: bool = True
+    """Score when everything is predicted; false only predicts, one part of many of a job array."""
+    wait_minutes: float = 60
+    """Of several ranks, the first waits for the others' masks: how long nothing new may come before it gives up."""
 
 
 def evaluate(config: EvaluateConfig) -> int:
     """Predict, score, write and record. What is predicted already is not predicted again.
 
+    Under torchrun or srun each rank predicts its share on its GPU; the first then waits for the others and scores.
     Returns the exit code: 0, or 1 where a process ended by a bug, whose traceback was printed. Raises TrainingError,
     DataError, EvaluationError or LaunchError, each with one clear message.
     """
-    folder = checkpoint.resolve(config.checkpoint)
-    run = checkpoint.read_run_config(folder)
-    state = checkpoint.read_state(folder)
+    rank = Rank.from_environment()
+    source = ModelSource.find(config.checkpoint, config.vision, config.hiera)
     splits = chosen_splits(config.shards, config.splits)
-    processes = processes_for(config.processes, splits)
-    tracking = config.tracking or run.tracking
-    if config.record and state.tracking_run:
-        find_runs(tracking, [state.tracking_run])  # hours of prediction end here or not at all
-    made = provenance.claim(config.out, folder, config.inference, splits, config.fresh)
-    masks = config.out / provenance.MASKS
-    try:
-        for done in predict(Prediction(folder, tuple(splits), masks, config.inference), processes):
-            made = made.with_counts(done)
-    except PredictionBug as bug:
-        print(f"a process that predicts ended by a bug; the others were stopped:\n{bug}", file=sys.stderr)
-        return BUG
-    finally:
+    if config.inference.key_frames is not None:
+        named, expressions = check_key_frames(config.inference.key_frames, splits)
+        print(f"key frames: {named} of {expressions} expressions have one, the others begin at the first frame")
+    items = work_list(splits)
+    processes = _processes(config, rank, len(items))
+    tracking = _tracking(config, source, rank)
+    with only_one(config.out, rank.rank, rank.ranks):
+        made = provenance.claim(config.out, source, config.inference, splits, config.fresh)
+        masks = config.out / provenance.MASKS
+        if rank.rank == 0:
+            write_list(config.out, items, rank.ranks)
+        mine = left(share(items, rank.rank, rank.ranks), splits, masks)
+        work = Prediction(source, tuple(splits), masks, config.inference, mine, rank.local)
+        try:
+            _predict(work, processes, config.out)
+        except PredictionBug as bug:
+            print(f"a process that predicts ended by a bug; the others were stopped:\n{bug}", file=sys.stderr)
+            return BUG
+        if rank.rank != 0 or not config.score:
+            scorer = "rank 0 scores" if config.score else "the same with score=true scores"
+            print(f"rank {rank.rank} of {rank.ranks}: {len(mine)} videos predicted; {scorer}")
+            return 0
+        _wait_for_all(items, splits, masks, config.wait_minutes)
+        made = made.with_counts(counted(config.out, splits))
         provenance.record(config.out, made)
-    scores = [score for split in splits for score in score_split(split, masks, workers=processes)]
-    summary = summarise(scores)
-    places = list(write_scores(scores, summary, config.out))
-    if config.report:
-        title = config.title or f"{run.name}, step {state.step}"
-        places = [write_report(config.out, title, summary, scores, splits, masks)[0], *places]
-    if config.record and state.tracking_run:
-        log_figures(tracking, state.tracking_run, named_figures(summary), state.step)
-    _tell(summary, scores, made, places)
-    if not state.tracking_run:
-        print("not recorded: the checkpoint names no tracked run")
+        found = score_splits(splits, masks, _scorers(config.processes, splits))
+        title = config.title or source.title
+        origin = {"title": title, "predictions": str(masks.resolve()), "shards": str(Storage.at(config.shards))}
+        written = list(write_scores(found.scores, found.summary, config.out, found.merged, origin))
+        places = list(written)
+        if config.report:
+            places = [write_report(config.out, title, found.summary, found.scores, splits, masks)[0], *places]
+        if tracking:
+            name, figures = source.folder.name, named_figures(found.summary)
+            tags = {"checkpoint": name, "weights": made.weights[:12], "partial": str(found.summary.partial)}
+            log_evaluation(tracking, source.tracking_run, figures, source.step, name, tags, written)
+    print(f"frames without [SEG]: {made.frames_without_seg} of {made.frames}")
+    tell_figures(found.summary, [each.name for each in found.scores if each.missing], places)
+    if not source.tracking_run:
+        print("not recorded: no tracked run made this model")
     return 0
 
 
-def chosen_splits(shards: Path, names: Sequence[str]) -> list[ShardedSplit]:
-    """The splits named; without names those that begin with "valid" and have masks (the others are told).
+def _tracking(config: EvaluateConfig, source: ModelSource, rank: Rank) -> TrackingConfig | None:
+    """Where the figures are to be recorded, None where they are not.
 
-    Raises DataError for a name that is not there, EvaluationError where nothing is left.
+    Raises TrainingError where the run is not there: hours of prediction end here or not at all.
     """
-    if names:
-        return open_splits(shards, list(dict.fromkeys(names)))
-    valid = [split for split in open_splits(shards) if split.split.startswith("valid")]
-    scored = [split for split in valid if has_targets(split)]
-    for split in valid:
-        if split not in scored:
-            print(f"left out: {split.dataset}/{split.split} hides its masks (name it in `splits` to predict it)")
-    if not scored:
-        raise EvaluationError(
-            f"{shards} holds no valid split with masks: name splits to evaluate, such as splits=[mevis/train]"
-        )
-    return scored
+    tracking = config.tracking or source.tracking
+    if tracking is None or not config.record or not source.tracking_run or rank.rank != 0:
+        return None
+    find_runs(tracking, [source.tracking_run])
+    return tracking
 
 
-def figures_table(summary: Summary) -> Table:
-    """Benchmarks, then kinds of expression, then all: J, F, J&F, the text control and what it loses."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("benchmark")
-    for name in ("expressions", "J", "F", "J&F", "text control", "drop"):
-        table.add_column(name, justify="right")
-    for benchmark in summary.benchmarks:
-        table.add_row(benchmark.benchmark, *_cells(benchmark.figures))
-    table.add_section()
-    for kind, figures in summary.kinds.items():
-        table.add_row(f"kind: {kind}", *_cells(figures))
-    table.add_section()
-    table.add_row("all expressions", *_cells(summary.overall), style="bold")
-    return table
+def _processes(config: EvaluateConfig, rank: Rank, videos: int) -> int:
+    """Processes of this rank. Raises LaunchError for settings that several ranks cannot have."""
+    if rank.ranks == 1:
+        return processes_for(config.processes, videos)
+    if config.fresh:
+        raise LaunchError(f"fresh=true with {rank.ranks} ranks: one would remove another's masks; remove `out` first")
+    if config.processes > 1:
+        raise LaunchError(f"processes={config.processes} with {rank.ranks} ranks: each rank is one process; leave it 0")
+    return 1
 
 
-def _cells(figures: Figures) -> list[str]:
-    values = (figures.J, figures.F, figures.JF, figures.control_JF, figures.drop)
-    return [str(figures.expressions), *("–" if value is None else f"{value:z.1f}" for value in values)]
+def _predict(work: Prediction, processes: int, out: Path) -> None:
+    began = time.monotonic()
+    for done in predict(work, processes):
+        entry = work.splits[done.item.split].videos[done.item.video]
+        now = time.monotonic()
+        record_done(out, entry, done.predicted, now - began)
+        began = now
 
 
-def _tell(
-    summary: Summary, scores: Sequence[ExpressionScore], made: provenance.Provenance, places: Sequence[Path]
-) -> None:
-    Console().print(figures_table(summary))
-    missing = sum(score.missing for score in scores)
-    print(f"frames without [SEG]: {made.frames_without_seg} of {made.frames}; missing predictions: {missing}")
-    for place in places:
-        print(f"written: {place}")
+def _wait_for_all(items: Sequence[WorkItem], splits: Sequence[ShardedSplit], masks: Path, minutes: float) -> None:
+    """Return when every item is done. Raises LaunchError where nothing new came for so long."""
+    lacking = left(items, splits, masks)
+    since = time.monotonic()
+    while lacking:
+        if time.monotonic() - since > 60 * minutes:
+            raise LaunchError(
+                f"{len(lacking)} videos lack masks and none came for {minutes:g} minutes, the first is "
+                f"{lacking[0].name}: a rank was killed or stopped. The same command goes on from what is done"
+            )
+        time.sleep(min(2.0, 6 * minutes))
+        now = left(lacking, splits, masks)
+        if len(now) < len(lacking):
+            since = time.monotonic()
+        lacking = now
+
+
+def _scorers(asked: int, splits: Sequence[ShardedSplit]) -> int:
+    return min(asked or len(os.sched_getaffinity(0)), max(len(split.videos) for split in splits))

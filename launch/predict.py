@@ -1,12 +1,14 @@
-"""Several processes that predict, each with a model of its own, each every n-th video of all splits together."""
+"""Processes that predict, each with a model of its own. The one that started them hands out the items of the work list,
+the next to whoever is free."""
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,6 +21,8 @@ from tqdm import tqdm
 
 from glus.data_pipeline.reader import ShardedSplit
 from glus.evaluation.inference_config import InferenceConfig, Predicted
+from glus.evaluation.model_source import ModelSource
+from glus.evaluation.worklist import WorkItem
 from glus.launch.errors import LaunchError
 from glus.launch.quiet import quiet_libraries
 
@@ -28,20 +32,33 @@ GRACE = 10
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is to be predicted: every expression of the splits by one checkpoint, into the folder `masks`."""
+    """What is to be predicted: `items` of the work list of the splits by one model, into the folder `masks`.
 
-    checkpoint: Path
+    `device` is the first GPU to use, where there are any.
+    """
+
+    source: ModelSource
     splits: tuple[ShardedSplit, ...]
     masks: Path
     config: InferenceConfig
+    items: tuple[WorkItem, ...]
+    device: int = 0
+
+
+@dataclass(frozen=True)
+class Done:
+    """An item that is done, and how."""
+
+    item: WorkItem
+    predicted: Predicted
 
 
 @dataclass(frozen=True)
 class _News:
-    """From a process: "done" with a video, "told" a message for a person, or a "bug" with its traceback."""
+    """From a process: "ready" for an item, "done" with one, "told" a message for a person, or a "bug" (a traceback)."""
 
-    what: Literal["done", "told", "bug"]
-    done: Predicted = Predicted(0, 0, 0, 0)
+    what: Literal["ready", "done", "told", "bug"]
+    done: Done | None = None
     text: str = ""
 
 
@@ -49,8 +66,8 @@ class PredictionBug(Exception):
     """A process ended by a bug; the message is its traceback."""
 
 
-def processes_for(asked: int, splits: Sequence[ShardedSplit]) -> int:
-    """`asked`, or for 0 one a GPU and without GPU one a core; no more than there are videos.
+def processes_for(asked: int, videos: int) -> int:
+    """`asked`, or for 0 one a GPU and without GPU one a core; no more than there are videos, and at least 1.
 
     Raises LaunchError for a negative number, or more than one for each GPU.
     """
@@ -58,42 +75,54 @@ def processes_for(asked: int, splits: Sequence[ShardedSplit]) -> int:
     if asked < 0 or (devices and asked > devices):
         there = f"this machine has {devices} GPUs" if devices else "0 takes one a core"
         raise LaunchError(f"processes={asked}: {there}; give 0 or more, and no more than there are GPUs")
-    return min(asked or devices or len(os.sched_getaffinity(0)), sum(len(split.videos) for split in splits))
+    return max(1, min(asked or devices or len(os.sched_getaffinity(0)), videos))
 
 
-def predict(work: Prediction, processes: int) -> Iterator[Predicted]:
-    """Predict what is not on disk yet and yield what each video added, as it is done.
+def predict(work: Prediction, processes: int) -> Iterator[Done]:
+    """Predict what is not on disk yet and yield each item as it is done.
 
     One process is this one; more are spawned. Raises LaunchError where one dies or stops with a message, PredictionBug
     where one has a bug; the others are then stopped. What is on disk by then is whole and is kept.
     """
-    total = sum(len(split.videos) for split in work.splits)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     label = f"segment, {processes} process{'es' if processes > 1 else ''} on {device}"
-    with tqdm(total=total, desc=label, unit="video") as bar:
-        for done in _alone(work) if processes == 1 else _together(work, processes):
-            bar.update(1)
-            yield done
+    with tqdm(total=len(work.items), desc=label, unit="video") as bar:
+        if work.items:
+            for done in _alone(work) if processes == 1 else _together(work, processes):
+                bar.update(1)
+                yield done
 
 
-def _alone(work: Prediction) -> Iterator[Predicted]:
-    return _part(work, 0, 1)
+def _alone(work: Prediction) -> Iterator[Done]:
+    one = Predictor(work, 0)
+    for item in work.items:
+        yield one.predict(item)
 
 
-def _part(work: Prediction, index: int, processes: int) -> Iterator[Predicted]:
-    """Videos index, index + processes, ... of all splits in a row: short splits are spread over all processes too."""
-    # Here, not above: a process that only starts others needs no model.
-    from glus.evaluation.inference import load, predict_split
+class Predictor:
+    """A model that is loaded, for one item after the other."""
 
-    device = torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
-    loaded = load(work.checkpoint, device)
-    videos = [(split, video) for split in work.splits for video in range(len(split.videos))]
-    for split, video in videos[index::processes]:
-        part = (video, len(split.videos))
-        yield predict_split(loaded, split, work.masks, work.config, device, part=part, progress=False)
+    def __init__(self, work: Prediction, index: int) -> None:
+        """`index` counts the processes of this machine. Raises TrainingError or ModelError."""
+        cuda = torch.cuda.is_available()
+        self._device = torch.device("cuda", work.device + index) if cuda else torch.device("cpu")
+        self._work = work
+        self._loaded = work.source.load(self._device, work.config.precision)
+        if index == 0 and self._loaded.told:
+            print("\n".join(self._loaded.told))
+
+    def predict(self, item: WorkItem) -> Done:
+        """Predict those expressions of the item's video that are not on disk yet."""
+        from glus.evaluation.inference import predict_split
+
+        split = self._work.splits[item.split]
+        part = (item.video, len(split.videos))
+        masks, config = self._work.masks, self._work.config
+        return Done(item, predict_split(self._loaded, split, masks, config, self._device, part=part, progress=False))
 
 
-def _together(work: Prediction, processes: int) -> Iterator[Predicted]:
+def _together(work: Prediction, processes: int) -> Iterator[Done]:
+    left = iter(work.items)
     with _started(work, processes) as started:
         running = dict(started)
         while running:
@@ -101,14 +130,18 @@ def _together(work: Prediction, processes: int) -> Iterator[Predicted]:
                 assert isinstance(pipe, Connection)
                 try:
                     news: _News = pipe.recv()
-                except EOFError:
+                except (EOFError, ConnectionResetError):
                     _check_end(running.pop(pipe))
                     continue
                 if news.what == "told":
                     raise LaunchError(news.text)
                 if news.what == "bug":
                     raise PredictionBug(news.text)
-                yield news.done
+                if news.done is not None:
+                    yield news.done
+                # None ends the process. One that died meanwhile is told when its pipe is read.
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.send(next(left, None))
 
 
 @contextmanager
@@ -118,7 +151,7 @@ def _started(work: Prediction, processes: int) -> Iterator[dict[Connection, Spaw
     started: dict[Connection, SpawnProcess] = {}
     try:
         for index in range(processes):
-            ours, theirs = spawn.Pipe(duplex=False)
+            ours, theirs = spawn.Pipe()
             process = spawn.Process(target=work_part, args=(work, index, processes, theirs), daemon=True)
             process.start()
             theirs.close()  # else the end of the process would not be the end of the pipe
@@ -147,7 +180,7 @@ def _check_end(process: SpawnProcess) -> None:
 
 
 def work_part(work: Prediction, index: int, processes: int, pipe: Connection) -> None:
-    """A spawned process: predicts its part and tells through the pipe."""
+    """A spawned process: predicts the items that come through the pipe until None comes, and tells through it."""
     from glus.launch.cli import TOLD
 
     # Ctrl-C goes to all; the one that the person started tells of it and stops the others.
@@ -156,8 +189,10 @@ def work_part(work: Prediction, index: int, processes: int, pipe: Connection) ->
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     try:
-        for done in _part(work, index, processes):
-            pipe.send(_News("done", done))
+        one = Predictor(work, index)
+        pipe.send(_News("ready"))
+        while (item := pipe.recv()) is not None:
+            pipe.send(_News("done", one.predict(item)))
     except TOLD as error:
         pipe.send(_News("told", text=str(error)))
     except Exception:  # noqa: BLE001 -- told by the process that started this one

@@ -1,4 +1,4 @@
-"""Starts the ranks of a training on this machine, or becomes one where a launcher already did."""
+"""Starts the ranks of a training on this machine, alone or as one machine of a job, or becomes a rank of torchrun's."""
 
 import json
 import logging
@@ -8,40 +8,65 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from glus.data_pipeline.aside import write_bytes_aside
+from glus.data_pipeline.errors import DataError
+from glus.launch.attempts import Failure, record_failure
 from glus.launch.configuration import load_config, to_yaml
 from glus.launch.errors import LaunchError
+from glus.launch.nodes import ALONE, Nodes
 from glus.launch.quiet import quiet_libraries
+from glus.launch.signals import INTERRUPTED, listen_as_rank, passing_on_signals
 from glus.training.config import RunConfig
+from glus.training.stopping import StopFlag, read_stopped
+from glus.training.watchdog import HUNG
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
     from torch.distributed.launcher.api import LaunchConfig
 
-TOLD, BUG, INTERRUPTED = 2, 1, 130
+TOLD, BUG = 2, 1
+#: A run that was told to stop: there is more to do. (EX_TEMPFAIL of sysexits.h)
+STOPPED = 75
+#: Seconds in which the launchers of all machines must have found each other.
+MEET = 300
 #: Seconds that ranks have to end by themselves once one of them failed.
 GRACE = 10
 
 
 def train(config: RunConfig) -> int:
-    """Train with `config.ranks` ranks on this machine; under torchrun or srun, as the rank that the environment names.
+    """Train with `config.ranks` ranks on this machine; in a job of several machines, with those of all of them.
 
-    Returns the exit code: 0, or 1 where a rank ended by a bug, whose traceback was printed.
+    Under torchrun, as the rank that the environment names. Returns the exit code: 0; STOPPED where the run was told to
+    stop before its last step, outside of a job; 1 where a rank ended by a bug, whose traceback was printed.
     Raises LaunchError where a rank stopped with a message or was killed; it is told once, however many ranks found it.
     """
     if "WORLD_SIZE" in os.environ:
-        return _one_rank(config)
+        return _one_rank(config, None)
+    nodes = Nodes.from_environment()
     ranks = config.ranks or _devices()
     _check_devices(ranks)
-    resolved = Path(config.out) / "config.yaml"
+    out = Path(config.out)
+    resolved = out / "config.yaml"
     try:
-        resolved.parent.mkdir(parents=True, exist_ok=True)
-        resolved.write_text(to_yaml(config), encoding="utf-8")
+        out.mkdir(parents=True, exist_ok=True)
+        write_bytes_aside(resolved, to_yaml(config).encode())
     except OSError as error:
         raise LaunchError(f"{resolved} cannot be written ({error.strerror}): choose another `out`") from error
-    return _one_rank(config) if ranks == 1 else _many_ranks(resolved, ranks)
+    except DataError as error:
+        raise LaunchError(str(error)) from error
+    if ranks == 1 and nodes.alone:
+        code = _one_rank(config, None)
+    else:
+        code = _many_ranks(resolved, ranks, nodes)
+    stopped = read_stopped(out)
+    if code or stopped is None or not nodes.alone:
+        return code  # a job reads for itself that it was stopped (attempts.py): to srun an exit code is a failure
+    print(
+        f"stopped after step {stopped.step} of {stopped.steps} ({stopped.cause}); the same command goes on from there"
+    )
+    return STOPPED
 
 
 def main() -> int:
@@ -49,7 +74,8 @@ def main() -> int:
 
     What ends it is written to the file that torch elastic names; `train` tells the first of them.
     """
-    signal.signal(signal.SIGTERM, _stop)
+    stop = StopFlag()
+    listen_as_rank(stop)
     quiet_libraries()
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
@@ -58,7 +84,7 @@ def main() -> int:
     handler = get_error_handler()
     handler.initialize()
     try:
-        return _one_rank(load_config(RunConfig, Path(sys.argv[1]), []))
+        return _one_rank(load_config(RunConfig, Path(sys.argv[1]), []), stop)
     except KeyboardInterrupt:
         return INTERRUPTED
     except cli.TOLD as error:
@@ -69,59 +95,54 @@ def main() -> int:
         return BUG
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _one_rank(config: RunConfig) -> int:
+def _one_rank(config: RunConfig, stop: StopFlag | None) -> int:
     from glus.training.distributed import Rank
     from glus.training.train import train as train_rank
 
     rank = Rank.from_environment()
-    path = train_rank(config, rank)
+    path = train_rank(config, rank, stop)
     if rank.rank == 0:
         print(f"checkpoint: {path}")
     return 0
 
 
-def _many_ranks(resolved: Path, ranks: int) -> int:
+def _many_ranks(resolved: Path, ranks: int, nodes: Nodes) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
     # It tells of a failed rank by process number; what follows here tells why.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="glus-ranks-") as folder:
-        launch = elastic_launch(launch_settings(Path(folder), ranks), sys.executable)
+    with tempfile.TemporaryDirectory(prefix="glus-ranks-") as folder, passing_on_signals():
+        launch = elastic_launch(launch_settings(Path(folder), ranks, nodes), sys.executable)
         try:
             launch("-u", "-P", "-m", "glus.launch.ranks", str(resolved))
         except SignalException as error:
-            if error.sigval == signal.SIGINT:
-                raise KeyboardInterrupt from error
-            raise LaunchError(
-                f"stopped by {error.sigval.name}; the same command goes on from the last checkpoint in "
-                f"{resolved.parent}"
-            ) from error
+            raise KeyboardInterrupt from error
         except ChildFailedError as error:
-            return _tell(_cause(error.failures.values()), resolved.parent)
+            failure = _as_failure(_cause(error.failures.values()), nodes, ranks)
+            if not nodes.alone:
+                record_failure(resolved.parent, failure)
+            return _tell(failure, resolved.parent)
     return 0
 
 
-def launch_settings(folder: Path, ranks: int) -> "LaunchConfig":
+def launch_settings(folder: Path, ranks: int, nodes: Nodes = ALONE) -> "LaunchConfig":
     """How torch elastic starts `ranks` ranks on this machine, once; `folder` takes what ended them."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig
 
     return LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=nodes.count,
+        max_nodes=nodes.count,
         nproc_per_node=ranks,
-        run_id=f"glus-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
+        run_id=nodes.name or f"glus-{os.getpid()}",
+        rdzv_backend="c10d" if nodes.alone else "static",
+        rdzv_endpoint=nodes.endpoint or "127.0.0.1:0",
+        rdzv_configs={} if nodes.alone else {"rank": nodes.number, "timeout": MEET},
         max_restarts=0,
         monitor_interval=0.2,
-        local_addr="127.0.0.1",
+        local_addr="127.0.0.1" if nodes.alone else None,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
         shutdown_timeout=GRACE,
     )
@@ -140,20 +161,29 @@ def _cause(failures: Iterable["ProcessFailure"]) -> "ProcessFailure":
     return min(failures, key=order)
 
 
-def _tell(failure: "ProcessFailure", out: Path) -> int:
+def _as_failure(found: "ProcessFailure", nodes: Nodes, ranks: int) -> Failure:
     recorded: dict[str, Any] = {}
-    if Path(failure.error_file).is_file():
-        recorded = json.loads(Path(failure.error_file).read_text(encoding="utf-8"))["message"]
-    if failure.exitcode == TOLD:
-        raise LaunchError(recorded["message"].partition(": ")[2])
+    if Path(found.error_file).is_file():
+        recorded = json.loads(Path(found.error_file).read_text(encoding="utf-8"))["message"]
+    rank = nodes.number * ranks + found.local_rank
+    if found.exitcode in (TOLD, HUNG) and recorded:
+        text = recorded["message"].partition(": ")[2]
+        return Failure(nodes.host, rank, "told" if found.exitcode == TOLD else "hung", text)
     if recorded:
-        print(f"rank {failure.local_rank}:\n{recorded['extraInfo']['py_callstack']}", file=sys.stderr)
+        return Failure(nodes.host, rank, "bug", recorded["message"], recorded["extraInfo"]["py_callstack"])
+    ended = f"was killed by {found.signal_name()}" if found.exitcode < 0 else f"ended with {found.exitcode}"
+    lack = " (most often for lack of memory)" if found.exitcode == -signal.SIGKILL else ""
+    return Failure(nodes.host, rank, "killed", f"rank {rank} {ended}{lack}")
+
+
+def _tell(failure: Failure, out: Path) -> int:
+    if failure.kind == "bug":
+        print(f"rank {failure.rank}:\n{failure.traceback}", file=sys.stderr)
         return BUG
-    ended = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with {failure.exitcode}"
-    lack = " (most often for lack of memory)" if failure.exitcode == -signal.SIGKILL else ""
+    if failure.kind == "told":
+        raise LaunchError(failure.cause)
     raise LaunchError(
-        f"rank {failure.local_rank} {ended}{lack}; the others were stopped. "
-        f"The same command goes on from the last checkpoint in {out}"
+        f"{failure.cause}; the others were stopped. The same command goes on from the last checkpoint in {out}"
     )
 
 

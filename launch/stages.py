@@ -138,13 +138,17 @@ def code_fingerprint(folder: str) -> str:
 
 def _settings(stage: Stage) -> dict[str, Any]:
     """All that decides the outcome. A config file counts by what it says, not by its comments."""
-    configs = {word: read_yaml(Path(word)) for word in stage.words if word.endswith((".yaml", ".yml"))}
+    configs = {word: read_yaml(Path(word)) for word in stage.words if _is_config(word)}
     return {
         "words": list(stage.words),
         "configs": configs,
         "inputs": {str(path): fingerprint(path) for path in stage.inputs},
         "code": {folder: code_fingerprint(folder) for folder in stage.code},
     }
+
+
+def _is_config(word: str) -> bool:
+    return word.endswith((".yaml", ".yml")) and "=" not in word
 
 
 def _run(words: Sequence[str]) -> int:

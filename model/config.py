@@ -1,6 +1,8 @@
 """Sizes and switches of GLUS. The defaults are the released GLUS-7B; everything that follows from others is derived."""
 
+import importlib.util
 from dataclasses import dataclass, field
+from typing import Literal
 
 from glus.model.errors import ModelError
 
@@ -15,13 +17,34 @@ class LanguageConfig:
     heads: int = 32
     #: Heads of keys and values (grouped-query attention where it is smaller than `heads`).
     key_value_heads: int = 32
-    max_positions: int = 4096
-    rms_norm_eps: float = 1e-5
+    #: 2048 and 1e-6 are those of LLaMA 1, from which LISA-7B-v1 and GLUS descend (LLaVA-Lightning-7B-v1-1).
+    max_positions: int = 2048
+    rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
+    #: Whether lm_head is the embedding table itself (SmolLM2).
+    tie_embeddings: bool = False
     #: Spread of freshly drawn weights (LlamaConfig's own default); small models want it wider.
     initializer_range: float = 0.02
-    #: "sdpa", or "flash_attention_2" where flash-attn is installed.
-    attention: str = "sdpa"
+    #: Deviation over texts at which freshly drawn [SEG] states start (model/fresh.py); 0 leaves torch's own draw, as
+    #: the reference does; loaded weights bring their own.
+    seg_spread: float = 0.0
+    #: How attention is computed: torch's own, or flash-attn where it is installed (bf16 on CUDA only).
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.heads or self.heads % self.key_value_heads:
+            raise ModelError(
+                f"model.language: hidden_size {self.hidden_size}, heads {self.heads} and key_value_heads "
+                f"{self.key_value_heads} do not fit: each must be a multiple of the next"
+            )
+
+    def check_attention(self) -> None:
+        """Raises ModelError where flash-attn is asked for and not installed."""
+        if self.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+            raise ModelError(
+                "model.language.attention is flash_attention_2, but flash-attn is not installed: "
+                "pip install flash-attn --no-build-isolation (it needs CUDA), or set it to sdpa"
+            )
 
 
 @dataclass(frozen=True)
@@ -118,6 +141,24 @@ class LossConfig:
     #: 0 trains without the contrastive loss (GLUS-A); the reference's GLUS-S has 0.1.
     contrastive: float = 0.1
     contrastive_temperature: float = 0.07
+    #: What [SEG] states are compared with: those that all ranks read together ("batch"), or, as in the reference, each
+    #: rank's bank of past states ("bank": one positive, `bank_negatives` negatives of the last `bank_size` states).
+    contrastive_pool: Literal["batch", "bank"] = "batch"
+    #: With "batch": an object's other expressions are positives in the same frame, or in all frames.
+    contrastive_frames: Literal["same", "all"] = "same"
+    #: Datasets whose states take part; empty takes all. The reference's bank knows MeViS alone.
+    contrastive_datasets: tuple[str, ...] = ()
+    bank_size: int = 512
+    bank_negatives: int = 128
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bank_negatives < self.bank_size:
+            raise ModelError(
+                f"model.loss: bank_negatives={self.bank_negatives} of a bank of {self.bank_size}: it must be from 1 "
+                "to less than bank_size"
+            )
+        if not self.contrastive_temperature > 0:
+            raise ModelError(f"model.loss.contrastive_temperature={self.contrastive_temperature}: it must be above 0")
 
 
 @dataclass(frozen=True)

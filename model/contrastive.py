@@ -1,35 +1,108 @@
-"""Object-contrastive loss over a batch whose slots were grouped by object.
+"""Object-contrastive loss over [SEG] states that were read together.
 
 The paper's loss pulls together [SEG] states of expressions for one object and pushes others apart. The reference does
-so against a bank of past states; here the batch itself holds the partners, because the sample plan groups them.
+so against a bank of past states (token_bank.py); here what is read together holds the partners, because the sample plan
+groups slots by object.
 """
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+#: Whether the states of an object's other expressions are positives in the same frame only, or in all its frames.
+Frames = Literal["same", "all"]
 
-def object_contrastive_loss(states: Tensor, video: Tensor, objects: Tensor, temperature: float = 0.07) -> Tensor:
-    """InfoNCE with several positives (SupCon, Khosla et al. 2020, eq. 2), one frame at a time.
 
-    states: float [E, Q, C], [SEG] states of E expressions on Q query frames;
-    video: int64 [E], equal for expressions of the same video; objects: bool [E, O], the object set of each.
-    For each frame, the positives of an expression are the others with its object set in its video, its negatives all
-    whose object set does not overlap its own. Expressions without a positive add nothing. Returns a scalar; 0, attached
-    to the graph, where no expression has a positive.
+class NamedBatch(Protocol):
+    """What is read of a batch to say what its [SEG] states stand for. Shapes: data_pipeline/batch.py."""
+
+    query_numbers: Tensor
+    video_of: Tensor
+    video_key: Tensor
+    objects: Tensor
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class SegTokens:
+    """N [SEG] states and what each stands for.
+
+    states: float [N, C]; video, expression, frame: int64 [N], equal for the same one; objects: bool [N, O], the object
+    set, as columns of its video.
     """
-    same_video = video[:, None] == video[None, :]
-    same = same_video & (objects[:, None] == objects[None, :]).all(-1)
-    overlap = same_video & (objects[:, None] & objects[None, :]).any(-1)
-    positive = same & ~torch.eye(len(video), dtype=torch.bool, device=video.device)
-    considered = positive | ~(same | overlap)
-    unit = F.normalize(states.float(), dim=-1).transpose(0, 1)
-    similarity = unit @ unit.transpose(1, 2) / temperature
+
+    states: Tensor
+    video: Tensor
+    expression: Tensor
+    frame: Tensor
+    objects: Tensor
+
+    @staticmethod
+    def of(states: Tensor, batch: NamedBatch, datasets: Sequence[str] = ()) -> "SegTokens":
+        """The states float [E, Q, C] of a batch; with `datasets`, only those of expressions of these."""
+        device, queries = states.device, states.shape[1]
+        kept = [not datasets or name.split("/")[0] in datasets for name in batch.names]
+        rows = torch.tensor([row for row, keep in enumerate(kept) if keep], dtype=torch.long, device=device)
+        names = torch.tensor([zlib.crc32(name.encode()) for name in batch.names], device=device)
+        return SegTokens(
+            states[rows].flatten(0, 1),
+            batch.video_key[rows].repeat_interleave(queries),
+            names[rows].repeat_interleave(queries),
+            batch.query_numbers[batch.video_of[rows]].flatten(),
+            batch.objects[rows].repeat_interleave(queries, dim=0),
+        )
+
+    def partners(self, frames: Frames) -> Tensor:
+        """bool [N, N]: another expression of the same video and object set, in the same frame or in any."""
+        found = self._same_video() & (self.objects[:, None] == self.objects[None]).all(-1)
+        found &= self.expression[:, None] != self.expression[None]
+        return found & (self.frame[:, None] == self.frame[None]) if frames == "same" else found
+
+    def rivals(self) -> Tensor:
+        """bool [N, N]: of another video, or of an object set that does not overlap."""
+        sets = self.objects.float()
+        # An expression without a target overlaps nothing, not even itself.
+        itself = self.expression[:, None] == self.expression[None]
+        return ~(self._same_video() & ((sets @ sets.T > 0) | itself))
+
+    def _same_video(self) -> Tensor:
+        return self.video[:, None] == self.video[None]
+
+
+@dataclass(frozen=True)
+class Contrasted:
+    """`loss`: scalar; `anchors`: how many of the states were compared, of `states` in all."""
+
+    loss: Tensor
+    anchors: Tensor
+    states: int
+
+
+def object_contrastive_loss(
+    tokens: SegTokens, temperature: float = 0.07, frames: Frames = "same", own: slice = slice(None)
+) -> Contrasted:
+    """InfoNCE with several positives (SupCon, Khosla et al. 2020, eq. 2), meaned over states that have a positive.
+
+    A state's positives are `partners`, its negatives `rivals`, in whichever frame; what is neither (its own expression
+    in other frames, sets that overlap, with "same" its partners in other frames) does not count. States without a
+    positive add nothing. `own` are the states whose part of the mean is computed: parts of one pool sum up to its loss.
+    The loss is 0, attached to the graph, where nothing has a positive.
+    Cost for N states of C numbers, n of them own: 4nNC FLOP forward, twice that backward, and nN numbers kept.
+    """
+    positive = tokens.partners(frames)
+    anchors = positive.any(1)
+    considered = (positive | tokens.rivals())[own]
+    unit = F.normalize(tokens.states.float(), dim=-1)
+    similarity = unit[own] @ unit.T / temperature
+    rows = anchors[own]
+    similarity, considered, positive = similarity[rows], considered[rows], positive[own][rows]
     log_sum = torch.logsumexp(similarity.masked_fill(~considered, float("-inf")), dim=-1, keepdim=True)
-    log_probability = (similarity - log_sum).masked_fill(~positive, 0.0)
-    count = positive.sum(-1)
-    has_positive = count > 0
-    if not bool(has_positive.any()):
-        return states.sum() * 0.0
-    per_expression = -log_probability.sum(-1)[:, has_positive] / count[has_positive]
-    return per_expression.mean()
+    apart = (log_sum - similarity).masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1)
+    # In the graph whatever it holds: with several ranks, each must take its part in the backward pass.
+    attached = tokens.states.float().sum() * 0.0
+    return Contrasted(apart.sum() / anchors.sum().clamp(min=1) + attached, anchors.sum(), len(anchors))

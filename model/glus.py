@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glus.model.config import ModelConfig
-from glus.model.contrastive import object_contrastive_loss
+from glus.model.errors import ModelError
+from glus.model.following import Follower, FrameMasks, Way, checked_key_frames
 from glus.model.frames import for_segmenter, for_vision_tower
 from glus.model.language import Language
 from glus.model.losses import mask_bce, mask_dice, seg_cross_entropy
-from glus.model.memory import MemoryBank
+from glus.model.questions import Prompts, Questions
 from glus.model.segmenter import Segmenter
 
 
@@ -27,13 +28,14 @@ class BatchLike(Protocol):
     ids: Tensor
     attention: Tensor
     masks: list[Tensor]
-    video_key: Tensor
-    objects: Tensor
 
 
 @dataclass(frozen=True)
 class GlusOutput:
-    """Losses (weighted, scalars; `loss` is their sum) and the [SEG] states, float [E, Q, C]."""
+    """Losses (weighted, scalars; `loss` is their sum) and the [SEG] states, float [E, Q, C].
+
+    The contrastive loss is not among them: it compares the states of several micro-batches (model/contrastive.py).
+    """
 
     losses: dict[str, Tensor]
     seg_states: Tensor
@@ -64,9 +66,9 @@ class Glus(nn.Module):
         states = self.language.seg_states(hidden)
         pixels = torch.cat([self._segmenter_pixels(frames[context:]) for frames in given])
         logits = self.segmenter(pixels.unflatten(0, (len(given), query)), states, batch.video_of)
-        return GlusOutput(self._losses(batch, hidden, states, logits), states)
+        return GlusOutput(self._losses(batch, hidden, logits), states)
 
-    def _losses(self, batch: BatchLike, hidden: Tensor, states: Tensor, logits: Tensor) -> dict[str, Tensor]:
+    def _losses(self, batch: BatchLike, hidden: Tensor, logits: Tensor) -> dict[str, Tensor]:
         weight = self.config.loss
         losses = {
             "cross_entropy": weight.cross_entropy
@@ -81,10 +83,6 @@ class Glus(nn.Module):
             dice.append(mask_dice(full.flatten(0, 1), target.flatten(0, 1).float()))
         losses["mask_bce"] = weight.mask_bce * torch.cat(bce).mean()
         losses["mask_dice"] = weight.mask_dice * torch.cat(dice).mean()
-        if weight.contrastive > 0:
-            losses["contrastive"] = weight.contrastive * object_contrastive_loss(
-                states, batch.video_key, batch.objects, weight.contrastive_temperature
-            )
         return losses
 
     def _frame_tokens(self, frames: list[Tensor]) -> Tensor:
@@ -102,64 +100,35 @@ class Glus(nn.Module):
         frame: Callable[[int], Tensor],
         frames: int,
         context: Sequence[int],
-        prompts: Callable[[int], tuple[Tensor, Tensor]],
+        prompts: Prompts,
         *,
         window: int = 4,
         memory_stride: int = 3,
-        key_frame: int = 0,
-    ) -> Iterator["FrameMasks"]:
+        key_frame: int | Sequence[int] = 0,
+        expressions_together: int = 16,
+        reuse_prefix: bool = True,
+    ) -> Iterator[FrameMasks]:
         """Masks of E expressions, frame by frame: from the key frame on to the end, then from it back to the start.
 
-        frame: index -> uint8 [3, H, W] on the model's device; context: indices of the context frames;
-        prompts: number of query frames in the window (1 to `window`) -> (ids int64 [E, L], attention bool [E, L]).
-        Each frame is encoded once, however many expressions; what is held does not grow with the video.
+        frame: index -> uint8 [3, H, W] on the model's device; frames: their number; context: indices of the context
+        frames; prompts: number of query frames in the window (1 to `window`) -> (ids int64 [E, L], attention bool
+        [E, L]), padded at the end; key_frame: one for all expressions, or E of them. Where they differ, a frame is
+        yielded once forward and once backward, for the expressions that pass it so, and the frames between the first
+        and the last key frame are encoded twice.
+        Each frame is encoded once, whatever E; what is held does not grow with the video. The language model and the
+        decoder take `expressions_together` expressions at a time. `reuse_prefix` False reads every prompt from its
+        first token (for comparison).
+        Raises ModelError for a video without frames, no expression, a prompt that does not fit, a wrong key frame.
         Source: the reference's inference (eval mode, its memory stride is 3).
         """
-        context_tokens = self._frame_tokens([torch.stack([frame(index) for index in context])])
-        forward = range(key_frame, frames)
-        yield from self._follow(frame, forward, context_tokens, prompts, window, memory_stride)
-        backward = range(key_frame, -1, -1)
-        if key_frame:
-            followed = self._follow(frame, backward, context_tokens, prompts, window, memory_stride)
-            yield from (masks for masks in followed if masks.index != key_frame)
-
-    def _follow(
-        self,
-        frame: Callable[[int], Tensor],
-        order: Sequence[int],
-        context_tokens: Tensor,
-        prompts: Callable[[int], tuple[Tensor, Tensor]],
-        window: int,
-        memory_stride: int,
-    ) -> Iterator["FrameMasks"]:
-        bank = MemoryBank.empty(self.config.segmenter.memories)
-        recent: list[Tensor] = []
-        for position, index in enumerate(order):
-            picture = frame(index).unsqueeze(0)
-            recent = [*recent, self._frame_tokens([picture])][-window:]
-            ids, attention = prompts(len(recent))
-            given = torch.cat([context_tokens, *recent])
-            reading = self.language.read(ids, attention, given.expand(len(ids), *given.shape))
-            last = reading.last()
-            answered = self.language.logits(last).argmax(-1) == self.language.seg_id
-            features = self.segmenter.encode(self._segmenter_pixels(picture))
-            every = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-            states = self.language.seg_states(last)
-            low, bank = self.segmenter.step(features.pick(every), states, bank, position, memory_stride)
-            full = F.interpolate(
-                low.unsqueeze(1).float(), size=picture.shape[-2:], mode="bilinear", align_corners=False
-            )
-            yield FrameMasks(index, full[:, 0], answered)
-
-
-@dataclass(frozen=True)
-class FrameMasks:
-    """What one frame shows for E expressions.
-
-    logits: float [E, H, W] at the frame's size, a mask where above 0; answered: bool [E], whether the language model
-    answered with [SEG] (a mask for which it did not is to be taken as empty, and counted).
-    """
-
-    index: int
-    logits: Tensor
-    answered: Tensor
+        if frames < 1:
+            raise ModelError("the video has no frames: nothing can be segmented in it")
+        # No prompt shows more frames than one way through the video has.
+        steps = min(window, frames)
+        sizes = self.config
+        questions = Questions.of(
+            prompts, steps, len(context), sizes.vision.tokens_per_frame, sizes.language.max_positions
+        )
+        keys = checked_key_frames(key_frame, questions.expressions, frames)
+        way = Way(window, memory_stride, expressions_together, reuse_prefix)
+        yield from Follower(self.language, self.segmenter, frame, context, questions, way).follow(frames, keys)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from glus.model.config import ModelConfig
+from glus.model.fresh import spread_seg_states
+from glus.model.prefix import Prefix, growing, grown
 
 #: Stands for a frame in the token ids (LLaVA's IMAGE_TOKEN_INDEX).
 IMAGE_TOKEN_ID = -200
@@ -19,6 +21,7 @@ class Language(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int, seg_id: int):
         super().__init__()
         sizes, vision = config.language, config.vision
+        sizes.check_attention()
         self.config = config
         self.seg_id = seg_id
         self.llama = LlamaForCausalLM(
@@ -32,6 +35,7 @@ class Language(nn.Module):
                 max_position_embeddings=sizes.max_positions,
                 rms_norm_eps=sizes.rms_norm_eps,
                 rope_theta=sizes.rope_theta,
+                tie_word_embeddings=sizes.tie_embeddings,
                 initializer_range=sizes.initializer_range,
                 attn_implementation=sizes.attention,
                 use_cache=False,
@@ -64,6 +68,9 @@ class Language(nn.Module):
         for layer in self.text_hidden_fcs.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        # On the meta device there is nothing to measure; the rank that holds the weights does it.
+        if sizes.seg_spread and not self.mm_projector.weight.is_meta:
+            spread_seg_states(self, sizes.seg_spread)
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Tokens of frames. pixels: float [N, 3, s, s] as CLIP wants them. Returns float [N, P, hidden]."""
@@ -72,12 +79,37 @@ class Language(nn.Module):
         pooled = F.avg_pool1d(patches.transpose(1, 2), pool).transpose(1, 2) if pool > 1 else patches
         return self.mm_projector(pooled)
 
-    def read(self, ids: Tensor, attention: Tensor, frame_tokens: Tensor) -> "Reading":
-        """Run Llama over prompts whose frames are filled in.
+    def read(self, ids: Tensor, attention: Tensor, frame_tokens: Tensor, prefix: Prefix | None = None) -> "Reading":
+        """Run Llama over prompts whose frames are filled in, or over what of them comes after `prefix`.
 
-        ids: int64 [E, L], IMAGE_TOKEN_ID for each frame (the same number F in every row); attention: bool [E, L];
-        frame_tokens: float [E, F, P, hidden]. Returns the hidden states at their expanded positions.
+        ids: int64 [E, L], IMAGE_TOKEN_ID for each frame (the same number F in every row); attention: bool [E, L],
+        False for padding, which stands at the end; frame_tokens: float [E, F, P, hidden].
+        Returns the hidden states at their expanded positions.
         """
+        embedded, expanded, mask = self._embed(ids, attention, frame_tokens)
+        seen = mask if prefix is None else F.pad(mask, (prefix.length, 0), value=True)
+        hidden = self.llama.model(
+            inputs_embeds=embedded,
+            attention_mask=seen.long(),
+            past_key_values=None if prefix is None else prefix.shared(),
+            use_cache=False,
+        ).last_hidden_state
+        return Reading(hidden, expanded, mask)
+
+    def prefix(self, ids: Tensor, frame_tokens: Tensor, before: Prefix | None = None) -> Prefix:
+        """Keys and values of the tokens that prompts begin with; `before`, where given, is the beginning of that.
+
+        ids: int64 [L], IMAGE_TOKEN_ID for each of F frames; frame_tokens: float [F, P, hidden].
+        """
+        row = ids.unsqueeze(0)
+        embedded, _, mask = self._embed(row, torch.ones_like(row, dtype=torch.bool), frame_tokens.unsqueeze(0))
+        cache = growing(before, self.config.language.layers)
+        seen = F.pad(mask, (before.length if before else 0, 0), value=True)
+        self.llama.model(inputs_embeds=embedded, attention_mask=seen.long(), past_key_values=cache, use_cache=True)
+        return grown(cache)
+
+    def _embed(self, ids: Tensor, attention: Tensor, frame_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings float [E, L', hidden], ids int64 and mask bool [E, L'] of prompts with their frames filled in."""
         rows, frames, tokens = frame_tokens.shape[:3]
         repeats = torch.where(ids == IMAGE_TOKEN_ID, tokens, 1).flatten()
         expanded = torch.repeat_interleave(ids.flatten(), repeats).view(rows, -1)
@@ -85,8 +117,7 @@ class Language(nn.Module):
         is_image = expanded == IMAGE_TOKEN_ID
         embedded = self.llama.get_input_embeddings()(expanded.clamp(min=0))
         embedded = embedded.masked_scatter(is_image.unsqueeze(-1), frame_tokens.to(embedded.dtype))
-        hidden = self.llama.model(inputs_embeds=embedded, attention_mask=mask.long(), use_cache=False).last_hidden_state
-        return Reading(hidden, expanded, mask)
+        return embedded, expanded, mask
 
     def seg_states(self, hidden: Tensor) -> Tensor:
         """Project hidden states [..., hidden] to prompts of the mask decoder [..., C]."""

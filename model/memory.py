@@ -31,7 +31,8 @@ class MemoryBank:
     def with_frame(self, position: int, memory: Memory, stride: int = 1) -> "MemoryBank":
         """The bank after frame `position`; what no later frame can look at is dropped: long videos stay bounded."""
         oldest = position - self.size * stride
-        kept = {place: held for place, held in self.memories.items() if place >= oldest}
+        # Every `stride`-th frame is looked at for long, any other by the frame after it alone.
+        kept = {place: held for place, held in self.memories.items() if place >= oldest and place % stride == 0}
         return MemoryBank(kept | {position: memory}, self.size)
 
     def for_frame(self, position: int, stride: int = 1) -> list[Memory]:

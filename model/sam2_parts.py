@@ -10,6 +10,7 @@ import torch
 from glus.model.config import SegmenterConfig
 
 if TYPE_CHECKING:
+    from sam2.modeling.backbones.hieradet import Hiera
     from sam2.modeling.sam.mask_decoder import MaskDecoder
     from sam2.modeling.sam2_base import SAM2Base
 
@@ -85,6 +86,17 @@ def _start_at(decoder: "MaskDecoder", logit: float) -> None:
         upscaled.fill_(level)
         for network in decoder.output_hypernetworks_mlps:
             network.layers[-1].bias.fill_(logit / (level * len(upscaled)))
+
+
+@torch.no_grad()
+def draw_image_encoder(trunk: "Hiera") -> None:
+    """Redraw what decides how soon a Hiera tells shapes: patches with three times their variance-keeping deviation,
+    and position embeddings that are not 0.
+    """
+    weight = trunk.patch_embed.proj.weight
+    torch.nn.init.normal_(weight, std=3 * weight[0].numel() ** -0.5)
+    torch.nn.init.normal_(trunk.pos_embed, std=0.2)
+    torch.nn.init.normal_(trunk.pos_embed_window, std=0.2)
 
 
 def _memory_attention(config: SegmenterConfig):  # type: ignore[no-untyped-def]

@@ -14,6 +14,9 @@ from glus.model.config import SegmenterConfig
 from glus.model.memory import Memory, MemoryBank
 from glus.model.sam2_parts import build_sam2
 
+#: Logit of an absent object (sam2's NO_OBJ_SCORE).
+ABSENT = -1024.0
+
 
 @dataclass(frozen=True)
 class FrameFeatures:
@@ -72,17 +75,19 @@ class Segmenter(nn.Module):
         position: int,
         stride: int = 1,
         remember: bool = True,
+        shown: Tensor | None = None,
     ) -> tuple[Tensor, MemoryBank]:
         """Decode one frame for E expressions and, unless told otherwise, remember it.
 
         features: of that frame, one row an expression; prompts: float [E, C]; position: place in the clip;
-        stride: the memory's (1 in training, 3 in the reference's inference).
+        stride: the memory's (1 in training, 3 in the reference's inference); shown: bool [E], False where the object
+        is to be remembered as absent whatever the logits say.
         Returns low-resolution logits [E, S/4, S/4] and the new bank.
         """
         conditioned = self._look_back(features, bank.for_frame(position, stride) if self.config.use_memory else [])
         logits = self._decode(conditioned, features, prompts)
         if self.config.use_memory and remember:
-            bank = bank.with_frame(position, self._remember(conditioned, logits), stride)
+            bank = bank.with_frame(position, self._remember(conditioned, logits, shown), stride)
         return logits[:, 0], bank
 
     def _look_back(self, features: FrameFeatures, memories: list[Memory]) -> Tensor:
@@ -113,8 +118,10 @@ class Segmenter(nn.Module):
         )
         return logits
 
-    def _remember(self, conditioned: Tensor, logits: Tensor) -> Memory:
+    def _remember(self, conditioned: Tensor, logits: Tensor, shown: Tensor | None) -> Memory:
         size = self.config.image_size
+        if shown is not None:
+            logits = torch.where(shown.view(-1, 1, 1, 1), logits, ABSENT)
         if not self.config.train_memory:
             conditioned, logits = conditioned.detach(), logits.detach()
         # As in the reference, the memory-conditioned features are encoded (SAM 2 itself encodes the raw ones).
@@ -125,7 +132,8 @@ class Segmenter(nn.Module):
             object_score_logits=None,
             is_mask_from_pts=False,
         )
-        return Memory(features, position[0])
+        # The encoding is the same for all expressions: one copy is held.
+        return Memory(features, position[0][:1].expand_as(position[0]))
 
 
 def _tokens(grid: Tensor) -> Tensor:

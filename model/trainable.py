@@ -60,7 +60,7 @@ def set_trainable(model: nn.Module, patterns: Sequence[str]) -> list[TrainableRo
     Raises ModelError for a pattern that matches nothing.
     """
     rows = []
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters(remove_duplicate=False))  # lm_head may be the embedding table
     for parameter in parameters.values():
         parameter.requires_grad_(False)
     parameters = {

@@ -24,6 +24,16 @@ TINY_RUN = Path(__file__).parent / "tiny_run.yaml"
 TINY_SPLITS = (("mevis", "train"), ("ref_davis17", "train"), ("mevis", "valid_u"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Here, not in tests/model: pytest takes options from the conftest of every run alone."""
+    parser.addoption(
+        "--reference-fixture",
+        metavar="FOLDER",
+        help="recorded outputs of the reference (expected.json, expected.npz) to hold the model against; "
+        "the default is the recording in tests/data/parity",
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with raw/ (demo data, a tokenizer) and shards/ (TINY_SPLITS), made by the real writers."""
@@ -54,3 +64,18 @@ def tiny_run(tiny_demo: Path) -> Callable[..., RunConfig]:
         return load_config(RunConfig, TINY_RUN, [*places, *changes])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def answering_run(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder after twelve quick steps: enough to answer with [SEG]. Dice alone, so that masks are not all empty
+    yet. Tests read it only.
+    """
+    # Here, not above: most tests need no training.
+    from glus.training.distributed import Rank
+    from glus.training.train import train
+
+    changes = ("steps=12", "optimizer.learning_rate=0.01", "model.loss.mask_bce=0", "model.loss.mask_dice=4")
+    config = tiny_run(tmp_path_factory.mktemp("answering") / "run", *changes)
+    train(config, Rank(0, 0, 1))
+    return Path(config.out)

@@ -1,26 +1,29 @@
-"""From a config to a model with its tokenizer: drawn or from a checkpoint, LoRA in place, trainable parts marked."""
+"""From a config to a model with its tokenizer: drawn, released or of a checkpoint; LoRA in place, parts frozen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from glus.data_pipeline.tokenizer import Tokenizer
+from glus.model.checkpointing import recompute_activations
 from glus.model.config import ModelConfig
 from glus.model.glus import Glus
 from glus.model.trainable import TrainableRow, add_lora, set_trainable
 from glus.training import checkpoint
 from glus.training.config import RunConfig
 from glus.training.errors import TrainingError
+from glus.training.released import check_released, load_released
 
 
 @dataclass(frozen=True)
 class Built:
-    """A whole model on the CPU, its tokenizer, and the table of what is trained."""
+    """A model on the CPU (or empty), its tokenizer, what is trained, and lines to tell of released weights."""
 
     model: Glus
     tokenizer: Tokenizer
     trainable: list[TrainableRow]
+    told: tuple[str, ...] = ()
 
 
 def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> Glus:
@@ -32,18 +35,61 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> Glus:
     return model
 
 
-def build_for_training(config: RunConfig, resumed: Path | None = None) -> Built:
-    """The model that a run starts with: of the checkpoint `resumed`, else of `init_from`, else freshly drawn.
+def build_empty(config: ModelConfig, vocab_size: int, seg_id: int) -> Glus:
+    """The same model without weights: parameters on the meta device, buffers as they are drawn here."""
+    from accelerate import init_empty_weights
 
-    Raises ModelError, DataError or TrainingError.
+    with init_empty_weights(include_buffers=False), torch.random.fork_rng(devices=[]):
+        model = Glus(config, vocab_size, seg_id)
+        add_lora(model, config.lora)
+    return model
+
+
+def build_for_training(config: RunConfig, resumed: Path | None = None, whole: bool = True) -> Built:
+    """The model that a run starts with: of the checkpoint `resumed`, else of `init_from`, else of `weights`.
+
+    What none of them holds is freshly drawn. `whole` False reads nothing: the model is empty, to be filled by rank 0.
+    Raises ModelError, DataError or TrainingError, where it can before anything is read.
     """
     start = checkpoint.resolve(Path(config.init_from)) if config.init_from and not resumed else resumed
-    if start is None and not config.model.tokenizer:
-        raise TrainingError("model.tokenizer is empty: name a folder with tokenizer.model")
-    tokenizer = Tokenizer(
-        start / checkpoint.TOKENIZER if start and not config.model.tokenizer else Path(config.model.tokenizer)
-    )
-    model = build_model(config.model, tokenizer, config.seed)
+    tokenizer = Tokenizer(_tokenizer_place(config, start))
+    told: list[str] = []
+    if start is None:
+        check_released(config.weights, config.model, tokenizer)
+    model = build_empty(config.model, tokenizer.vocab_size, tokenizer.seg_id)
+    rows = set_trainable(model, config.trainable)
+    if whole:
+        model = build_model(config.model, tokenizer, config.seed)
+        if start:
+            checkpoint.load_weights(model, start)
+        else:
+            told = load_released(model, config.weights, tokenizer, config.seed)
+        rows = set_trainable(model, config.trainable)
+    if config.engine.gradient_checkpointing:
+        recompute_activations(model)
+    return Built(model, tokenizer, rows, tuple(told))
+
+
+def build_from_checkpoint(folder: Path) -> tuple[Glus, Tokenizer, RunConfig]:
+    """The model of a checkpoint folder with its tokenizer and its run's config. Raises TrainingError or ModelError.
+
+    Its attention is torch's own: outside training the model is in float32, which flash-attn does not compute.
+    """
+    config = checkpoint.read_run_config(folder)
+    tokenizer = Tokenizer(folder / checkpoint.TOKENIZER)
+    language = replace(config.model.language, attention="sdpa")
+    model = build_model(replace(config.model, language=language), tokenizer, config.seed)
+    checkpoint.load_weights(model, folder)
+    return model, tokenizer, config
+
+
+def _tokenizer_place(config: RunConfig, start: Path | None) -> Path:
+    """`model.tokenizer`, else that of the checkpoint, else that of the released language model."""
+    if config.model.tokenizer:
+        return Path(config.model.tokenizer)
     if start:
-        checkpoint.load_weights(model, start)
-    return Built(model, tokenizer, set_trainable(model, config.trainable))
+        return start / checkpoint.TOKENIZER
+    released = config.weights.glus or config.weights.language
+    if not released:
+        raise TrainingError("model.tokenizer is empty: name a folder with tokenizer.model")
+    return Path(released)

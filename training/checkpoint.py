@@ -1,6 +1,6 @@
 """Checkpoints: written aside, then renamed; `latest` moves last, so that what it names is whole.
 
-OUT/checkpoints/step-000300/{model.safetensors, run.json, config.json, tokenizer/..., engine/...}
+OUT/checkpoints/step-000300/{model.safetensors, run.json, config.json, unsent.json, tokenizer/, engine/, digests/}
 OUT/checkpoints/latest        the name of the newest
 """
 
@@ -17,16 +17,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE
 from glus.training.config import RunConfig
 from glus.training.errors import TrainingError
 
 FORMAT = 1
 WEIGHTS, RUN, CONFIG, TOKENIZER, ENGINE = "model.safetensors", "run.json", "config.json", "tokenizer", "engine"
+#: Each rank's bank of [SEG] states, where the contrastive loss keeps one.
+CONTRAST = "contrast"
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What a run needs to go on: steps done, the plan's seed and data, and the MLflow run that it belongs to."""
+    """What a run needs to go on: steps done, the plan's seed and data, and the MLflow run that it belongs to.
+
+    `loss` is the mean since the checkpoint before (None without a step), `written` the time in seconds since the epoch.
+    """
 
     step: int
     seed: int
@@ -34,6 +40,8 @@ class RunState:
     tracking_run: str
     code_version: str
     ranks: int
+    loss: float | None = None
+    written: float = 0.0
     format: int = FORMAT
 
 
@@ -52,7 +60,7 @@ def aside(folder: Path, step: int) -> Path:
 
     Raises TrainingError where the folder cannot be made.
     """
-    for left in folder.glob(".step-*.writing"):
+    for left in (*folder.glob(".step-*.writing"), *folder.glob(".step-*.removed")):
         shutil.rmtree(left, ignore_errors=True)
     path = writing(folder, step)
     try:
@@ -75,14 +83,20 @@ def write(
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path / WEIGHTS)
         (path / RUN).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
         (path / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-        (path / TOKENIZER).mkdir()
-        for name in ("tokenizer.model", "added_tokens.json", "special_tokens_map.json"):
-            if (tokenizer.parent / name).is_file():
-                shutil.copyfile(tokenizer.parent / name, path / TOKENIZER / name)
+        copy_tokenizer(tokenizer, path / TOKENIZER)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"the checkpoint {path.name} could not be written below {path.parent}: {error}; free some room"
         ) from error
+
+
+def copy_tokenizer(vocabulary: Path, folder: Path) -> None:
+    """Copy a vocabulary file, and what lies beside it and belongs to it, into a new folder. Raises OSError."""
+    folder.mkdir()
+    shutil.copyfile(vocabulary, folder / (FAST if vocabulary.suffix == ".json" else SENTENCEPIECE))
+    for name in ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"):
+        if (vocabulary.parent / name).is_file():
+            shutil.copyfile(vocabulary.parent / name, folder / name)
 
 
 def publish(path: Path, folder: Path, step: int) -> Path:
@@ -94,20 +108,27 @@ def publish(path: Path, folder: Path, step: int) -> Path:
     pointer = folder / ".latest.writing"
     try:
         for file in path.rglob("*"):
-            _sync(file)
-        shutil.rmtree(final, ignore_errors=True)
+            sync(file)
+        former = folder / f".{final.name}.removed"
+        if final.exists():
+            # Of the same step, and broken or it would not have been trained anew.
+            os.replace(final, former)
         os.replace(path, final)
         pointer.write_text(final.name, encoding="utf-8")
-        _sync(pointer)
+        sync(pointer)
         os.replace(pointer, folder / "latest")
-        _sync(folder)
+        sync(folder)
+        shutil.rmtree(former, ignore_errors=True)
     except OSError as error:
         raise TrainingError(f"{final} could not be finished ({error.strerror}): free some room") from error
     return final
 
 
-def _sync(path: Path) -> None:
-    # A rename may reach the disk before the contents do; after a power cut `latest` would name an empty checkpoint.
+def sync(path: Path) -> None:
+    """Bring a file or folder to the disk. Raises OSError.
+
+    A rename may reach the disk before the contents do; after a power cut `latest` would name an empty checkpoint.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -126,6 +147,25 @@ def find_latest(folder: Path) -> Path | None:
             f"{pointer} names {path.name}, which is not there: restore it, or name another in {pointer}"
         )
     return path
+
+
+def step_of(path: Path) -> int:
+    """The step that a checkpoint's folder is named after, -1 for another name."""
+    number = path.name.removeprefix("step-")
+    return int(number) if number.isdigit() else -1
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`: the one that `latest` names, then those before it; later ones are not looked at.
+
+    Where `latest` names none that is there, all of them.
+    """
+    pointer = folder / "latest"
+    named = folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else folder
+    found = [path for path in folder.glob("step-*") if path.is_dir() and step_of(path) >= 0]
+    if step_of(named) >= 0 and named.is_dir():
+        found = [path for path in found if step_of(path) <= step_of(named)]
+    return sorted(found, key=step_of, reverse=True)
 
 
 def resolve(path: Path) -> Path:
@@ -177,7 +217,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises TrainingError where the file is damaged, or where names or shapes differ: a checkpoint of another model size.
     """
     file = path / WEIGHTS
-    own = dict(model.state_dict(keep_vars=True))
+    own = _own_once(model)
     try:
         with safe_open(file, framework="pt") as stored:
             names = set(stored.keys())
@@ -187,6 +227,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 own[name].data.copy_(stored.get_tensor(name))
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{file} cannot be read ({error}): the checkpoint is damaged, use another") from error
+
+
+def _own_once(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds of a model: parameters and kept buffers, those that are tied by their first name only."""
+    kept = model.state_dict(keep_vars=True)
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    tied -= {name for name, _ in model.named_parameters()}
+    return {name: tensor for name, tensor in kept.items() if name not in tied}
 
 
 def _check_fit(file: Path, own: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]) -> None:

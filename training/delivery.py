@@ -57,6 +57,11 @@ class Delivery(Generic[Record]):
                     self._refused += 1
             self._changed.notify_all()
 
+    def waiting(self) -> list[Record]:
+        """What is not delivered yet, in order; what is on its way is among it."""
+        with self._changed:
+            return list(self._waiting)
+
     def close(self, timeout_s: float = 60.0) -> Undelivered:
         """Delivers what waits, ends the thread, and tells what was left. A second call changes nothing."""
         with self._changed:

@@ -1,6 +1,7 @@
 """Ranks: who am I, how many are we, which device. Read from the environment that torchrun or SLURM sets."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,3 +45,19 @@ class Rank:
                 "with `glus train` alone, or under torchrun or srun"
             ) from error
         return cls(rank, local, ranks)
+
+    def most_of(self, values: Sequence[int]) -> list[int]:
+        """Of each value the largest that a rank has: all ranks call it, and all of them get the same."""
+        if not torch.distributed.is_initialized():
+            return list(values)
+        told = torch.tensor(list(values), dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+        return [int(value) for value in told.tolist()]
+
+    def sum_of(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over ranks, in float64: all ranks call it, and all of them get the same."""
+        if not torch.distributed.is_initialized():
+            return list(values)
+        told = torch.tensor(list(values), dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.SUM)
+        return [float(value) for value in told.tolist()]

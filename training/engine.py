@@ -3,8 +3,9 @@
 import atexit
 import contextlib
 import os
+import shutil
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,9 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glus.training.accumulate import Accumulated, accumulate
 from glus.training.config import EngineConfig, OptimizerConfig
+from glus.training.contrast import Contrast
 from glus.training.distributed import Rank
 from glus.training.errors import TrainingError
+from glus.training.parameter_groups import parameter_groups
 
 #: DeepSpeed's name for what is saved: a folder below that of the checkpoint's engine.
 _TAG = "state"
@@ -25,7 +29,12 @@ class Engine:
 
     `leaves` are classes of modules that ZeRO-3 gathers whole: parts that read parameters outside their modules'
     forward, and small modules for which one gathering is cheaper than many.
+    With ZeRO-3 each parameter is handed out as the engine is made: rank 0 has `model` whole in the memory of its CPU,
+    the others may have it on the meta device and get their parts from rank 0. No device ever holds it whole.
     """
+
+    #: Micro-batches whose graphs may be kept at once.
+    most_together = 1
 
     def __init__(
         self,
@@ -39,9 +48,13 @@ class Engine:
         import deepspeed
 
         self.rank = rank
+        self.last = Accumulated()
         self._accumulation = accumulation
-        if config.stage == 3 and leaves:
-            deepspeed.utils.set_z3_leaf_modules(model, list(leaves))
+        settings = _settings(config, optimizer, accumulation, rank)
+        if config.stage == 3:
+            if leaves:
+                deepspeed.utils.set_z3_leaf_modules(model, list(leaves))
+            _hand_out(model, settings, torch.bfloat16 if config.precision == "bf16" else torch.float32, rank)
         adam = torch.optim.AdamW(
             parameter_groups(model, optimizer),
             lr=optimizer.learning_rate,
@@ -51,7 +64,7 @@ class Engine:
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model,
             optimizer=adam,
-            config=_settings(config, optimizer, accumulation, rank),
+            config=settings,
             dist_init_required=False,
         )
 
@@ -88,25 +101,26 @@ class Engine:
         module: nn.Module = self._engine.module
         return module
 
-    def step(self, batches: Iterator[Any], learning_rate: float) -> dict[str, float]:
-        """One optimiser step over this rank's micro-batches; mean losses over all ranks, and the gradients' L2 norm."""
+    def step(
+        self, batches: Iterator[Any], learning_rate: float, contrast: Contrast | None = None, number: int = 0
+    ) -> dict[str, float]:
+        """One optimiser step over this rank's micro-batches; mean losses over all ranks, and the gradients' L2 norm.
+
+        `number` counts steps (for draws of `contrast`). What was read stays in `last` until the next step.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["factor"]
-        sums: dict[str, Tensor] = {}
-        for _ in range(self._accumulation):
-            output = self._engine(next(batches).to(self.rank.device))
-            self._engine.backward(output.loss)
-            self._engine.step()
-            for name, value in {**output.losses, "total": output.loss}.items():
-                sums[name] = sums.get(name, 0) + value.detach().float() / self._accumulation
-        stacked = torch.stack(list(sums.values()))
-        if self.rank.ranks > 1:
-            torch.distributed.all_reduce(stacked, op=torch.distributed.ReduceOp.SUM)
-            stacked /= self.rank.ranks
-        figures = dict(zip(sums, stacked.tolist(), strict=True))
+        self.last = accumulate(
+            batches, self._accumulation, self._engine, self._backward, self.rank.device, contrast, number
+        )
+        figures = self.last.over_ranks(self.rank)
         # Without ZeRO, in fp32, DeepSpeed does not keep the norm.
         norm = self._engine.get_global_grad_norm()
         return figures if norm is None else figures | {"gradient_norm": float(norm)}
+
+    def _backward(self, loss: Tensor) -> None:
+        self._engine.backward(loss)
+        self._engine.step()
 
     def barrier(self) -> None:
         """Wait for the other ranks."""
@@ -138,6 +152,18 @@ class Engine:
                 whole += parameter.ds_numel
         return held, whole
 
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes of parameters, gradients and optimiser that this rank holds between steps (ZeRO-3)."""
+        parameters: list[Any] = list(self.module.parameters())
+        held = [parameter.ds_tensor for parameter in parameters]
+        held += [parameter.data for parameter in parameters if parameter.ds_persist]
+        moments = [each for state in self._optimizer.optimizer.state.values() for each in state.values()]
+        return {
+            "parameters": sum(tensor.nbytes for tensor in held),
+            "gradients": self._optimizer.grad_partitions_flat_buffer.nbytes,
+            "optimizer": sum(each.nbytes for each in [*self._optimizer.fp32_partitioned_groups_flat, *moments]),
+        }
+
     def save(self, folder: Path) -> None:
         """Write optimiser and partitioned state of all ranks into `folder`. Raises TrainingError on a full disk."""
         try:
@@ -148,16 +174,48 @@ class Engine:
                 f"the optimiser's state cannot be written below {folder} ({_first_line(error)}): free some room"
             ) from error
 
-    def load(self, folder: Path) -> None:
-        """Read back what `save` wrote on as many ranks. Raises TrainingError where it is damaged or gone."""
+    def load(self, folder: Path, ranks: int) -> None:
+        """Read back what `save` wrote on `ranks` ranks; on another number of them by DeepSpeed's universal checkpoint.
+
+        Raises TrainingError where it is damaged or gone.
+        """
         remedy = f"the checkpoint is damaged, name another in {folder.parents[1] / 'latest'}"
+        other = ranks != self.rank.ranks and self._engine.zero_optimization()
         try:
-            with _quiet_stdout():
-                found, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+            with _quiet_stdout(), self._converted(folder) if other else contextlib.nullcontext(folder) as place:
+                found, _ = self._engine.load_checkpoint(str(place), tag=_TAG)
         except (OSError, RuntimeError, ValueError, LookupError, AssertionError, EOFError, UnpicklingError) as error:
             raise TrainingError(f"{folder} cannot be read ({_first_line(error)}): {remedy}") from error
         if found is None:
             raise TrainingError(f"{folder} holds no state of the optimiser: {remedy}")
+
+    @contextlib.contextmanager
+    def _converted(self, folder: Path) -> Iterator[Path]:
+        """A folder with the same state for any number of ranks, as long as it is entered. All ranks enter it."""
+        from deepspeed.checkpoint import ds_to_universal
+
+        place = folder.parents[1] / ".universal"
+        if self.rank.rank == 0:
+            shutil.rmtree(place, ignore_errors=True)
+            paths = {"input_folder": str(folder / _TAG), "output_folder": str(place / _TAG)}
+            workers = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False}
+            with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
+                ds_to_universal.main(Namespace(**paths, **workers, strict=True, inject_missing_state=True))
+        self.barrier()
+        factors = [group["factor"] for group in self._optimizer.param_groups]
+        self._engine._config.load_universal_checkpoint = True
+        try:
+            yield place
+        finally:
+            self._engine._config.load_universal_checkpoint = False
+        # DeepSpeed gives all groups the settings of the first, and all states one tensor that counts the steps.
+        for group, factor in zip(self._optimizer.param_groups, factors, strict=True):
+            group["factor"] = factor
+        for state in self._optimizer.optimizer.state.values():
+            state["step"] = torch.as_tensor(state["step"]).clone()
+        self.barrier()
+        if self.rank.rank == 0:
+            shutil.rmtree(place)
 
     def close(self) -> None:
         """Let go of the model: DeepSpeed's hooks on it are removed."""
@@ -168,14 +226,40 @@ def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def parameter_groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
-    """Trained parameters by their factor on the learning rate."""
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            factors = (factor for pattern, factor in optimizer.factors.items() if fnmatchcase(name, pattern))
-            groups.setdefault(next(factors, 1.0), []).append(parameter)
-    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+def _hand_out(model: nn.Module, settings: dict[str, Any], dtype: torch.dtype, rank: Rank) -> None:
+    """Partition a model, parameter by parameter, from rank 0 to all ranks; the others may have it on the meta device.
+
+    A rank holds at any time its partition, one whole parameter and, on rank 0's CPU, what is not handed out yet.
+    """
+    import deepspeed
+
+    made: dict[nn.Parameter, nn.Parameter] = {}  # tied parameters stay tied
+    first: Any = None
+    for module in model.modules():
+        for name, given in module._parameters.items():
+            if given is None:
+                continue
+            if given not in made:
+                kind = dtype if given.is_floating_point() else given.dtype
+                made[given] = parameter = _on_device(given, kind, rank.device)
+                if first is None:
+                    holder = nn.ParameterList([parameter])
+                    deepspeed.zero.Init(module=holder, config_dict_or_path=settings, dtype=dtype)
+                    first = parameter
+                else:
+                    first.convert_to_zero_parameters(param_list=[parameter])
+            module._parameters[name] = made[given]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer = buffer.to(rank.device).contiguous()
+                torch.distributed.broadcast(buffer, 0)
+
+
+def _on_device(given: nn.Parameter, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
+    if given.is_meta:
+        return nn.Parameter(torch.empty(given.shape, dtype=dtype, device=device), requires_grad=given.requires_grad)
+    given.data = given.data.to(device, dtype)
+    return given
 
 
 def _settings(config: EngineConfig, optimizer: OptimizerConfig, accumulation: int, rank: Rank) -> dict[str, Any]:
@@ -190,7 +274,12 @@ def _settings(config: EngineConfig, optimizer: OptimizerConfig, accumulation: in
         "wall_clock_breakdown": False,
     }
     if config.stage:
-        settings["zero_optimization"] = {
+        offload = {"offload_optimizer": {"device": "cpu"}} if config.offload != "none" else {}
+        if config.offload == "all" and config.stage == 3:
+            offload |= {"offload_param": {"device": "cpu"}}
+        # torch's AdamW works on offloaded state too; DeepSpeed's own would be compiled first.
+        settings["zero_force_ds_cpu_optimizer"] = False
+        settings["zero_optimization"] = offload | {
             "stage": config.stage,
             "stage3_param_persistence_threshold": config.keep_whole_below,
             "stage3_gather_16bit_weights_on_model_save": False,

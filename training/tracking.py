@@ -6,19 +6,23 @@ Only rank 0 talks. Metrics go out from a background thread (delivery.py), everyt
 import json
 import math
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from glus.training.code_version import code_version
 from glus.training.delivery import Delivery
 from glus.training.errors import TrainingError
+from glus.training.logged_models import FIGURE, logged_model, mark_best
+from glus.training.record_names import checked_name, shortened
+from glus.training.record_names import flatten as flatten
+from glus.training.tracking_place import TrackingConfig as TrackingConfig
+from glus.training.tracking_place import check_server, shown, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -32,21 +36,14 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-REACH_TIMEOUT_S = 5.0
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_\-. /:]+")  # what MLflow takes as the name of a metric or parameter
-LONGEST_PARAMETER = 6000
 LONGEST_DIGEST = 36
 PARAMETERS_A_CALL = 100
+#: Parameters (or their beginnings) that change no figure: how a run is kept, not what it is.
+NOT_OF_FIGURES = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang_minutes")
 
 
-@dataclass(frozen=True)
-class TrackingConfig:
-    """Where runs are recorded."""
-
-    uri: str = "sqlite:///build/mlflow.db"
-    """A SQLite file (sqlite:///relative.db, sqlite:////absolute.db) or an MLflow server (http://host:5000)."""
-    experiment: str = "glus"
-    """The MLflow experiment that holds the runs."""
+#: A metric record that waits: name, value, milliseconds since the epoch, step.
+Unsent = tuple[str, float, int, int]
 
 
 @dataclass(frozen=True)
@@ -65,14 +62,20 @@ class RunRecord:
 class Tracker:
     """One MLflow run for one training, kept across restarts by its `run_id`.
 
-    As a context manager it ends the run: FINISHED, FAILED on an exception, KILLED on an interrupt.
+    As a context manager it ends the run: FINISHED, FAILED on an exception, KILLED on an interrupt or where `stopped`
+    says that it ends before its last step.
     """
 
-    def __init__(self, config: TrackingConfig, client: "MlflowClient", run_id: str) -> None:
+    def __init__(
+        self, config: TrackingConfig, client: "MlflowClient", run_id: str, recorded: frozenset[tuple[str, int]]
+    ) -> None:
         self.run_id = run_id
+        self.stopped = False
         self._config = config
         self._client = client
+        self._recorded = recorded
         self._delivery: Delivery[Metric] = Delivery(self._send)
+        self._checkpoints: Delivery[tuple[str, str, int]] = Delivery(self._send_checkpoints)
 
     @classmethod
     def start(
@@ -82,10 +85,13 @@ class Tracker:
         params: object,
         tags: Mapping[str, str] | None = None,
         run_id: str | None = None,
+        unsent: Sequence[Unsent] = (),
     ) -> Self:
         """Starts a run, or goes on with `run_id`. `params` is the resolved config: a dataclass or nested mappings.
 
         A parameter of a run cannot change in MLflow: one that differs on restart is recorded as the tag "changed.NAME".
+        Steps that are taken again after a restart are not recorded twice, unless a parameter changed. `unsent` is what
+        a checkpoint kept of records that were not delivered when it was written.
         Raises TrainingError where MLflow cannot be reached or the run does not exist.
         """
         client = _client(config, create=True)
@@ -96,12 +102,24 @@ class Tracker:
             else:
                 run = client.get_run(run_id)
                 client.update_run(run_id, status="RUNNING", name=run_name)
-            _record_parameters(client, run, flatten(params), everything)
-        return cls(config, client, run.info.run_id)
+            same = _record_parameters(client, run, flatten(params), everything)
+            recorded = _recorded(client, run) if run_id else frozenset()
+        tracker = cls(config, client, run.info.run_id, recorded if same else frozenset())
+        tracker._delivery.put(_metric(each) for each in unsent if (each[0], each[3]) not in recorded)
+        return tracker
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Records values at a step. Returns at once; raises TrainingError only for a name that MLflow refuses."""
-        self._delivery.put(_metrics(values, step))
+        new = {name: value for name, value in values.items() if (name, step) not in self._recorded}
+        self._delivery.put(_metrics(new, step))
+
+    def log_checkpoint(self, path: Path, step: int) -> None:
+        """Records a checkpoint as a LoggedModel of the run, once however often it is told. Returns at once."""
+        self._checkpoints.put([(path.name, str(path.resolve()), step)])
+
+    def unsent(self) -> list[Unsent]:
+        """Records that have not reached MLflow yet, for a checkpoint: (name, value, milliseconds, step)."""
+        return [(each.key, each.value, each.timestamp, each.step) for each in self._delivery.waiting()]
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Copies a file or a folder to the run's artifacts, below `folder`."""
@@ -144,10 +162,15 @@ class Tracker:
 
         Raises TrainingError where records could not be delivered: how many, and why.
         """
-        left = self._delivery.close()
+        left, models = self._delivery.close(), self._checkpoints.close()
+        if models.count:
+            # The metrics weigh more; an evaluation makes up for a checkpoint that is not there.
+            print(
+                f"{models.count} checkpoints are not recorded as models at {shown(self._config.uri)} ({models.error})"
+            )
         if left.count:
             raise TrainingError(
-                f"{left.count} metric records of run {self.run_id} did not reach MLflow at {_shown(self._config.uri)} "
+                f"{left.count} metric records of run {self.run_id} did not reach MLflow at {shown(self._config.uri)} "
                 f"({left.error}); the checkpoints are not touched by this"
             ) from left.error
         with _told(self._config):
@@ -160,7 +183,7 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            self.finish()
+            self.finish("KILLED" if self.stopped else "FINISHED")
             return
         try:
             self.finish("FAILED" if isinstance(error, Exception) else "KILLED")
@@ -168,9 +191,21 @@ class Tracker:
             # The first error is the cause and must be the one that is seen.
             error.add_note(str(second))
 
+    def _send_checkpoints(self, batch: list[tuple[str, str, int]]) -> None:
+        for name, path, step in batch:
+            logged_model(self._client, self.run_id, name, path, step)
+
     def _send(self, batch: "list[Metric]") -> None:
         # The store drops a record with the same run, name, time, step and value: sending again doubles nothing.
         self._client.log_batch(self.run_id, metrics=batch)
+
+
+def reach(config: TrackingConfig) -> str:
+    """Tells the place and its experiment. Raises TrainingError where it cannot be reached or written."""
+    client = _client(config, create=True)
+    with _told(config):
+        _experiment_id(client, config, create=True)
+    return f"{shown(config.uri)}, experiment {config.experiment}"
 
 
 def find_runs(config: TrackingConfig, names: Sequence[str] = ()) -> list[RunRecord]:
@@ -193,68 +228,88 @@ def find_runs(config: TrackingConfig, names: Sequence[str] = ()) -> list[RunReco
         return [_run_record(client, run) for run in chosen]
 
 
-def log_figures(config: TrackingConfig, run_id: str, figures: Mapping[str, float], step: int = 0) -> None:
-    """Records benchmark figures with a run that may have ended, such as {"mevis/valid_u/j_and_f": 50.3}."""
+def log_figures(
+    config: TrackingConfig, run_id: str, figures: Mapping[str, float], step: int = 0, model_id: str | None = None
+) -> None:
+    """Records benchmark figures with a run that may have ended, such as {"mevis/valid_u/j_and_f": 50.3}.
+
+    With `model_id`, of a LoggedModel, they are linked to it as well.
+    """
     client = _client(config, create=False)
     with _told(config):
-        client.log_batch(run_id, metrics=_metrics(figures, step))
+        client.log_batch(run_id, metrics=_metrics(figures, step, model_id))
 
 
-def flatten(params: object, prefix: str = "") -> dict[str, str]:
-    """Nested dataclasses and mappings -> {"optimizer.learning_rate": "0.0003"}.
+def log_evaluation(
+    config: TrackingConfig,
+    run_id: str,
+    figures: Mapping[str, float],
+    step: int,
+    checkpoint: str,
+    tags: Mapping[str, str],
+    files: Sequence[Path],
+) -> None:
+    """Records the figures of one checkpoint with the run that made it, which may have ended.
 
-    Sequences become JSON, and so do mappings whose keys MLflow would not take as names (patterns, say).
+    Figures go to the checkpoint's `step`, `files` to the artifacts below evaluation/CHECKPOINT, `tags` to the run's
+    tags as "evaluation.CHECKPOINT.NAME": a later evaluation of another checkpoint leaves these as they are. They are
+    linked to the checkpoint's LoggedModel; that of the highest overall J&F has the alias "best" (logged_models.py).
     """
-    if is_dataclass(params) and not isinstance(params, type):
-        params = asdict(params)
-    if isinstance(params, Mapping):
-        if not all(NAME_PATTERN.fullmatch(str(key)) for key in params):
-            return {prefix: json.dumps(params, default=str, ensure_ascii=False)}
-        found: dict[str, str] = {}
-        for key, value in params.items():
-            found |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-        return found
-    if isinstance(params, (list, tuple)):
-        return {prefix: json.dumps(params, default=str, ensure_ascii=False)}
-    return {prefix: str(params)}
+    client = _client(config, create=False)
+    with _told(config):
+        model_id = logged_model(client, run_id, checkpoint, "", step)
+    log_figures(config, run_id, figures, step, model_id)
+    with _told(config):
+        if FIGURE in figures and not figures.get("eval/partial"):
+            mark_best(client, config.experiment, run_id, model_id, figures[FIGURE])
+        for name, value in tags.items():
+            client.set_tag(run_id, checked_name(f"evaluation.{checkpoint}.{name}"), value)
+        for file in files:
+            client.log_artifact(run_id, str(file), f"evaluation/{checkpoint}")
 
 
-def _record_parameters(client: "MlflowClient", run: "Run", params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+def _record_parameters(client: "MlflowClient", run: "Run", params: Mapping[str, str], tags: Mapping[str, str]) -> bool:
+    """Records them; whether those that figures depend on are as they were when the run went on last."""
     from mlflow.entities import Param, RunTag
 
     known: dict[str, str] = run.data.params
-    kept = {_checked_name(name): _short(value) for name, value in params.items()}
-    changed = {f"changed.{name}": value for name, value in kept.items() if known.get(name, value) != value}
+    kept = {checked_name(name): shortened(value) for name, value in params.items()}
+    last = {name: run.data.tags.get(f"changed.{name}", value) for name, value in known.items()}
+    changed = {f"changed.{name}": value for name, value in kept.items() if last.get(name, value) != value}
     new = [Param(name, value) for name, value in kept.items() if name not in known]
     for first in range(0, len(new), PARAMETERS_A_CALL):
         client.log_batch(run.info.run_id, params=new[first : first + PARAMETERS_A_CALL])
     client.log_batch(run.info.run_id, tags=[RunTag(key, str(value)) for key, value in (dict(tags) | changed).items()])
+    return all(name.removeprefix("changed.").startswith(NOT_OF_FIGURES) for name in changed)
 
 
-def _short(value: str) -> str:
-    return value if len(value) <= LONGEST_PARAMETER else value[: LONGEST_PARAMETER - 3] + "..."
+def _recorded(client: "MlflowClient", run: "Run") -> frozenset[tuple[str, int]]:
+    """(name, step) of all that is recorded."""
+    return frozenset(
+        (name, point.step) for name in run.data.metrics for point in client.get_metric_history(run.info.run_id, name)
+    )
 
 
-def _metrics(values: Mapping[str, float], step: int) -> "list[Metric]":
+def _metrics(values: Mapping[str, float], step: int, model_id: str | None = None) -> "list[Metric]":
     from mlflow.entities import Metric
 
     now_ms = int(time.time() * 1000)
-    return [Metric(_checked_name(name), float(value), now_ms, step) for name, value in values.items()]
+    return [Metric(checked_name(name), float(value), now_ms, step, model_id=model_id) for name, value in values.items()]
 
 
-def _checked_name(name: str) -> str:
-    if not NAME_PATTERN.fullmatch(name):
-        raise TrainingError(
-            f"{name!r} cannot be the name of a metric or parameter: MLflow takes letters, digits, blanks and _-.:/"
-        )
-    return name
+def _metric(unsent: Unsent) -> "Metric":
+    """A record that was kept, as MLflow's."""
+    from mlflow.entities import Metric
+
+    name, value, timestamp, step = unsent
+    return Metric(checked_name(name), value, timestamp, step)
 
 
 def _the_run(runs: "Sequence[Run]", name: str, config: TrackingConfig) -> "Run":
     found = [run for run in runs if name in (run.info.run_id, run.info.run_name)]
     if len(found) == 1:
         return found[0]
-    where = f"in experiment {config.experiment!r} of {_shown(config.uri)}"
+    where = f"in experiment {config.experiment!r} of {shown(config.uri)}"
     if found:
         ids = ", ".join(run.info.run_id for run in found)
         raise TrainingError(f"{len(found)} runs are named {name!r} {where}; say which by its id: {ids}")
@@ -288,7 +343,7 @@ def _client(config: TrackingConfig, create: bool) -> "MlflowClient":
         os.environ.setdefault(name, value)
     parts = urlsplit(config.uri)
     if parts.scheme == "sqlite":
-        file = _sqlite_file(config)
+        file = sqlite_file(config)
         if create:
             with _told(config):
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -297,10 +352,10 @@ def _client(config: TrackingConfig, create: bool) -> "MlflowClient":
                 f"{file}: no such MLflow file (tracking.uri={config.uri}); nothing was recorded there yet"
             )
     elif parts.scheme in ("http", "https") and parts.netloc:
-        _check_server(config)
+        check_server(config)
     else:
         raise TrainingError(
-            f"tracking.uri={_shown(config.uri)!r} is no place for MLflow records; "
+            f"tracking.uri={shown(config.uri)!r} is no place for MLflow records; "
             "write sqlite:///FILE.db or the address of an MLflow server, http://HOST:PORT"
         )
     from mlflow.tracking import MlflowClient
@@ -309,49 +364,21 @@ def _client(config: TrackingConfig, create: bool) -> "MlflowClient":
         return MlflowClient(config.uri)
 
 
-def _sqlite_file(config: TrackingConfig) -> Path:
-    """sqlite:///relative/file.db and sqlite:////absolute/file.db, as SQLAlchemy reads them."""
-    parts = urlsplit(config.uri)
-    name = unquote(parts.path.removeprefix("/"))
-    if parts.netloc or not name:
-        raise TrainingError(
-            f"tracking.uri={config.uri!r} names no file; write sqlite:///relative.db or sqlite:////absolute.db"
-        )
-    return Path(name)
-
-
-def _check_server(config: TrackingConfig) -> None:
-    """MLflow's own client would retry for minutes before it tells that nobody is there."""
-    import requests
-
-    shown = _shown(config.uri)
-    advice = "start the server, mend tracking.uri, or record into a file with tracking.uri=sqlite:///build/mlflow.db"
-    try:
-        answer = requests.get(f"{config.uri.rstrip('/')}/health", timeout=REACH_TIMEOUT_S)
-    except requests.RequestException as error:
-        reason = "no answer in time" if isinstance(error, requests.Timeout) else type(error).__name__
-        raise TrainingError(f"no MLflow server can be reached at {shown} ({reason}); {advice}") from error
-    if answer.status_code != requests.codes.ok or answer.text.strip().strip('"') != "OK":
-        raise TrainingError(
-            f"{shown} answers, but not as an MLflow server does (status {answer.status_code} at /health); {advice}"
-        )
-
-
 def _experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) -> str:
     experiment = client.get_experiment_by_name(config.experiment)
     if experiment is not None:
         if experiment.lifecycle_stage == "deleted":
             raise TrainingError(
-                f"experiment {config.experiment!r} was deleted in {_shown(config.uri)}; restore it or choose another "
+                f"experiment {config.experiment!r} was deleted in {shown(config.uri)}; restore it or choose another "
                 "tracking.experiment"
             )
         return str(experiment.experiment_id)
     if not create:
-        raise TrainingError(f"no experiment {config.experiment!r} in {_shown(config.uri)}; see tracking.experiment")
+        raise TrainingError(f"no experiment {config.experiment!r} in {shown(config.uri)}; see tracking.experiment")
     location = None
     if urlsplit(config.uri).scheme == "sqlite":
         # MLflow's default would be ./mlruns of whatever folder the command was started in.
-        location = (_sqlite_file(config).parent.resolve() / "mlartifacts").as_uri()
+        location = (sqlite_file(config).parent.resolve() / "mlartifacts").as_uri()
     return str(client.create_experiment(config.experiment, artifact_location=location))
 
 
@@ -366,12 +393,4 @@ def _told(config: TrackingConfig) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise TrainingError(f"MLflow at {_shown(config.uri)}: {reason}") from error
-
-
-def _shown(uri: str) -> str:
-    """The URI without a password, for messages."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}"))
+        raise TrainingError(f"MLflow at {shown(config.uri)}: {reason}") from error

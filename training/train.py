@@ -2,112 +2,117 @@
 
 import contextlib
 import os
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.loader import micro_batches
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.sampling import SamplePlan
-from glus.model.segmenter import Segmenter
+from glus.data_pipeline.tokenizer import Tokenizer
+from glus.model.trainable import set_trainable
 from glus.training import checkpoint
-from glus.training.build import build_for_training
+from glus.training.build import Built, build_empty, build_for_training
 from glus.training.config import RunConfig
+from glus.training.cost import step_cost
 from glus.training.distributed import Rank
-from glus.training.engine import Engine
-from glus.training.errors import TrainingError
+from glus.training.engines import check_shares, joined, make_contrast, make_engine
+from glus.training.meter import Meter, known_peak
+from glus.training.orders import Orders
+from glus.training.overfit import plan_of
+from glus.training.resuming import check_resumable, choose_checkpoint, is_done
+from glus.training.run_record import start_tracking
+from glus.training.stopping import StopFlag, forget_stop
 from glus.training.tracking import Tracker
 from glus.training.trainer import Trainer
-
-#: Gathered whole by ZeRO-3: the segmenter reads parameters outside forward, the others are cheaper in one piece.
-LEAVES = (Segmenter, CLIPEncoderLayer, LlamaDecoderLayer)
+from glus.training.watchdog import Watchdog
 
 
-def train(config: RunConfig, rank: Rank) -> Path:
-    """Train as rank `rank`; returns the last checkpoint. Resumes from `OUT/checkpoints/latest` where there is one.
+def train(config: RunConfig, rank: Rank, stop: StopFlag | None = None) -> Path:
+    """Train as rank `rank`; returns the last checkpoint. Goes on from the newest whole one in `OUT/checkpoints`.
 
+    Ends earlier where a signal, or the file OUT/stop, says so (stopping.py): then OUT/stopped.json is there. `stop` is
+    the flag of a process that listens to signals already.
     Raises TrainingError, DataError or ModelError, each with one clear message, before the first step where it can.
     """
-    accumulation = accumulation_for(config, rank.ranks)
-    plan = SamplePlan(
-        open_splits(Path(config.shards), list(config.sampling.mixture)),
-        config.sampling,
-        config.seed,
-        config.global_batch_size,
-    )
-    resumed = checkpoint.find_latest(Path(config.out) / "checkpoints")
-    state = checkpoint.read_state(resumed) if resumed else None
-    if state:
-        _check_resumable(state, config, plan, rank)
-        if state.step >= config.steps:
-            return checkpoint.resolve(Path(config.out))
+    check_shares(config, rank.ranks)
+    plan = plan_of(config, open_splits(Path(config.shards), list(config.sampling.mixture)))
+    out = Path(config.out)
+    if is_done(out / "checkpoints", config.steps):
+        return checkpoint.resolve(out)
     if not torch.cuda.is_available():
         # Ranks of one machine share its cores.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", rank.ranks))))
-    built = build_for_training(config, resumed)
-    # Before the ranks meet: where MLflow cannot be reached, nobody is left waiting half-way.
-    tracker = _start_tracking(config, plan, state) if rank.rank == 0 else None
-    with tracker or contextlib.nullcontext(), Engine.joined(rank):
-        if rank.rank == 0:
-            for row in built.trainable:
-                print(f"  trains {row.elements:>12,} elements in {row.tensors:>4} tensors matching {row.pattern}")
-        engine = Engine(built.model, config.engine, config.optimizer, accumulation, rank, LEAVES)
+    with contextlib.ExitStack() as held:
+        flag = held.enter_context((stop or StopFlag()).watching(out if rank.rank == 0 else None))
+        watchdog = held.enter_context(Watchdog(out, rank.rank, config.hang_minutes))
+        held.enter_context(joined(config, rank))
+        resumed = choose_checkpoint(out / "checkpoints", rank)
         if resumed:
-            engine.load(resumed / checkpoint.ENGINE)
-        start = state.step if state else 0
-        batches = micro_batches(
-            plan,
-            built.tokenizer,
-            rank=rank.rank,
-            ranks=rank.ranks,
-            size=config.engine.micro_batch_size,
-            start=start,
-            stop=config.steps,
-            workers=config.workers,
-        )
-        path = Trainer(config, engine, plan, built.tokenizer, rank, tracker).run(batches, start)
-        if tracker:
-            tracker.set_tags({"checkpoint": str(path.resolve())})
-        engine.close()
+            check_resumable(resumed, config, plan.fingerprint, rank)
+        # ZeRO-3 hands the weights out from rank 0: of all ranks it alone reads them.
+        built = build_for_training(config, resumed, whole=rank.rank == 0 or config.engine.stage != 3)
+        # After that: a model that cannot be built leaves no record.
+        tracker = held.enter_context(start_tracking(config, plan, resumed)) if rank.rank == 0 else None
+        watchdog.beat()
+        trainer = _trainer(config, rank, plan, built, tracker, Orders(config, rank, flag), watchdog)
+        path = _train(trainer, resumed)
     return path
 
 
-def accumulation_for(config: RunConfig, ranks: int) -> int:
-    """Micro-batches a rank takes for an optimiser step. Raises TrainingError where the global batch does not divide."""
-    together = ranks * config.engine.micro_batch_size
-    if config.global_batch_size % together:
-        raise TrainingError(
-            f"global_batch_size {config.global_batch_size} does not divide into micro-batches of "
-            f"{config.engine.micro_batch_size} on {ranks} ranks: make it a multiple of {together}"
-        )
-    return config.global_batch_size // together
+def _trainer(
+    config: RunConfig,
+    rank: Rank,
+    plan: SamplePlan,
+    built: Built,
+    tracker: Tracker | None,
+    orders: Orders,
+    watchdog: Watchdog,
+) -> Trainer:
+    if rank.rank == 0:
+        forget_stop(Path(config.out))
+        for line in built.told:
+            print(f"  {line}")
+        for row in built.trainable:
+            print(f"  trains {row.elements:>12,} elements in {row.tensors:>4} tensors matching {row.pattern}")
+    engine, contrast = make_engine(config, built.model, rank), make_contrast(config, rank)
+    return Trainer(config, engine, plan, built.tokenizer, rank, tracker, contrast, orders, watchdog)
 
 
-def _check_resumable(state: checkpoint.RunState, config: RunConfig, plan: SamplePlan, rank: Rank) -> None:
-    if state.data_fingerprint != plan.fingerprint:
-        raise TrainingError(
-            f"{config.out} was trained on other shards ({state.data_fingerprint}, now {plan.fingerprint}): "
-            "restore them, or train into another `out`"
-        )
-    if state.seed != config.seed or state.ranks != rank.ranks:
-        raise TrainingError(
-            f"{config.out} was begun with seed {state.seed} on {state.ranks} ranks, now seed {config.seed} on "
-            f"{rank.ranks}: use the same, or train into another `out`"
-        )
-
-
-def _start_tracking(config: RunConfig, plan: SamplePlan, state: checkpoint.RunState | None) -> Tracker:
-    tracker = Tracker.start(
-        config.tracking, config.name, asdict(config), {"kind": "training"}, run_id=state.tracking_run if state else None
+def _train(trainer: Trainer, resumed: Path | None) -> Path:
+    config, rank = trainer.config, trainer.rank
+    start = 0
+    if resumed:
+        state = checkpoint.read_state(resumed)
+        start = state.step
+        trainer.engine.load(resumed / checkpoint.ENGINE, state.ranks)
+        if trainer.contrast:
+            trainer.contrast.load(resumed / checkpoint.CONTRAST)
+    batches = micro_batches(
+        trainer.plan,
+        trainer.tokenizer,
+        rank=rank.rank,
+        ranks=rank.ranks,
+        size=config.engine.micro_batch_size,
+        start=start,
+        stop=config.steps,
+        workers=config.workers,
     )
-    for split in plan.splits:
-        expressions = sum(len(entry.expressions) for entry in split.videos)
-        tracker.log_dataset(
-            f"{split.dataset}/{split.split}",
-            split.fingerprint,
-            {"videos": len(split.videos), "expressions": expressions},
-        )
-    return tracker
+    trainer.watchdog.beat()
+    path = trainer.run(_metered(config, batches, rank, trainer.tokenizer), start)
+    if trainer.tracker:
+        trainer.tracker.set_tags({"checkpoint": str(path.resolve())})
+    trainer.engine.close()
+    return path
+
+
+def _metered(config: RunConfig, batches: Iterator[Batch], rank: Rank, tokenizer: Tokenizer) -> Meter:
+    peak = config.engine.peak_tflops * 1e12 or known_peak(rank.device)
+    cost = None
+    if peak:
+        empty = build_empty(config.model, tokenizer.vocab_size, tokenizer.seg_id)
+        set_trainable(empty, config.trainable)
+        cost = step_cost(empty)
+    return Meter(batches, config.model.vision.tokens_per_frame, rank, cost, peak)

@@ -1,5 +1,6 @@
 """The training loop, one screen: micro-batches in, optimiser steps, figures to tracking, checkpoints out."""
 
+import itertools
 import json
 import shutil
 import time
@@ -18,11 +19,22 @@ from glus.data_pipeline.tokenizer import Tokenizer
 from glus.training import checkpoint
 from glus.training.code_version import code_version
 from glus.training.config import RunConfig
+from glus.training.contrast import Contrast
 from glus.training.distributed import Rank
-from glus.training.engine import Engine
+from glus.training.engines import TrainingEngine
 from glus.training.errors import TrainingError
+from glus.training.health import refuse_non_finite
+from glus.training.integrity import note_digests
+from glus.training.keeping import remove_others
+from glus.training.meter import Meter
+from glus.training.node_watch import NodeWatch
+from glus.training.orders import Orders
+from glus.training.profiling import profiled
+from glus.training.run_record import write_unsent
 from glus.training.schedule import learning_rate
+from glus.training.stopping import Cause, obeyed
 from glus.training.tracking import Tracker
+from glus.training.watchdog import Watchdog
 
 
 class Trainer:
@@ -31,62 +43,109 @@ class Trainer:
     def __init__(
         self,
         config: RunConfig,
-        engine: Engine,
+        engine: TrainingEngine,
         plan: SamplePlan,
         tokenizer: Tokenizer,
         rank: Rank,
         tracker: Tracker | None,
+        contrast: Contrast | None,
+        orders: Orders,
+        watchdog: Watchdog,
     ):
         self.config, self.engine, self.plan, self.tokenizer = config, engine, plan, tokenizer
-        self.rank, self.tracker = rank, tracker
+        self.rank, self.tracker, self.contrast = rank, tracker, contrast
+        self.orders, self.watchdog = orders, watchdog
+        #: Losses since the last checkpoint.
+        self.losses: list[float] = []
         self.folder = Path(config.out) / "checkpoints"
 
-    def run(self, batches: Iterator[Batch], start: int) -> Path:
-        """Train from step `start` to the end; returns the last checkpoint. Raises TrainingError: non-finite loss."""
+    def run(self, meter: Meter, start: int) -> Path:
+        """Train from step `start` to the end, or until told to stop; returns the last checkpoint.
+
+        Raises TrainingError where a loss is not finite, or a checkpoint cannot be written.
+        """
         config, path = self.config, None
-        with tqdm(
-            total=config.steps,
-            initial=start,
-            desc=config.name,
-            unit="step",
-            disable=self.rank.rank > 0,
-            mininterval=1.0,
-        ) as bar:
+        with (
+            tqdm(
+                total=config.steps,
+                initial=start,
+                desc=config.name,
+                unit="step",
+                disable=self.rank.rank > 0,
+                mininterval=1.0,
+            ) as bar,
+            profiled(config.profile, Path(config.out), self.rank) as after_step,
+        ):
+            nodes = NodeWatch(self.rank)
             for step in range(start, config.steps):
                 rate = learning_rate(step, config.steps, config.optimizer.learning_rate, config.optimizer.warmup_steps)
-                # Dropout's draws follow from seed, step and rank: a resumed run goes on as one that never stopped.
-                key = np.random.SeedSequence([config.seed, step, self.rank.rank]).generate_state(1, np.uint64)
-                torch.manual_seed(int(key[0]))
-                began = time.perf_counter()
-                figures = self.engine.step(batches, rate)
-                seconds = time.perf_counter() - began
-                self._refuse_non_finite(figures, step)
+                meter.begin()
+                figures = self.engine.step(self._keyed(meter, step), rate, self.contrast, step)
+                meter.end()
+                refuse_non_finite(figures, self.engine.last, step, self.rank, Path(config.out))
                 done = step + 1
-                if self.tracker and (done % config.log_every == 0 or done == config.steps):
-                    videos = {"videos_per_second": config.global_batch_size / seconds}
-                    self.tracker.log_metrics(
-                        {**figures, **videos, "learning_rate": rate, "step_seconds": seconds}, done
-                    )
-                    bar.set_postfix(loss=f"{figures['total']:.3f}", refresh=False)
+                after_step()
+                if done % config.log_every == 0 or done == config.steps:
+                    measured = meter.figures() | nodes.figures()
+                    if self.tracker:
+                        self.tracker.log_metrics({**figures, **measured, "learning_rate": rate}, done)
+                        bar.set_postfix(loss=f"{figures['total']:.3f}", refresh=False)
                 bar.update(1)
-                if done == config.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
+                self.losses.append(figures["total"])
+                self.watchdog.beat()
+                order = self.orders.after(done)
+                if order.save:
+                    began = time.perf_counter()
                     path = self.save(done)
+                    meter.left_out(time.perf_counter() - began)
+                if order.stop:
+                    self._obey(order.stop, done)
+                    break
         return path or self.save(config.steps)
+
+    def _keyed(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
+        """Dropout's draws follow from seed, step and place in the global batch: a resumed run goes on as one that never
+        stopped, on any number of ranks."""
+        for turn in itertools.count():
+            place = turn * self.rank.ranks + self.rank.rank
+            key = np.random.SeedSequence([self.config.seed, step, place]).generate_state(1, np.uint64)
+            torch.manual_seed(int(key[0]))
+            yield next(batches)
+
+    def _obey(self, stop: Cause, done: int) -> None:
+        if self.rank.rank == 0:
+            print(
+                f"stopping after step {done} of {self.config.steps}: {stop.words}; the checkpoint is written",
+                flush=True,
+            )
+            obeyed(Path(self.config.out), stop, done, self.config.steps)
+        if self.tracker:
+            self.tracker.stopped = True
 
     def save(self, step: int) -> Path:
         """Write a checkpoint together with all ranks; returns its folder.
 
         Raises TrainingError on a full disk: nothing of this checkpoint is left, the earlier ones are not touched.
         """
+        began = time.perf_counter()
         weights = self.engine.gather()
         path = checkpoint.writing(self.folder, step)
         try:
             self._write(path, weights, step)
             if self.rank.rank == 0:
                 checkpoint.publish(path, self.folder, step)
+                remove_others(self.folder, self.config.keep)
+            # A rank that ended earlier could take the others with it: its launcher ends, and then the job's step.
+            self.engine.barrier()
         except TrainingError:
             shutil.rmtree(path, ignore_errors=True)
             raise
+        self.losses.clear()
+        self.orders.saved()
+        self.watchdog.beat()
+        if self.tracker:
+            self.tracker.log_metrics({"checkpoint_seconds": time.perf_counter() - began}, step)
+            self.tracker.log_checkpoint(self.folder / checkpoint.name_of(step), step)
         return self.folder / checkpoint.name_of(step)
 
     def _write(self, path: Path, weights: dict[str, Tensor], step: int) -> None:
@@ -99,19 +158,16 @@ class Trainer:
                 tracking_run=self.tracker.run_id if self.tracker else "",
                 code_version=json.dumps(code_version()),
                 ranks=self.rank.ranks,
+                loss=sum(self.losses) / len(self.losses) if self.losses else None,
+                written=time.time(),
             )
             checkpoint.write(path, weights, state, asdict(self.config), self.tokenizer.path)
+            write_unsent(path, self.tracker)
         self.engine.barrier()
         self.engine.save(path / checkpoint.ENGINE)
+        if self.contrast:
+            self.contrast.save(path / checkpoint.CONTRAST)
+        self.watchdog.beat()
         self.engine.barrier()
-
-    def _refuse_non_finite(self, figures: dict[str, float], step: int) -> None:
-        # The figures are means over all ranks, so all ranks stop together.
-        bad = [name for name, value in figures.items() if value != value or abs(value) == float("inf")]
-        if bad:
-            slots = self.plan.global_batch(step)
-            named = {self.plan.splits[slot.split].videos[slot.video].video for slot in slots}
-            raise TrainingError(
-                f"step {step}: {', '.join(bad)} is not finite; the step's videos are {', '.join(sorted(named))}. "
-                "Lower optimizer.learning_rate, or look at these videos with their masks"
-            )
+        note_digests(path, self.rank.rank)
+        self.engine.barrier()

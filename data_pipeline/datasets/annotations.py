@@ -33,7 +33,7 @@ def parse_video(path: Path, video: str, content: Any, ids_key: str | None) -> Vi
     for exp_id, entry in _entries(place, content["expressions"]):
         where = f"{place} expression {exp_id}"
         text = entry.get("exp", entry.get("exp_text"))
-        if not isinstance(text, str):
+        if not isinstance(text, str) or not text.strip():
             raise DataError(f'{where}: has no text ("exp"); take this file anew', file=str(path), video=video)
         kind, type_id = entry.get("kind", ""), entry.get("type_id")
         if not isinstance(kind, str) or not (type_id is None or type(type_id) is int):

@@ -7,10 +7,22 @@ from typing import Any
 from glus.data_pipeline.errors import DataError
 
 
+class _RepeatedKeyError(Exception):
+    """A key that an object has twice: one of the two would be lost without a word."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(repr(max(keys, key=keys.count)))
+    return content
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises DataError where it is missing or broken (with line and column)."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_pairs_hook=_each_once)
     except FileNotFoundError:
         raise DataError(
             f"{path}: this annotation file is missing; put the dataset there as released", file=str(path)
@@ -22,6 +34,8 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); take this file anew",
             file=str(path),
         ) from error
+    except _RepeatedKeyError as error:
+        raise DataError(f"{path}: has {error} twice; take this file anew", file=str(path)) from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path}: no JSON ({error}); take this file anew", file=str(path)) from error
     if not isinstance(content, dict):

@@ -60,9 +60,13 @@ def _from_instances(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             names[video["id"]] = folders.pop()
             frames = [name.rpartition("/")[2] for name in video["file_names"]]
             entries[names[video["id"]]] = {"frames": frames, "expressions": {}}
+        if not len(entries) == len(names) == len(content["videos"]):
+            raise DataError(f"{path}: lists a video twice; take this file anew", file=str(path))
         codes = {}
         targets: dict[str, dict[int, list[str]]] = {name: {} for name in entries}
         for annotation in content["annotations"]:
+            if str(annotation["id"]) in codes:
+                raise DataError(f"{path}: two annotations have the id {annotation['id']}; take this file anew")
             codes[str(annotation["id"])] = annotation["segmentations"]
             instances = targets[names[annotation["video_id"]]].setdefault(annotation["category_id"], [])
             instances.append(str(annotation["id"]))

@@ -120,7 +120,7 @@ def test_lvvis_names_categories_for_all_their_objects(root: Path) -> None:
     for name, video in videos.items():
         _check_frames(folder / "train/JPEGImages" / name, video["frames"])
         texts = [entry["exp"] for entry in video["expressions"].values()]
-        assert len(set(texts)) == len(texts) and set(texts) <= {"circle", "square", "triangle", "star", "cross"}
+        assert len(set(texts)) == len(texts) and set(texts) <= {"circle", "ring", "bar", "pillar", "cross"}
         used += [anno_id for entry in video["expressions"].values() for anno_id in entry["anno_id"]]
     assert sorted(used) == sorted(int(key) for key in masks)
 

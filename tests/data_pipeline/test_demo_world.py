@@ -28,13 +28,12 @@ PURE_COLOURS = {
     "orange": (255, 140, 0),
 }
 COLOUR = re.compile(r"\b(red|green|blue|yellow|purple|orange)\b")
-SHAPE = re.compile(r"\b(circle|square|triangle|star|cross)(?:s|es)?\b")
+SHAPE = re.compile(r"\b(circle|ring|bar|pillar|cross)(?:s|es)?\b")
 SIZE = re.compile(r"\b(small|little|large|big)\b")
 MOTION = re.compile(
     r"\b((?:moving|moves|going) (?:to the )?(?P<way>left|right|up|down)(?:wards)?"
     r"|not move|not moving|stays? still|staying still)"
 )
-BESIDE = re.compile(r"^(.*?) (?:to the )?(left of|right of|above|below|higher than|lower than) (.*)$")
 FACTS = {
     "tomato": "red",
     "fire engine": "red",
@@ -48,15 +47,14 @@ FACTS = {
     "grapes": "purple",
     "carrot": "orange",
     "pumpkin": "orange",
-    "wheel": "circle",
+    "coin": "circle",
     "moon": "circle",
-    "without corners": "circle",
-    "chess": "square",
-    "four equal": "square",
-    "pizza": "triangle",
-    "three corners": "triangle",
-    "christmas": "star",
-    "night sky": "star",
+    "doughnut": "ring",
+    "hole": "ring",
+    "sleeping": "bar",
+    "wider": "bar",
+    "lamp post": "pillar",
+    "higher than wide": "pillar",
     "plus sign": "cross",
     "adding": "cross",
     "balloon": "up",
@@ -112,13 +110,18 @@ def test_the_world_has_gaps_in_ids_and_occlusion_and_objects_that_enter_or_leave
     assert len(hidden) > 20
 
 
-def test_no_two_objects_share_shape_and_colour_and_size_but_many_share_one(videos: list[DemoVideo]) -> None:
-    sharing = 0
+def test_objects_of_a_video_differ_in_colour_and_mostly_in_shape_and_motion(videos: list[DemoVideo]) -> None:
+    alike = {"shape": 0, "motion": 0}
     for video in videos:
-        looks = [(thing.shape, thing.colour, thing.size) for thing in video.objects]
-        assert len(set(looks)) == len(looks)
-        sharing += len({look[0] for look in looks}) < len(looks) or len({look[1] for look in looks}) < len(looks)
-    assert sharing > len(videos) / 2
+        assert len({thing.colour for thing in video.objects}) == len(video.objects)
+        for name in alike:
+            alike[name] += len({getattr(thing, name) for thing in video.objects}) < len(video.objects)
+    assert all(10 < count < len(videos) / 2 for count in alike.values())
+
+
+def test_more_objects_than_colours_still_differ_in_one_of_their_looks() -> None:
+    video = demo_video(0, "crowd", DemoWorldConfig(width=512, height=512, min_objects=12, max_objects=12))
+    assert len({(thing.shape, thing.colour, thing.size) for thing in video.objects}) == 12
 
 
 def test_pixels_have_the_colour_that_is_said(videos: list[DemoVideo]) -> None:
@@ -138,18 +141,17 @@ def test_masks_have_the_shape_and_the_size_that_is_said(videos: list[DemoVideo])
             if not _inside(thing, frame) or areas[frame] < 0.97 * thing.area:
                 continue
             checked += 1
-            assert (areas[frame] > 480) == (thing.size == "large")
-            (outline, *_), _ = cv2.findContours(
-                video.masks[thing.id][frame].astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            assert (areas[frame] > 650) == (thing.size == "large")
+            outlines, holes = cv2.findContours(
+                video.masks[thing.id][frame].astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
             )
+            (outline,) = (each for each, (_, _, _, outer) in zip(outlines, holes[0], strict=True) if outer < 0)
             solidity = cv2.contourArea(outline) / cv2.contourArea(cv2.convexHull(outline))
-            filled = cv2.contourArea(outline) / np.prod(cv2.minAreaRect(outline)[1])
-            if thing.shape in ("star", "cross"):
-                assert solidity < 0.88
-            else:
-                assert solidity > 0.88
-                expected = {"circle": (0.7, 0.86), "square": (0.86, 1.1), "triangle": (0.4, 0.65)}[thing.shape]
-                assert expected[0] < filled < expected[1]
+            _, _, width, height = cv2.boundingRect(outline)
+            assert (len(outlines) == 2) == (thing.shape == "ring")
+            assert (solidity < 0.8) == (thing.shape == "cross")
+            assert (width > 1.6 * height) == (thing.shape == "bar")
+            assert (height > 1.6 * width) == (thing.shape == "pillar")
     assert checked > 60
 
 
@@ -170,7 +172,7 @@ def test_masks_move_as_is_said(videos: list[DemoVideo]) -> None:
             else:
                 along = float(shift @ np.array(ways[thing.motion]))
                 steps = whole[-1] - whole[0]
-                assert 2.5 * steps - 3 < along < 6.5 * steps + 3
+                assert 4.5 * steps - 3 < along < 8.5 * steps + 3
                 assert np.abs(shift).min() < 4
 
 
@@ -188,10 +190,9 @@ def test_looks_and_motions_hold_for_exactly_their_targets(videos: list[DemoVideo
         assert bool(MOTION.search(expression.text)) == (expression.kind == "motion")
 
 
-def test_motion_words_stand_only_where_motion_decides(videos: list[DemoVideo]) -> None:
-    for video, expression in _all_of(videos, "motion"):
-        without = MOTION.sub("", expression.text)
-        assert len(_named(video, without)) > 1, expression.text
+def test_in_half_of_the_motion_expressions_motion_decides(videos: list[DemoVideo]) -> None:
+    told = [(video, MOTION.sub("", expression.text)) for video, expression in _all_of(videos, "motion")]
+    assert sum(len(_named(video, without)) > 1 for video, without in told) > len(told) / 2
 
 
 def test_expressions_for_several_objects_name_all_of_them(videos: list[DemoVideo]) -> None:
@@ -247,7 +248,7 @@ def test_places_hold_by_eight_pixels_in_every_frame_by_the_masks(videos: list[De
     found = 0
     for video, expression in _all_of(videos, "relation"):
         place = _place(expression.text)
-        if place is None or BESIDE.match(expression.text):
+        if place is None:
             continue
         axis, sign = place
         shape = SHAPE.search(expression.text)
@@ -258,34 +259,6 @@ def test_places_hold_by_eight_pixels_in_every_frame_by_the_masks(videos: list[De
             if other != target:
                 gap = sign * (centroids[other] - centroids[target])[:, axis]
                 assert (gap[~np.isnan(gap)] >= 8).all() and (~np.isnan(gap)).any(), expression.text
-        found += 1
-    assert found > 50
-
-
-def test_an_object_beside_another_is_the_only_one_there(videos: list[DemoVideo]) -> None:
-    found = 0
-    for video, expression in _all_of(videos, "relation"):
-        match = BESIDE.match(expression.text)
-        if match is None:
-            continue
-        axis, sign = {
-            "left of": (0, 1),
-            "right of": (0, -1),
-            "above": (1, 1),
-            "higher than": (1, 1),
-            "below": (1, -1),
-            "lower than": (1, -1),
-        }[match[2]]
-        (anchor,) = _named(video, match[3])
-        (target,) = expression.object_ids
-        centroids = _centroids(video)
-        for candidate in _named(video, match[1]):
-            if candidate == anchor:
-                continue
-            gap = sign * (centroids[anchor] - centroids[candidate])[:, axis]
-            gap = gap[~np.isnan(gap)]
-            assert (gap >= 8).all() if candidate == target else (gap <= 0).all(), expression.text
-            assert gap.size >= (6 if candidate == target else 1)
         found += 1
     assert found > 50
 
@@ -374,5 +347,5 @@ def _centroids(video: DemoVideo) -> dict[int, NDArray[np.float64]]:
 
 def _inside(thing: DemoObject, frame: int) -> bool:
     """The whole object is inside the picture."""
-    reach = 1.4 * thing.radius
+    reach = 1.7 * thing.radius
     return bool((thing.centres[frame] > reach).all() and (thing.centres[frame] < np.array([127, 95]) - reach).all())

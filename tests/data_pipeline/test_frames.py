@@ -2,10 +2,12 @@
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
+from glus.data_pipeline import frames as frames_module
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.frames import FrameFolder, VideoFile, jpeg_size
+from glus.data_pipeline.frames import FrameFolder, VideoFile, extract_frames, jpeg_size
 
 
 @pytest.fixture
@@ -108,6 +110,65 @@ def test_files_that_are_no_video_are_refused(tmp_path):
         VideoFile(tmp_path / "x.mp4")
     with pytest.raises(DataError, match=r"y\.mp4: this video file is missing"):
         VideoFile(tmp_path / "y.mp4")
+
+
+def without_its_end(path, share):
+    """The same video, its last samples overwritten: the header still promises them."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 4
+    size = int.from_bytes(content[start - 8 : start - 4], "big") - 8
+    begin = start + int(size * (1 - share))
+    content[begin : start + size] = bytes(start + size - begin)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_header_that_lies_is_read_as_far_as_it_decodes_and_told(tmp_path, caplog):
+    random = np.random.Generator(np.random.Philox(3))
+    drawn = [random.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(12)]
+    path = without_its_end(write_video(tmp_path / "clip.mp4", drawn, (64, 48), "mp4v"), 0.3)
+    # decord's threads fail at another frame each time; what is read must not depend on that.
+    contents = {tuple(map(video.read_bytes, range(len(video.names)))) for video in [VideoFile(path) for _ in range(8)]}
+    assert len(contents) == 1 and 6 <= len(contents.pop()) <= 8
+    assert "clip.mp4: its header promises 12 frames" in caplog.text
+
+
+def test_a_video_without_a_frame_that_decodes_is_refused(tmp_path):
+    drawn = [np.full((48, 64, 3), 20 * index, np.uint8) for index in range(5)]
+    path = without_its_end(write_video(tmp_path / "clip.mp4", drawn, (64, 48)), 1)
+    for read in (VideoFile, lambda path: extract_frames(path, tmp_path / "frames")):
+        with pytest.raises(DataError, match=r"clip\.mp4: (no video that can be read|not one frame can be decoded)"):
+            read(path)
+
+
+@pytest.mark.parametrize("way", [VideoFile, lambda path: extract_frames(path, path.parent / "frames").frames])
+def test_frames_are_decoded_as_they_are_written(tmp_path, monkeypatch, way):
+    drawn = (np.full((480, 640, 3), index, np.uint8) for index in range(250))
+    path = write_video(tmp_path / "clip.avi", drawn, (640, 480))
+    process, encode, held = psutil.Process(), frames_module._encoded, []
+
+    def encoded(frame, origin):
+        held.append(process.memory_info().rss)
+        return encode(frame, origin)
+
+    monkeypatch.setattr(frames_module, "_encoded", encoded)
+    before = process.memory_info().rss
+    assert len(way(path).names) == 250
+    # They are 230 MB: decord's threads would hold a hundred and more while the first ones are encoded.
+    assert max(held) - before < 50e6
+
+
+@pytest.mark.parametrize("share", [0, 0.3])
+def test_extracted_frames_are_those_of_the_video_file(tmp_path, share):
+    random = np.random.Generator(np.random.Philox(3))
+    drawn = [random.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(12)]
+    path = without_its_end(write_video(tmp_path / "clip.mp4", drawn, (64, 48), "mp4v"), share)
+    video, extracted = VideoFile(path), extract_frames(path, tmp_path / "new" / "frames")
+    assert (extracted.frames.names, extracted.frames.size) == (video.names, (48, 64))
+    assert [*map(extracted.frames.read_bytes, range(len(video.names)))] == [
+        *map(video.read_bytes, range(len(video.names)))
+    ]
+    assert (extracted.promised, extracted.rate) == (12, 5)
 
 
 def test_a_real_header_that_lies_is_read_as_far_as_it_decodes(real_data, caplog):

@@ -1,14 +1,17 @@
 """Micro-batches in the order of the plan, on any number of ranks and workers."""
 
+import json
 from dataclasses import fields
 from itertools import islice
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.loader import micro_batches
+from glus.data_pipeline.loader import Loader, micro_batches
 from glus.data_pipeline.sampling import SamplePlan, SamplingConfig
 from glus.data_pipeline.tokenizer import Tokenizer
 
@@ -77,8 +80,9 @@ def test_reading_goes_on_exactly_at_the_step_where_it_is_resumed(plan, tokenizer
         assert_equal(ours, expected)
 
 
-def test_a_worker_process_gives_equal_batches_in_equal_order(plan, tokenizer, alone):
-    for ours, expected in zip(read(plan, tokenizer, workers=1), alone, strict=True):
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_give_equal_batches_in_equal_order(plan, tokenizer, alone, workers):
+    for ours, expected in zip(read(plan, tokenizer, workers=workers), alone, strict=True):
         assert_equal(ours, expected)
 
 
@@ -103,7 +107,7 @@ def test_a_global_batch_that_does_not_divide_is_refused_with_what_would_fit(plan
 @pytest.mark.parametrize("workers", [0, 1])
 def test_bad_data_is_told_in_one_line_wherever_it_is_read(tmp_path, tokenizer, workers):
     splits = write_splits(tmp_path)
-    shard = splits[0].folder / "shard-00000.tar"
+    shard = Path(splits[0].storage.path("shard-00000.tar"))
     shard.chmod(0o644)
     with shard.open("r+b") as file:
         file.truncate(1000)
@@ -111,3 +115,50 @@ def test_bad_data_is_told_in_one_line_wherever_it_is_read(tmp_path, tokenizer, w
     with pytest.raises(DataError) as caught:
         read(plan, tokenizer, workers=workers)
     assert str(caught.value).startswith(f"{shard}: ends before byte ") and "\n" not in str(caught.value)
+
+
+def test_reading_goes_on_with_the_same_rest_from_any_position_on_any_number_of_ranks(plan, tokenizer, alone):
+    random = np.random.Generator(np.random.Philox(key=9))
+    for _ in range(50):
+        taken = int(random.integers(len(alone)))
+        with Loader(plan, tokenizer, rank=0, ranks=1, size=SIZE, start=0, stop=STEPS) as first:
+            first.position = taken
+            state = json.loads(json.dumps(first.state_dict()))
+        ranks = int(random.choice([ranks for ranks in (1, 2, 3, 6) if taken % ranks == 0]))
+        rank, workers = int(random.integers(ranks)), int(random.integers(5))
+        with Loader(plan, tokenizer, rank=rank, ranks=ranks, size=SIZE, start=0, stop=STEPS, workers=workers) as later:
+            later.load_state_dict(state)
+            wanted = range(taken + rank, len(alone), ranks)
+            assert [later.slots_of(later.position + turn) for turn in range(len(wanted))] == [
+                (number // 6, range(number % 6 * SIZE, number % 6 * SIZE + SIZE)) for number in wanted
+            ]
+            assert_equal(next(later), alone[wanted[0]])
+
+
+def test_a_loader_that_reads_ahead_says_what_was_taken_not_what_was_read(plan, tokenizer, alone):
+    with Loader(plan, tokenizer, rank=0, ranks=1, size=SIZE, start=0, stop=STEPS, workers=3) as loader:
+        for _ in range(7):
+            next(loader)
+        state = loader.state_dict()
+        assert (state["step"], state["slots"]) == (1, SIZE)
+        loader.load_state_dict(state | {"step": 0, "slots": 0})
+        assert_equal(next(loader), alone[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"fingerprint": "abc"},
+            r"not those that this state was made with \(fingerprint abc, now .*Restore the shards",
+        ),
+        ({"seed": 4}, "made with seed 4, the plan has 3"),
+        ({"slots": 2}, "stands 2 slots into step 1, which 2 ranks with micro-batches of 2 cannot share"),
+    ],
+)
+def test_a_state_of_other_data_or_another_course_is_refused(plan, tokenizer, change, message):
+    with Loader(plan, tokenizer, rank=0, ranks=2, size=SIZE, start=1, stop=STEPS) as loader:
+        with pytest.raises(DataError, match=message):
+            loader.load_state_dict(loader.state_dict() | change)
+        with pytest.raises(DataError, match="not the state of a loader: it lacks 'slots'"):
+            loader.load_state_dict({"step": 1})

@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.masks import area, checked, decode, encode, encode_labels, read_labels, union
+from glus.data_pipeline.masks import area, checked, decode, encode, encode_labels, read_labels, union, union_into
 
 small_masks = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
@@ -33,6 +33,24 @@ def test_packed_bytes_and_listed_codes_all_give_the_mask_back(mask):
     assert checked({"size": [height, width], "counts": run_lengths(mask)}, height, width, "") == code
     assert checked({"size": [height, width], "counts": code["counts"].encode()}, height, width, "") == code
     assert area(code) == mask.sum()
+
+
+@given(st.lists(small_masks, max_size=3), arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
+def test_a_union_is_that_of_the_pixels_whatever_the_codes(masks, shape):
+    sized = [np.resize(mask, shape) for mask in masks]
+    plane = np.ones(shape, bool)
+    union_into(plane, [None, *(encode(mask) for mask in sized)])
+    assert np.array_equal(plane, np.any([np.zeros(shape, bool), *sized], axis=0))
+
+
+@pytest.mark.parametrize(
+    "counts", [[12], [0, 12], [12, 0], [0, 0, 12], [5, 0, 7], [0, 0, 5, 7], [3, 2, 0, 7], [3, 2, 7]]
+)
+def test_codes_with_empty_runs_are_set_as_pycocotools_does(counts):
+    code = checked({"size": [3, 4], "counts": counts}, 3, 4, "")
+    plane = np.ones((3, 4), bool)
+    union_into(plane, [code])
+    assert np.array_equal(plane, coco.decode(code).astype(bool))
 
 
 @given(small_masks, st.data())

@@ -1,5 +1,6 @@
 """Raw datasets to shards: by one job alone, and by Ray."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -37,7 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def config(raw, out, *names, **settings) -> PrepareConfig:
-    return PrepareConfig(list(names), raw.root, out, **({"videos_per_shard": 1, "workers": 2} | settings))
+    return PrepareConfig(list(names), raw.root, str(out), **({"videos_per_shard": 1, "workers": 2} | settings))
 
 
 def davis_job(raw, out, videos=("one.video", "two")) -> ShardJob:
@@ -61,7 +62,7 @@ def test_six_datasets_prepared_by_ray_come_back_as_released(raw, tmp_path):
             for object_id, codes in record.objects.items():
                 masks = np.stack([decode(code, 32, 48) for code in codes])
                 assert np.array_equal(split.read_masks(video, [object_id], range(5))[0], masks)
-        shards = [str(split.folder / shard.name) for shard in split.manifest.shards]
+        shards = [split.storage.path(shard.name) for shard in split.manifest.shards]
         plain = list(webdataset.WebDataset(shards, shardshuffle=False))
         assert [json.loads(sample["video.json"])["video"] for sample in plain] == split_videos(split)
         assert tuple(plain[1][f"{index:05d}.jpg"] for index in range(5)) == raw.videos[1].jpegs
@@ -117,7 +118,7 @@ def test_a_second_run_writes_only_what_changed_or_went_missing(raw, tmp_path):
     assert changed.fingerprint != manifest.fingerprint and [report.kept for report in reports] == [True, False]
     # Fewer, larger shards leave nothing of the old ones behind.
     finish(split, raw, tmp_path / "out", videos_per_shard=8)
-    names = {"shard-00000.tar", "index.json", "manifest.json", "parts/shard-00000.json"}
+    names = {"shard-00000.tar", "index.arrow", "manifest.json", "parts/shard-00000.json"}
     assert set(contents(folder)) == names
 
 
@@ -227,3 +228,61 @@ def test_a_name_alone_means_every_split_that_is_there(raw):
 def test_settings_below_one_are_refused(raw, tmp_path, settings):
     with pytest.raises(DataError, match="must be at least 1"):
         prepare(config(raw, tmp_path, "mevis", **settings))
+
+
+def test_after_a_power_cut_a_shard_of_the_right_size_is_compared_by_its_content(raw, tmp_path):
+    split = read_dataset("ref_davis17", raw.root, "train")
+    finish(split, raw, tmp_path / "out")
+    folder = tmp_path / "out" / "ref_davis17" / "train"
+    before = contents(folder)
+    # The name was on the disk, the content was not yet, nor was there a manifest.
+    shard = folder / "shard-00000.tar"
+    shard.chmod(0o644)
+    shard.write_bytes(bytes(shard.stat().st_size))
+    (folder / "manifest.json").unlink()
+    _, reports = finish(split, raw, tmp_path / "out")
+    assert [report.kept for report in reports] == [False, True] and contents(folder) == before
+
+
+def test_with_decode_damage_inside_a_frame_is_found_while_preparing(raw, tmp_path):
+    frame = raw.root / "DAVIS17" / "train" / "JPEGImages" / "two" / "00003.jpg"
+    content = bytearray(frame.read_bytes())
+    content[-60:-2] = bytes(58)
+    frame.write_bytes(content)
+    split = read_dataset("ref_davis17", raw.root, "train")
+    jobs = plan_jobs(split, raw.root, tmp_path / "out", 2, decode=True)
+    (item,) = ShardMaker().make(jobs[0]).quarantine
+    assert (item.video, item.frame) == ("two", "00003") and "cannot be decoded" in item.reason
+    # Without it the frame goes in as it is, and is refused when it is read.
+    finish(split, raw, tmp_path / "out")
+    (undecoded,) = open_splits(tmp_path / "out", ["ref_davis17/train"])
+    with pytest.raises(DataError, match=r"video two frame 00003 cannot be decoded"):
+        undecoded.read_frames(1, range(5))
+
+
+def test_check_compares_shards_and_sources_with_what_is_known_of_them(raw, tmp_path, capsys, monkeypatch):
+    split = read_dataset("revos", raw.root, "train")
+    finish(split, raw, tmp_path / "out")
+    checked = config(raw, tmp_path / "out", "revos:train", check=True)
+    with pytest.raises(DataError, match=r"mask_dict\.json: SHA-256 .*published e9b431066149.*download it again"):
+        prepare(checked)
+    digests = {f"ReVOS/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in split.files}
+    monkeypatch.setattr("glus.data_pipeline.check.PUBLISHED", digests)
+    assert [manifest.counts.videos for manifest in prepare(checked)] == [2]
+    told = capsys.readouterr().out
+    assert "ReVOS/mask_dict.json: as published" in told and "revos/train: 2 shards as the manifest says" in told
+    shard = tmp_path / "out" / "revos" / "train" / "shard-00001.tar"
+    shard.chmod(0o644)
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match=r"1 things(.|\n)*shard-00001\.tar: SHA-256"):
+        prepare(checked)
+    annotation = raw.root / "ReVOS" / "meta_expressions_train_.json"
+    annotation.write_text(annotation.read_text() + " ")
+    with pytest.raises(DataError, match=r"meta_expressions_train_\.json: changed since revos/train was prepared"):
+        prepare(checked)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_that_is_none_is_refused(raw, tmp_path, share):
+    with pytest.raises(DataError, match="max_bad_share is a share from 0 to 1"):
+        prepare(config(raw, tmp_path, "mevis", max_bad_share=share))

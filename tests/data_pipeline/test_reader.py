@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import numpy as np
 import pytest
 
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.index import Counts, Manifest, index_to_json, json_bytes, manifest_to_json
+from glus.data_pipeline.finish import write_split
+from glus.data_pipeline.index import Counts
 from glus.data_pipeline.masks import encode
 from glus.data_pipeline.reader import ShardedSplit, open_splits
 from glus.data_pipeline.records import Expression
@@ -22,12 +22,7 @@ from glus.data_pipeline.shards import encode_sample, write_shard
 def folder(tmp_path, record) -> Path:
     """A split of one shard with one video, written by hand."""
     folder = tmp_path / "shards" / "mevis" / "train"
-    shard, videos = write_shard(folder / "shard-00000.tar", [encode_sample(record)])
-    index = json_bytes({"version": 1, "videos": index_to_json(videos)})
-    (folder / "index.json").write_bytes(index)
-    counts = Counts.of(video.entry for video in videos)
-    manifest = Manifest("mevis", "train", counts, (shard,), hashlib.sha256(index).hexdigest(), {}, ())
-    (folder / "manifest.json").write_bytes(json_bytes(manifest_to_json(manifest)))
+    write_split(folder, "mevis", "train", [write_shard(folder / "shard-00000.tar", [encode_sample(record)])])
     return folder
 
 
@@ -51,9 +46,8 @@ def test_frames_masks_and_expressions_come_back_as_they_went_in(folder, record, 
 def test_a_mask_one_pixel_narrower_comes_back_at_the_frames_size(tmp_path, record, tiny):
     narrow = [encode(mask[:, :-1]) for mask in tiny.masks["1"]]
     sample = encode_sample(dataclasses.replace(record, objects={"1": narrow}, expressions=()))
-    shard, videos = write_shard(tmp_path / "s" / "shard-00000.tar", [sample])
-    manifest = Manifest("mevis", "train", Counts.of([sample.entry]), (shard,), "", {}, ())
-    split = ShardedSplit(tmp_path / "s", manifest, videos)
+    write_split(tmp_path / "s", "mevis", "train", [write_shard(tmp_path / "s" / "shard-00000.tar", [sample])])
+    split = ShardedSplit.open(tmp_path / "s")
     assert split.read_masks(0, ["1"], range(5)).shape == (1, 5, 32, 48)
     assert np.array_equal(split.read_masks(0, ["1"], range(5))[0], tiny.masks["1"])
 
@@ -88,11 +82,11 @@ def test_absent_empty_and_half_written_folders_are_told_apart(folder, tmp_path):
 def test_another_version_is_refused(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"version": 99}))
-    with pytest.raises(DataError, match="format version 99, this program reads version 1"):
+    with pytest.raises(DataError, match="format version 99, this program reads version 2"):
         ShardedSplit.open(folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "glus-shards", "version": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "glus-shards", "version": 2}'])
 def test_a_damaged_manifest_is_refused(folder, content):
     (folder / "manifest.json").write_text(content)
     with pytest.raises(DataError, match="manifest"):
@@ -100,7 +94,7 @@ def test_a_damaged_manifest_is_refused(folder, content):
 
 
 def test_a_changed_index_is_refused(folder):
-    (folder / "index.json").write_bytes((folder / "index.json").read_bytes().replace(b'"look"', b'"feel"'))
+    (folder / "index.arrow").write_bytes((folder / "index.arrow").read_bytes().replace(b"look", b"feel"))
     with pytest.raises(DataError, match="not the index that the manifest vouches for"):
         ShardedSplit.open(folder)
 

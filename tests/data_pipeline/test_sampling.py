@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.groups import Contrast
+from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.sampling import SamplePlan, SamplingConfig, Slot, middle_context, random_context
 
 from .tiny_splits import write_splits
 
-BOTH = SamplingConfig(mixture={"mevis/train": 3.0, "refer_youtube_vos/train": 1.0})
+BOTH = SamplingConfig(mixture={"mevis/train": 3.0, "refer_youtube_vos/train": 1.0}, expressions=3)
 SLOTS = 6
 
 
@@ -153,7 +155,7 @@ def holds_a_pair_and_a_rival(plan: SamplePlan, slot: Slot) -> bool:
     return any(not pair & rival for pair in pairs for rival in sets)
 
 
-@pytest.mark.parametrize("expressions", [3, 5])
+@pytest.mark.parametrize("expressions", [3, 4, 5])
 def test_a_grouped_slot_holds_a_pair_of_one_object_and_a_rival(splits, expressions):
     plan = SamplePlan(splits, replace(BOTH, expressions=expressions), seed=1, slots=SLOTS)
     grouped = [slot for slot in drawn(plan, 100) if slot.grouped]
@@ -172,6 +174,32 @@ def test_a_slot_is_grouped_wherever_its_first_expression_has_a_part_in_it(splits
     assert all((4 in slot.expressions) != slot.grouped for slot in in_groups)
     assert any(slot.grouped and 5 in slot.expressions for slot in in_groups)
     assert 0.75 < np.mean([slot.grouped for slot in in_groups]) < 0.92  # 5 of 6
+
+
+def test_with_room_for_four_the_rival_has_a_partner_too(splits):
+    plan = SamplePlan(splits, replace(BOTH, expressions=4), seed=1, slots=SLOTS)
+    for slot in (slot for slot in drawn(plan, 100) if slot.grouped and name_of(plan, slot) == "long"):
+        said = plan.splits[slot.split].videos[slot.video].expressions
+        assert sorted(said[number].object_ids for number in slot.expressions) == [("1",), ("1",), ("4",), ("4",)]
+
+
+def test_what_videos_offer_to_the_contrastive_loss_is_counted(plan):
+    # Whole: "groups" and "long". Partners alone: "one_object". Neither: "no_pair", "exact".
+    assert plan.contrasts() == {
+        "mevis/train": {Contrast(True, True): 1, Contrast(True, False): 1, Contrast(False, False): 1},
+        "refer_youtube_vos/train": {Contrast(True, True): 1, Contrast(False, False): 1},
+    }
+
+
+def test_the_plain_way_draws_as_the_reference_does(splits):
+    config = replace(BOTH, group_by_object=False, independent_draws=True)
+    plan = SamplePlan(splits, config, seed=3, slots=SLOTS)
+    slots = drawn(plan, 400)
+    share = np.mean([slot.split == 0 for slot in slots])
+    assert abs(share - 0.75) < 4 * (0.75 * 0.25 / len(slots)) ** 0.5
+    # Independent: how often two neighbours come of one split is what chance gives, 10 of 16.
+    same = np.mean([one.split == other.split for one, other in zip(slots[::2], slots[1::2], strict=True)])
+    assert abs(same - 0.625) < 0.06 and not any(slot.grouped for slot in slots)
 
 
 @pytest.mark.parametrize("change", [{"group_by_object": False}, {"expressions": 2}])
@@ -205,6 +233,27 @@ def test_a_mixture_with_an_unknown_split_is_refused_with_those_there_are(splits)
     config = SamplingConfig(mixture={"mevis/train": 1.0, "mevis/trian": 1.0})
     with pytest.raises(DataError, match="names mevis/trian, but the shards hold mevis/train, refer_youtube_vos/train"):
         SamplePlan(splits, config, seed=0, slots=1)
+
+
+@pytest.mark.parametrize("weight", [-1.0, -1e-9, float("nan"), float("inf")])
+def test_weights_that_are_no_weights_are_refused(splits, weight):
+    config = SamplingConfig(mixture={"mevis/train": 1.0, "refer_youtube_vos/train": weight})
+    with pytest.raises(DataError, match=r"the weight of refer_youtube_vos/train is .*numbers from 0 up"):
+        SamplePlan(splits, config, seed=0, slots=1)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8, 64, 1024])
+@given(step=st.integers(0, 10**6))
+@settings(max_examples=3, deadline=None)
+def test_any_number_of_ranks_shares_the_same_global_batch_in_the_same_order(plan, ranks, step):
+    many = SamplePlan(plan.splits, plan.config, plan.seed, slots=3072)
+    own = [Loader(many, None, rank=rank, ranks=ranks, size=1, start=step, stop=step + 1) for rank in range(ranks)]
+    turns = [[loader.slots_of(loader.position + turn) for turn in range(3072 // ranks)] for loader in own]
+    together = [place for turn in zip(*turns, strict=True) for place in turn]
+    assert together == [(step, range(slot, slot + 1)) for slot in range(3072)]
+    slots = {slot: many.slot(*slot) for slot in [(step, 0), (step, 1535), (step, 3071)]}
+    assert slots[step, 0] == plan.global_batch(step)[0]
+    assert SamplePlan(plan.splits, plan.config, plan.seed, slots=3072).slot(step, 3071) == slots[step, 3071]
 
 
 @pytest.mark.parametrize("mixture", [{}, {"mevis/train": 0.0}])

@@ -102,10 +102,14 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
         Tokenizer(tmp_path)
 
 
-def test_added_tokens_of_another_model_are_refused_with_what_they_lack(folder):
-    (folder / "added_tokens.json").write_text(json.dumps({"[SEG]": 560}))
-    with pytest.raises(DataError, match=r"added_tokens\.json lacks <im_start>, <im_end>: this tokenizer was not made"):
-        Tokenizer(folder)
+def test_tokens_that_the_table_lacks_are_added_after_all_others_and_named(tokenizer, folder):
+    assert tokenizer.fresh == ()
+    assert Tokenizer(folder).fresh == ("[SEG]", "<im_start>", "<im_end>")
+    (folder / "added_tokens.json").write_text(json.dumps({"<pad>": 560, "<im_start>": 561}))
+    added = Tokenizer(folder)
+    assert added.fresh == ("[SEG]", "<im_end>")
+    assert added.added == {"<pad>": 560, "<im_start>": 561, "[SEG]": 562, "<im_end>": 563}
+    assert added.vocab_size == 564
 
 
 @pytest.mark.parametrize("content", ['{"[SEG]": 560,', '["[SEG]"]', '{"[SEG]": "last"}'])

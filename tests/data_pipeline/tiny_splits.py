@@ -1,6 +1,5 @@
 """Two tiny splits as shards, with what was drawn kept beside them."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from glus.data_pipeline.finish import write_split
 from glus.data_pipeline.frames import FrameFolder
-from glus.data_pipeline.index import Counts, Manifest, index_to_json, json_bytes, manifest_to_json
 from glus.data_pipeline.masks import encode
 from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.records import Expression, VideoRecord
@@ -77,12 +76,7 @@ def write_splits(root: Path) -> list[ShardedSplit]:
         dataset, split = place.split("/")
         samples = [encode_sample(_record(root / "frames", dataset, split, drawing)) for drawing in drawings]
         folder = root / place
-        shard, videos = write_shard(folder / "shard-00000.tar", samples)
-        index = json_bytes({"version": 1, "videos": index_to_json(videos)})
-        (folder / "index.json").write_bytes(index)
-        counts = Counts.of(sample.entry for sample in samples)
-        manifest = Manifest(dataset, split, counts, (shard,), hashlib.sha256(index).hexdigest(), {}, ())
-        (folder / "manifest.json").write_bytes(json_bytes(manifest_to_json(manifest)))
+        write_split(folder, dataset, split, [write_shard(folder / "shard-00000.tar", samples)])
         splits.append(ShardedSplit.open(folder))
     return splits
 

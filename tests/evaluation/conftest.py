@@ -1,7 +1,5 @@
 """Small real splits: demo videos written as shards and opened again."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 
 from glus.data_pipeline.demo_world import DemoWorldConfig, demo_video, expressions_for
-from glus.data_pipeline.index import Counts, Manifest, index_to_json, json_bytes, manifest_to_json
+from glus.data_pipeline.finish import write_split
 from glus.data_pipeline.masks import encode
 from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.records import Expression, VideoRecord
@@ -52,12 +50,8 @@ def demo_record(dataset: str, split: str, name: str, absent: int = 0, several: i
 def as_split(folder: Path, records: Sequence[VideoRecord]) -> ShardedSplit:
     """The records as shards on disk."""
     folder.mkdir(parents=True)
-    shard, index = write_shard(folder / "shard-00000.tar", [encode_sample(record) for record in records])
-    content = json_bytes({"videos": index_to_json(index)})
-    (folder / "index.json").write_bytes(content)
-    counts, digest = Counts.of([video.entry for video in index]), hashlib.sha256(content).hexdigest()
-    manifest = Manifest(records[0].dataset, records[0].split, counts, (shard,), digest, {}, ())
-    (folder / "manifest.json").write_text(json.dumps(manifest_to_json(manifest)))
+    shard = write_shard(folder / "shard-00000.tar", [encode_sample(record) for record in records])
+    write_split(folder, records[0].dataset, records[0].split, [shard])
     return ShardedSplit.open(folder)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +12,19 @@ import torch
 from glus.data_pipeline.prompts import inference_prompt
 from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.sampling import middle_context
-from glus.evaluation.inference import Loaded, load, predict_split
+from glus.evaluation.errors import EvaluationError
+from glus.evaluation.inference import predict_split
 from glus.evaluation.inference_config import InferenceConfig, Predicted
+from glus.evaluation.model_source import Loaded, ModelSource
 from glus.evaluation.predictions import expression_folder, read_masks
-from glus.training.config import RunConfig
-from glus.training.distributed import Rank
 from glus.training.errors import TrainingError
-from glus.training.train import train
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def run(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of twelve quick steps: enough to answer with [SEG]. Dice alone, so that masks are not all empty yet."""
-    changes = ("steps=12", "optimizer.learning_rate=0.01", "model.loss.mask_bce=0", "model.loss.mask_dice=4")
-    config = tiny_run(tmp_path_factory.mktemp("trained") / "run", *changes)
-    train(config, Rank(0, 0, 1))
-    return Path(config.out)
-
-
-@pytest.fixture(scope="module")
-def loaded(run: Path) -> Loaded:
-    return load(run, CPU)
+def loaded(answering_run: Path) -> Loaded:
+    return ModelSource.find(answering_run).load(CPU)
 
 
 @pytest.fixture
@@ -85,6 +75,58 @@ def test_expressions_together_are_as_one_by_one(loaded: Loaded, split: ShardedSp
     assert 0 < shown < len(entry.expressions)
 
 
+def test_masks_in_bf16_are_nearly_those_in_fp32(
+    answering_run: Path, loaded: Loaded, split: ShardedSplit, tmp_path: Path
+) -> None:
+    half = ModelSource.find(answering_run).load(CPU, "bf16")
+    assert {each.dtype for each in half.model.parameters()} == {torch.bfloat16}
+    for model, name in ((loaded, "fp32"), (half, "bf16")):
+        done = predict_split(model, split, tmp_path / name, InferenceConfig(precision=name), CPU, progress=False)
+        assert done.frames_without_seg == 0
+    [entry] = split.videos
+    whole, rounded = (
+        np.array([read_masks(tmp_path / name, entry, expression) for expression in entry.expressions])
+        for name in ("fp32", "bf16")
+    )
+    print(f"pixels that differ in bf16: {(whole != rounded).mean():.2%}")
+    assert 0 < whole.mean() < 1 and (whole != rounded).mean() < 0.03
+
+
+def test_a_videos_frames_are_encoded_once_for_all_of_its_expressions(
+    loaded: Loaded, split: ShardedSplit, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    encoder = loaded.model.segmenter.sam2.image_encoder
+    hook = encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    predict_split(loaded, split, tmp_path, InferenceConfig(expressions_together=2), CPU, progress=False)
+    hook.remove()
+    assert len(split.videos[0].expressions) > 2
+    assert seen == [1] * len(split.videos[0].frame_names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"mevis/valid_u video \w+ expression 0 is empty \(''\): say in words"),
+        (" . ", "expression 0 is empty"),
+        (
+            "red " * 1250,
+            r"video \w+: expression 1 of \d+ is too long: with \d query frames its prompt takes \d+ ",
+        ),
+    ],
+    ids=["empty", "a full stop", "5,000 characters"],
+)
+def test_an_expression_that_cannot_be_asked_is_told_and_leaves_nothing(
+    loaded: Loaded, split: ShardedSplit, tmp_path: Path, text: str, message: str
+) -> None:
+    [entry] = split.videos
+    first, *others = entry.expressions
+    split.videos = [replace(entry, expressions=(replace(first, text=text), *others))]
+    with pytest.raises(EvaluationError, match=message):
+        predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, progress=False)
+    assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.part"))
+
+
 def test_parts_of_a_split_are_each_video_once(loaded: Loaded, tiny_demo: Path, tmp_path: Path) -> None:
     split = ShardedSplit.open(tiny_demo / "shards" / "mevis" / "train")
     parts = [
@@ -115,19 +157,44 @@ def test_each_frame_is_shown_once_whichever_is_begun_with(loaded: Loaded, split:
     assert all(masks.logits.shape == (2, 48, 64) and masks.logits.isfinite().all() for masks in seen)
 
 
-def test_a_loaded_model_is_the_one_that_was_trained(run: Path, loaded: Loaded) -> None:
-    assert not loaded.model.training
-    assert loaded.config.out == str(run) and loaded.tracking_run
-    assert load(run / "checkpoints" / "step-000012", CPU).tracking_run == loaded.tracking_run
+def test_a_loaded_model_is_the_one_that_was_trained(answering_run: Path, loaded: Loaded) -> None:
+    source = ModelSource.find(answering_run)
+    assert source == ModelSource.find(answering_run / "checkpoints" / "step-000012")
+    assert source.step == 12 and source.title.endswith(", step 12") and source.tracking_run
+    assert not loaded.model.training and loaded.told == ()
 
 
-def test_a_checkpoint_of_other_code_is_told(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_code_is_told(answering_run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "step-000012"
-    shutil.copytree(run / "checkpoints" / "step-000012", copied)
+    shutil.copytree(answering_run / "checkpoints" / "step-000012", copied)
     config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
     config["engine"]["precision"] = "fp8"
     (copied / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(TrainingError, match=r"config\.json: engine\.precision: .*; use the version of the code that"):
-        load(copied, CPU)
+        ModelSource.find(copied)
     with pytest.raises(TrainingError, match="holds no checkpoint"):
-        load(tmp_path, CPU)
+        ModelSource.find(tmp_path)
+
+
+def test_an_expression_begins_at_the_key_frame_that_a_file_gives_it(
+    loaded: Loaded, split: ShardedSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [entry] = split.videos
+    first, *others = entry.expressions
+    for each in others:
+        expression_folder(tmp_path, entry, each).mkdir(parents=True)  # done already
+    read: list[int] = []
+    reading = split.read_frames
+
+    def read_frames(video: int, frames: list[int]) -> np.ndarray:
+        read.extend(frames)
+        return reading(video, frames)
+
+    monkeypatch.setattr(split, "read_frames", read_frames)
+    (tmp_path / "keys.json").write_text(json.dumps({f"{entry.video}_{first.id}": 4}), encoding="utf-8")
+    config = InferenceConfig(key_frames=tmp_path / "keys.json")
+    done = predict_split(loaded, split, tmp_path, config, CPU, progress=False)
+    assert done == Predicted(1, len(others), 6, 0)
+    assert read == [*middle_context(6, 2), 4, 5, 3, 2, 1, 0]
+    masks = read_masks(tmp_path, entry, first)
+    assert masks is not None and masks.any()

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.evaluation.metrics import boundary_accuracy, boundary_radius, jf_per_frame, region_similarity
+from glus.evaluation.bitplanes import pack
+from glus.evaluation.metrics import (
+    accuracy,
+    boundary_accuracy,
+    boundary_radius,
+    iou,
+    jf,
+    jf_per_frame,
+    region_similarity,
+    robustness,
+)
 
 SHARED = Path(os.environ.get("GLUS_SHARED", Path(__file__).parents[2].parent / "shared"))
 
@@ -34,14 +44,23 @@ def plain_boundary(seg):
 
 
 def plain_dilate(boundary, radius):
-    """Shift and or, one offset of the disk at a time: nothing of a library in it."""
+    """Shift and or, one offset of the disk at a time: nothing of a library in it. As the official code where that
+    would take seconds a frame."""
     height, width = boundary.shape
+    if height * width > 240 * 432:
+        return official_dilate(boundary, radius)
     padded = np.zeros((height + 2 * radius, width + 2 * radius), bool)
     for dy in range(-radius, radius + 1):
         for dx in range(-radius, radius + 1):
             if dx * dx + dy * dy <= radius * radius:
                 padded[radius + dy : radius + dy + height, radius + dx : radius + dx + width] |= boundary
     return padded[radius : radius + height, radius : radius + width]
+
+
+def official_dilate(boundary, radius):
+    square = np.arange(-radius, radius + 1) ** 2
+    disk = (square[:, None] + square[None, :] <= radius**2).astype(np.uint8)
+    return cv2.dilate(boundary.astype(np.uint8), disk).astype(bool)
 
 
 def plain_f(pred, target, void):
@@ -79,19 +98,40 @@ def random_mask(rng, height, width):
     return mask.astype(bool)
 
 
-SIZES = [(1, 1), (1, 2), (2, 1), (1, 300), (300, 1), (3, 3), (17, 40), (120, 214), (240, 432), (480, 854)]
+#: Size -> pairs of masks: 1,000 in all.
+PAIRS = {
+    (1, 1): 100, (1, 2): 60, (2, 1): 60, (1, 300): 100, (300, 1): 100, (3, 3): 120, (17, 40): 160, (60, 107): 120,
+    (120, 214): 100, (240, 432): 20, (480, 854): 40, (1080, 1920): 20,
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_there_are_a_thousand_random_pairs():
+    assert sum(PAIRS.values()) == 1000
+
+
+@pytest.mark.parametrize("size", PAIRS, ids=str)
 def test_random_masks_score_as_the_written_out_definition_says(size):
+    """In clips of 1 to 20 frames: what is packed together must not mix."""
     rng = np.random.Generator(np.random.Philox(key=size[0] * 10_000 + size[1]))
-    count = 60 if max(size) < 300 else 6
-    for _ in range(count):
-        pred, target = random_mask(rng, *size), random_mask(rng, *size)
-        void = random_mask(rng, *size) if rng.random() < 0.3 else np.zeros(size, bool)
-        j, f = jf_per_frame(pred[None], target[None], void[None] if void.any() else None)
-        assert abs(j[0] - plain_j(pred, target, void)) < 1e-12
-        assert abs(f[0] - plain_f(pred, target, void)) < 1e-12
+    left = PAIRS[size]
+    while left:
+        frames = min(left, int(rng.integers(1, 21)) if max(size) < 400 else 3)
+        left -= frames
+        pred, target = (np.stack([random_mask(rng, *size) for _ in range(frames)]) for _ in range(2))
+        void = np.zeros_like(pred)
+        if rng.random() < 0.3:
+            void = np.stack([random_mask(rng, *size) for _ in range(frames)])
+        j, f = jf_per_frame(pred, target, void if void.any() else None)
+        for t in range(frames):
+            assert abs(j[t] - plain_j(pred[t], target[t], void[t])) < 1e-12
+            assert abs(f[t] - plain_f(pred[t], target[t], void[t])) < 1e-12
+
+
+def test_the_written_out_dilation_is_that_of_the_official_code():
+    rng = np.random.Generator(np.random.Philox(key=5))
+    boundary = rng.random((90, 110)) < 0.01
+    for radius in (1, 2, 5, 8, 18):
+        np.testing.assert_array_equal(plain_dilate(boundary, radius), official_dilate(boundary, radius))
 
 
 def test_a_full_hd_pair_scores_as_the_written_out_definition_says():
@@ -101,6 +141,29 @@ def test_a_full_hd_pair_scores_as_the_written_out_definition_says():
     nothing = np.zeros_like(pred)
     assert abs(boundary_accuracy(pred, target) - plain_f(pred, target, nothing)) < 1e-12
     assert abs(region_similarity(pred, target) - plain_j(pred, target, nothing)) < 1e-12
+
+
+def test_accuracy_and_robustness_are_those_of_visa_on_binary_masks():
+    rng = np.random.Generator(np.random.Philox(key=7))
+    frames, size = 30, (40, 60)
+    pred, target, other = (np.stack([random_mask(rng, *size) for _ in range(frames)]) for _ in range(3))
+    foreground = target | other
+    foreground[:3], target[:3] = False, False
+    a = accuracy(pack(pred), pack(target))
+    r = robustness(pack(pred), pack(target), pack(foreground))
+    for t in range(frames):
+        assert abs(a[t] - np.mean(pred[t] == target[t])) < 1e-12
+        neg, pos = ((1 - target[t].astype(int)) * pred[t]).sum(), foreground[t].sum()
+        assert abs(r[t] - max(1 - neg / (pos + 1e-6), 0.0)) < 1e-12
+    assert 0.0 in r and r.max() > 0.9
+
+
+def test_packed_masks_score_as_they_do_unpacked_and_know_their_areas():
+    rng = np.random.Generator(np.random.Philox(key=8))
+    pred, target = (np.stack([random_mask(rng, 30, 50) for _ in range(21)]) for _ in range(2))
+    region, _ = jf(pack(pred), pack(target))
+    np.testing.assert_array_equal(iou(pack(pred), pack(target)), region)
+    np.testing.assert_array_equal(pack(pred).area, pred.sum(axis=(1, 2)))
 
 
 def test_empty_against_empty_is_one_and_empty_against_something_is_zero():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from glus.evaluation.errors import EvaluationError
-from glus.evaluation.predictions import check_folders, expression_folder, read_masks, write_masks
+from glus.evaluation.predictions import check_folders, expression_folder, read_masks, write_masks, writing_masks
 
 
 @pytest.fixture
@@ -50,6 +50,28 @@ def test_masks_of_another_size_or_number_are_not_written(written):
     with pytest.raises(EvaluationError, match="uint8"):
         write_masks(root, entry, other, masks.astype(np.uint8))
     assert not expression_folder(root, entry, other).exists()
+
+
+def test_masks_written_one_by_one_in_any_order_are_there_when_all_are(written):
+    root, entry, _, masks, _ = written
+    other = entry.expressions[1]
+    with writing_masks(root, entry, other) as writer:
+        for index in (3, 4, 5, 2, 1, 0):
+            writer.write(index, masks[index])
+            assert read_masks(root, entry, other) is None
+    np.testing.assert_array_equal(read_masks(root, entry, other), masks)
+
+
+def test_masks_that_stop_half_way_leave_nothing(written):
+    root, entry, _, masks, folder = written
+    other = entry.expressions[1]
+    with pytest.raises(EvaluationError, match="demo-0 expression 1 got no mask for 5 frames, the first is 00000"):
+        with writing_masks(root, entry, other) as writer:
+            writer.write(2, masks[2])
+    with pytest.raises(KeyError), writing_masks(root, entry, other) as writer:
+        writer.write(2, masks[2])
+        raise KeyError
+    assert [place.name for place in folder.parent.iterdir()] == [folder.name]
 
 
 def test_a_missing_frame_is_told_by_name(written):

@@ -9,7 +9,8 @@ import pytest
 from glus.evaluation.errors import EvaluationError
 from glus.evaluation.metrics import jf_per_frame
 from glus.evaluation.predictions import expression_folder, read_masks, write_masks
-from glus.evaluation.scoring import control_partner, score_split
+from glus.evaluation.scoring import score_split
+from glus.evaluation.video_scoring import control_partner
 
 
 def test_the_ground_truth_scores_100_and_far_less_in_the_text_control(mevis, tmp_path, write_perfect):
@@ -135,3 +136,45 @@ def test_a_broken_prediction_stops_the_scoring_by_name_with_processes_too(mevis,
 def test_no_workers_are_refused(mevis, tmp_path):
     with pytest.raises(EvaluationError, match="workers is 0"):
         score_split(mevis, tmp_path, workers=0)
+
+
+def test_exchanged_ids_are_named_and_never_score_better(mevis, tmp_path, write_perfect):
+    write_perfect(mevis, tmp_path)
+    before = score_split(mevis, tmp_path, progress=False)
+    assert all(score.exchanged_with is None for score in before)
+    entry = mevis.videos[0]
+    first = entry.expressions[0]
+    other = control_partner(entry, first)
+    a, b = (expression_folder(tmp_path, entry, exp) for exp in (first, other))
+    a.rename(tmp_path / "kept")
+    b.rename(a)
+    (tmp_path / "kept").rename(b)
+    after = {score.name: score for score in score_split(mevis, tmp_path, progress=False)}
+    told = {name: score.exchanged_with for name, score in after.items() if score.exchanged_with}
+    assert told == {f"mevis/valid_u/demo-0/{first.id}": other.id, f"mevis/valid_u/demo-0/{other.id}": first.id}
+    assert all(after[score.name].JF <= score.JF for score in before)
+
+
+def test_a_score_knows_size_rivals_and_frames_without_its_object(mevis, tmp_path, write_perfect):
+    write_perfect(mevis, tmp_path)
+    for score in score_split(mevis, tmp_path, progress=False):
+        video = [entry.video for entry in mevis.videos].index(score.video)
+        entry = mevis.videos[video]
+        expression = next(exp for exp in entry.expressions if exp.id == score.expression)
+        share = mevis.read_target(video, expression, range(6)).mean(axis=(1, 2))
+        assert score.rivals == len(entry.object_ids) - len(score.object_ids)
+        assert score.frames_without_object == int((share == 0).sum())
+        assert score.size == pytest.approx(share[share > 0].mean())
+        assert (score.A, score.R) == (None, None)
+
+
+def test_revos_has_accuracy_and_robustness(revos, tmp_path, write_perfect, write_everything):
+    write_perfect(revos, tmp_path / "right")
+    assert all((score.A, score.R) == (100.0, 100.0) for score in score_split(revos, tmp_path / "right", progress=False))
+    write_everything(revos, tmp_path / "all")
+    scores = score_split(revos, tmp_path / "all", progress=False)
+    none = next(score for score in scores if score.type_id == 2)
+    assert none.R < 40.0 < none.A < 100.0  # what is predicted is all of the foreground, and none of it was asked for
+    shutil.rmtree(expression_folder(tmp_path / "all", revos.videos[0], revos.videos[0].expressions[0]))
+    gone = score_split(revos, tmp_path / "all", progress=False)[0]
+    assert (gone.missing, gone.A, gone.R) == (True, 0.0, 0.0)

@@ -3,13 +3,18 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from glus.data_pipeline.datasets.table import DATASETS
 from glus.evaluation.benchmarks import PROTOCOLS, protocol_for
-from glus.evaluation.scoring import ExpressionScore, score_split
-from glus.evaluation.summary import summarise, write_scores
+from glus.evaluation.errors import EvaluationError
+from glus.evaluation.expression_score import ExpressionScore
+from glus.evaluation.results import read_scores, write_scores
+from glus.evaluation.scoring import score_split
+from glus.evaluation.summary import named_figures, summarise
 
 
 def score(dataset, split, number, j, f, kind="", type_id=None, missing=False, control=None):
@@ -102,20 +107,94 @@ def test_every_dataset_has_a_protocol_and_its_training_split_is_no_benchmark():
     assert protocol_for("my_own", "valid").name == "my_own valid"
 
 
-def test_files_hold_every_expression_and_are_replaced_as_a_whole(mevis, tmp_path, write_everything):
+def test_files_hold_every_expression_and_video_and_are_replaced_as_a_whole(mevis, tmp_path, write_everything):
     write_everything(mevis, tmp_path)
     scores = score_split(mevis, tmp_path, progress=False)
+    origin = {"title": "Demo", "predictions": str(tmp_path), "shards": "shards"}
     for _ in range(2):
-        as_json, as_csv = write_scores(scores, summarise(scores), tmp_path / "out")
-    assert sorted(place.name for place in (tmp_path / "out").iterdir()) == ["scores.csv", "scores.json"]
+        as_json, as_csv, videos = write_scores(scores, summarise(scores), tmp_path / "out", origin=origin)
+    names = sorted(place.name for place in (tmp_path / "out").iterdir())
+    assert names == ["scores.csv", "scores.json", "videos.csv"]
     document = json.loads(as_json.read_text(encoding="utf-8"))
     assert document["summary"]["overall"]["JF"] == summarise(scores).overall.JF
     assert [item["JF"] for item in document["expressions"]] == [score.JF for score in scores]
     rows = list(csv.DictReader(io.StringIO(as_csv.read_text(encoding="utf-8"), newline="")))
     assert [(row["video"], row["text"], float(row["J"])) for row in rows] == [(s.video, s.text, s.J) for s in scores]
+    found = list(csv.DictReader(io.StringIO(videos.read_text(encoding="utf-8"), newline="")))
+    assert [row["video"] for row in found] == [entry.video for entry in mevis.videos]
+    of_first = [score.JF for score in scores if score.video == found[0]["video"]]
+    assert float(found[0]["JF"]) == pytest.approx(sum(of_first) / len(of_first))
+    read = read_scores(tmp_path / "out")
+    assert (read.title, read.predictions, list(read.expressions)) == ("Demo", tmp_path, scores)
+
+
+def test_a_folder_without_scores_or_with_other_ones_is_told(tmp_path):
+    with pytest.raises(EvaluationError, match=r"scores\.json is not there: name a folder that `glus evaluate`"):
+        read_scores(tmp_path)
+    (tmp_path / "scores.json").write_text('{"format": 1}')
+    with pytest.raises(EvaluationError, match="format 1, this code reads 2"):
+        read_scores(tmp_path)
 
 
 def test_texts_with_quotes_and_letters_beyond_ascii_survive_the_table(tmp_path):
-    _, as_csv = write_scores([score("mevis", "valid_u", 0, 1.0, 1.0)], summarise([]), tmp_path)
+    _, as_csv, _ = write_scores([score("mevis", "valid_u", 0, 1.0, 1.0)], summarise([]), tmp_path)
     (row,) = csv.DictReader(io.StringIO(as_csv.read_text(encoding="utf-8"), newline=""))
     assert (row["text"], row["control_JF"], row["object_ids"]) == ('the "0", é', "", "1 2")
+
+
+def in_videos(figures, name="mevis"):
+    """Scores of several videos, one list of J&F a video."""
+    return [
+        replace(score(name, "valid_u", number, jf, jf), video=f"v{video}")
+        for video, found in enumerate(figures)
+        for number, jf in enumerate(found)
+    ]
+
+
+def test_an_interval_is_that_of_drawing_whole_videos():
+    """Against a bootstrap written out, with draws of its own."""
+    figures = [[10.0, 20.0, 30.0], [80.0], [40.0, 60.0], [55.0], [90.0, 10.0]]
+    (benchmark,) = summarise(in_videos(figures)).benchmarks
+    found = benchmark.figures.intervals["JF"]
+    rng = np.random.Generator(np.random.Philox(key=77))
+    means = [np.mean(np.concatenate([figures[v] for v in rng.integers(0, 5, 5)])) for _ in range(20_000)]
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=2.0)
+    assert found.low < benchmark.figures.JF < found.high
+    assert summarise(in_videos(figures)).benchmarks[0].figures.intervals == benchmark.figures.intervals
+
+
+def test_videos_that_score_alike_have_a_narrow_interval_and_a_single_video_none():
+    (alike,) = summarise(in_videos([[50.0, 50.0], [50.0], [50.0]])).benchmarks
+    assert (alike.figures.intervals["JF"].low, alike.figures.intervals["JF"].high) == (50.0, 50.0)
+    (single,) = summarise(in_videos([[50.0, 60.0]])).benchmarks
+    assert single.figures.intervals == {}
+
+
+def test_breakdowns_tell_size_rivals_and_absence_apart():
+    base = score("mevis", "valid_u", 0, 10.0, 10.0)
+    scores = [
+        replace(base, size=0.005, rivals=0, frames_without_object=0),
+        replace(base, expression="1", size=0.05, rivals=5, frames_without_object=2, J=40.0, F=40.0, JF=40.0),
+        replace(base, expression="2", size=0.5, rivals=9, frames_without_object=4, J=90.0, F=90.0, JF=90.0),
+    ]
+    summary = summarise(scores)
+    shown = {title: {name: part.JF for name, part in parts.items()} for title, parts in summary.breakdowns.items()}
+    assert shown == {
+        "object size": {"small": 10.0, "medium": 40.0, "large": 90.0},
+        "rivals": {"0": 10.0, "4 or more": 65.0},
+        "frames without object": {"always seen": 10.0, "absent in up to half": 40.0, "absent in more than half": 90.0},
+    }
+    assert named_figures(summary)["eval/frames_without_object/always_seen/JF"] == 10.0
+
+
+def test_accuracy_and_robustness_are_averaged_as_j_and_f_are():
+    scores = [replace(score("revos", "valid", n, 50.0, 50.0, type_id=n % 2), A=90.0 - 10 * n, R=80.0) for n in range(3)]
+    (benchmark,) = summarise(scores).benchmarks
+    assert (benchmark.figures.A, benchmark.figures.R) == (80.0, 80.0)
+    assert benchmark.groups["referring"].A == 80.0 and benchmark.groups["reasoning"].A == 80.0
+    assert named_figures(summarise(scores))["eval/revos/valid/A"] == 80.0
+
+
+def test_partial_figures_say_so_under_every_name():
+    named = named_figures(summarise([score("mevis", "valid_u", 0, 0.0, 0.0, missing=True)]))
+    assert (named["eval/partial"], named["eval/mevis/valid_u/missing"]) == (1.0, 1.0)

@@ -88,7 +88,7 @@ def test_a_bug_keeps_its_traceback() -> None:
     ("words", "message"),
     [
         (["trian"], "no command 'trian'; did you mean train?"),
-        (["zzz"], "no command 'zzz'; there are: demo-data, prepare, train"),
+        (["zzz"], "no command 'zzz'; there are: demo-data, prepare, "),
         (["compare", "a.yaml", "b.yaml"], "one config file at a time; got a.yaml, b.yaml"),
         (["compare", "none.yaml"], "none.yaml: no such config file"),
         (["compare", "trackng.uri=x"], "did you mean tracking.uri (a text)?"),
@@ -160,5 +160,9 @@ def test_recorded_runs_are_compared_on_the_terminal_and_as_pages(
     assert "rate" in shown and "plain" in shown and "seed" not in shown
     assert "contrastive" in (tmp_path / "pages" / "comparison.html").read_text(encoding="utf-8")
     assert (tmp_path / "pages" / "comparison.md").is_file()
+    published = ["compare", "plain", "--published", f"tracking.uri={uri}", f"out={tmp_path}/others"]
+    assert cli.main(published) == 0
+    assert "GLUS-A" in capsys.readouterr().out
+    assert "arXiv 2504.07962" in (tmp_path / "others" / "comparison.md").read_text(encoding="utf-8")
     assert cli.main(["compare", "plian", f"tracking.uri={uri}"]) == 2
     assert "the runs are: contrastive, plain" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_the_demo_ends_with_the_code_of_the_stage_that_failed(
 ) -> None:
     assert cli.main(["demo", f"out={tmp_path}", "data_changes=[train_videos=0]"]) == 2
     told = capfd.readouterr()
-    assert "[1/9] demo data: glus demo-data " in told.out
+    assert "[1/12] demo data: glus demo-data " in told.out
     assert "glus demo: stage 'demo data' ended with exit code 2; the same command goes on from there" in told.err
     assert "Traceback" not in told.err and not (tmp_path / "summary.json").exists()
 

@@ -3,9 +3,12 @@
 import json
 import multiprocessing
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,9 @@ import pytest
 
 from glus.data_pipeline.reader import ShardedSplit
 from glus.evaluation.inference_config import InferenceConfig
+from glus.evaluation.model_source import ModelSource
 from glus.evaluation.predictions import expression_folder, write_masks
+from glus.evaluation.worklist import only_one, work_list
 from glus.launch import cli
 from glus.launch.errors import LaunchError
 from glus.launch.predict import Prediction, predict, processes_for
@@ -50,14 +55,20 @@ def test_figures_are_written_told_and_recorded(
     assert {each["missing"] for each in document["expressions"]} == {False}
     shown = capsys.readouterr().out
     assert "MeViS valid_u" in shown and "kind: motion" in shown and "missing predictions: 0" in shown
-    *_, page, scores, table = shown.splitlines()
-    assert page == f"written: {out / 'report.html'}" and (out / "report.html").is_file()
-    assert (scores, table) == (f"written: {out / 'scores.json'}", f"written: {out / 'scores.csv'}")
+    written = [line.removeprefix("written: ") for line in shown.splitlines() if line.startswith("written: ")]
+    assert written == [str(out / name) for name in ("report.html", "scores.json", "scores.csv", "videos.csv")]
+    assert (out / "report.html").is_file()
     [record] = find_runs(run.tracking)
     overall = document["summary"]["overall"]
     assert record.history["eval/overall/JF"] == ((0, pytest.approx(overall["JF"])),)
     assert record.metrics["eval/control/drop"] == pytest.approx(overall["drop"])
-    assert {f"eval/{SPLIT}/JF", "eval/kind/motion/JF", "eval/control/JF"} <= record.metrics.keys()
+    assert {f"eval/{SPLIT}/JF", "eval/kind/motion/JF", "eval/control/JF", "eval/partial"} <= record.metrics.keys()
+    assert record.tags["evaluation.step-000000.partial"] == "False"
+    artifacts = Path(run.out).parent / "mlartifacts" / record.run_id / "artifacts" / "evaluation" / "step-000000"
+    names = sorted(each.name for each in artifacts.iterdir())
+    assert names == ["scores.csv", "scores.json", "videos.csv"]
+    weights = json.loads((out / "predictions.json").read_text(encoding="utf-8"))["weights"]
+    assert record.tags["evaluation.step-000000.weights"] == weights[:12]
     kept = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
     frames = sum(each["frames"] for each in document["expressions"])
     assert kept["step"] == 0 and kept["frames"] == frames and 0 <= kept["frames_without_seg"] <= frames
@@ -105,6 +116,50 @@ def test_predictions_of_another_checkpoint_are_refused_or_made_anew(
     assert (tmp_path / "eval" / "predictions.json").read_bytes() != before
 
 
+def test_a_file_of_key_frames_is_followed_and_kept_with_the_predictions(
+    words: list[str], run: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [entry] = ShardedSplit.open(Path(run.shards) / SPLIT).videos
+    first = entry.expressions[0]
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({f"{entry.video}_{first.id}": 4, "another_0": 99}), encoding="utf-8")
+    given = [*words, "report=false", "record=false", f"inference.key_frames={keys}"]
+    assert cli.main(given) == 0
+    assert f"key frames: 1 of {len(entry.expressions)} expressions have one" in capsys.readouterr().out
+    assert cli.main(given) == 0
+    assert cli.main(given[:-1]) == 2
+    assert "was predicted with other settings (key_frames " in capsys.readouterr().err
+    keys.write_text(json.dumps({f"{entry.video}_{first.id}": 99}), encoding="utf-8")
+    assert cli.main(given) == 2
+    assert f"keys.json: {entry.video}_{first.id} names frame 99, which video" in capsys.readouterr().err
+    keys.write_text(json.dumps({"another_0": 99}), encoding="utf-8")
+    assert cli.main(given) == 2
+    assert f"keys.json names no expression of {SPLIT}: wanted is" in capsys.readouterr().err
+
+
+def test_a_released_glus_is_evaluated_as_a_checkpoint_is(
+    words: list[str], run: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    released = tmp_path / "my-glus"
+    assert cli.main(["export", run.out, "--out", str(released)]) == 0
+    given = [*words, f"checkpoint={released}", "report=false"]
+    assert cli.main(given) == 0
+    shown = capsys.readouterr().out
+    assert "tensors taken (GLUS)" in shown and "not recorded: no tracked run made this model" in shown
+    out = tmp_path / "eval"
+    kept = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+    assert (kept["checkpoint"], kept["step"]) == (str(released), 0)
+    assert json.loads((out / "scores.json").read_text(encoding="utf-8"))["origin"]["title"] == "my-glus"
+    # Its masks are its own: neither other weights nor another precision are taken for it.
+    assert cli.main([*given, "inference.precision=bf16"]) == 2
+    assert "was predicted with other settings (precision fp32, now bf16)" in capsys.readouterr().err
+    sizes = json.loads((released / "glus_model.json").read_text(encoding="utf-8"))
+    sizes["segmenter"]["multimask_fallback"] ^= True
+    (released / "glus_model.json").write_text(json.dumps(sizes), encoding="utf-8")
+    assert cli.main(given) == 2
+    assert "holds predictions of another checkpoint" in capsys.readouterr().err
+
+
 def test_masks_of_nobody_knows_whom_are_refused(
     words: list[str], run: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,15 +191,130 @@ def test_what_cannot_work_is_told_before_anything_is_predicted(
 
 def test_several_processes_share_the_videos_and_tell_what_stops_one(run: RunConfig, tmp_path: Path) -> None:
     splits = tuple(ShardedSplit.open(Path(run.shards) / name) for name in ("mevis/train", SPLIT))
-    assert 1 <= processes_for(0, splits) <= 3
-    work = Prediction(Path(run.out), splits, tmp_path / "masks", InferenceConfig())
+    items = work_list(splits)
+    assert 1 <= processes_for(0, len(items)) <= 3
+    work = Prediction(ModelSource.find(Path(run.out)), splits, tmp_path / "masks", InferenceConfig(), items)
     done = list(predict(work, 2))
-    assert len(done) == 3
+    assert sorted(each.item.name for each in done) == sorted(item.name for item in items) and len(done) == 3
     due = sum(len(entry.expressions) for split in splits for entry in split.videos)
-    assert sum(each.expressions for each in done) == due
-    damaged = Prediction(tmp_path, splits, tmp_path / "none", InferenceConfig())
-    with pytest.raises(LaunchError, match="holds no checkpoint: name a run folder"):
+    assert sum(each.predicted.expressions for each in done) == due
+    gone = replace(work.source, folder=tmp_path / "gone")
+    damaged = replace(work, source=gone, masks=tmp_path / "none")
+    with pytest.raises(LaunchError, match=r"gone/config\.json cannot be read .*use another checkpoint"):
         list(predict(damaged, 2))
+
+
+def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, ranks: int) -> None:
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", ranks)):
+        monkeypatch.setenv(name, str(value))
+
+
+def test_ranks_share_the_list_and_the_first_scores_what_all_of_them_made(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = [*words, "splits=[mevis/train, mevis/valid_u]", "processes=0", "record=false", "report=false"]
+    out = tmp_path / "eval"
+    as_rank(monkeypatch, 1, 2)
+    assert cli.main(both) == 0
+    assert "rank 1 of 2: 2 videos predicted; rank 0 scores" in capsys.readouterr().out
+    assert not (out / "scores.json").exists()
+    as_rank(monkeypatch, 0, 2)
+    assert cli.main(both) == 0
+    document = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    assert not document["summary"]["partial"]
+    listed = json.loads((out / "work.json").read_text(encoding="utf-8"))
+    assert listed["ranks"] == 2 and sorted(item["rank"] for item in listed["items"]) == [0, 1, 1]
+    kept = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+    assert kept["frames"] == sum(each["frames"] for each in document["expressions"])
+
+
+def test_the_first_rank_tells_whose_masks_do_not_come(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_rank(monkeypatch, 0, 2)
+    both = [*words, "splits=[mevis/train, mevis/valid_u]", "processes=0", "record=false", "wait_minutes=0.001"]
+    assert cli.main(both) == 2
+    told = capsys.readouterr().err
+    assert "2 videos lack masks and none came for 0.001 minutes, the first is mevis/train/" in told
+    assert "a rank was killed or stopped. The same command goes on from what is done" in told
+    assert cli.main([*both, "fresh=true"]) == 2
+    assert "remove `out` first" in capsys.readouterr().err
+
+
+def test_two_evaluations_do_not_write_into_one_folder(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "eval").mkdir()
+    with only_one(tmp_path / "eval", 0, 1):
+        assert cli.main(words) == 2
+    assert "another evaluation is at work in" in capsys.readouterr().err
+
+
+#: Loads the model once and forks: each child is killed at a moment of its own. One thread, so that forking is safe.
+KILLS = """
+import os, random, signal, sys, time
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from glus.data_pipeline.reader import ShardedSplit
+from glus.evaluation.inference_config import InferenceConfig
+from glus.evaluation.model_source import ModelSource
+from glus.evaluation.worklist import left, work_list
+from glus.launch import predict as launch_predict
+
+checkpoint, shards, masks, seed = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+splits = tuple(ShardedSplit.open(shards / name) for name in ("mevis/train", "mevis/valid_u"))
+items = work_list(splits)
+work = launch_predict.Prediction(ModelSource.find(checkpoint), splits, masks, InferenceConfig(), items)
+one = launch_predict.Predictor(work, 0)
+chance, kills = random.Random(seed), 0
+
+def state():
+    return {str(p): (p.stat().st_ino, p.stat().st_mtime_ns) for p in masks.rglob("*.png") if "/." not in str(p)}
+
+def whole_run():
+    for item in left(items, splits, masks):
+        one.predict(item)
+
+while kills < 20:
+    before = state()
+    child = os.fork()
+    if child == 0:
+        try:
+            whole_run()
+        finally:
+            os._exit(0)
+    time.sleep(chance.uniform(0.0, float(sys.argv[5])))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    kills += 1
+    after = state()
+    assert all(after.get(name) == seen for name, seen in before.items()), "an item that was done was written again"
+whole_run()
+print(kills, len(left(items, splits, masks)))
+"""
+
+
+def test_twenty_kills_change_no_figure_and_repeat_and_lose_no_item(
+    words: list[str], run: RunConfig, tmp_path: Path
+) -> None:
+    both = [*words, "splits=[mevis/train, mevis/valid_u]", "record=false", "report=false"]
+    began = time.monotonic()
+    assert cli.main(both) == 0
+    seconds = time.monotonic() - began
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLS, run.out, run.shards, str(killed / "predictions"), "5", f"{seconds / 8}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["20", "0"]
+    shutil.copy(tmp_path / "eval" / "predictions.json", killed)
+    assert cli.main([*both, f"out={killed}"]) == 0
+    first, second = (
+        json.loads((folder / "scores.json").read_text(encoding="utf-8")) for folder in (tmp_path / "eval", killed)
+    )
+    assert first["expressions"] == second["expressions"] and first["summary"] == second["summary"]
+    visible = [each for each in (killed / "predictions").rglob("*.png") if "/." not in str(each)]
+    assert len(visible) == sum(each["frames"] for each in first["expressions"])
 
 
 def kill_children() -> None:

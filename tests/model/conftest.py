@@ -1,5 +1,6 @@
 """The recorded reference outputs, and a tiny model."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,21 +8,20 @@ import pytest
 from .reference import CARRIED, Recording
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--reference-fixture",
-        metavar="FOLDER",
-        default=str(CARRIED),
-        help="recorded outputs of the reference (expected.json, expected.npz) to hold the model against",
-    )
-
-
 @pytest.fixture(scope="session")
 def recording(pytestconfig: pytest.Config) -> Recording:
     """The recording named by --reference-fixture, by default the one in tests/data/parity."""
-    # The option is unknown where this folder was not named on the command line.
-    folder = Path(pytestconfig.getoption("--reference-fixture", default=str(CARRIED)))
+    folder = Path(pytestconfig.getoption("--reference-fixture") or CARRIED)
     absent = [name for name in ("expected.json", "expected.npz") if not (folder / name).is_file()]
     if absent:
         pytest.fail(f"--reference-fixture {folder}: no {' and no '.join(absent)} there")
     return Recording.open(folder)
+
+
+@pytest.fixture
+def shared_parity() -> Path:
+    """The folder with the recorded model's own files; the test skips where it is absent."""
+    shared = Path(os.environ.get("GLUS_SHARED", Path(__file__).parents[2].parent / "shared"))
+    if not (shared / "parity").is_dir():
+        pytest.skip(f"the recorded model is not at {shared}/parity (set GLUS_SHARED)")
+    return shared / "parity"

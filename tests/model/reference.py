@@ -152,6 +152,7 @@ class Recording:
             frames=frames,
             context=torch.arange(CONTEXT).repeat(self.videos, 1),
             query=torch.arange(CONTEXT, CONTEXT + QUERY).repeat(self.videos, 1),
+            query_numbers=torch.arange(QUERY).repeat(self.videos, 1),
             video_of=self.video_of,
             ids=torch.from_numpy(self.arrays["train_input_ids"]).long(),
             labels=torch.from_numpy(self.arrays["train_labels"]).long(),

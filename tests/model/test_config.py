@@ -1,9 +1,14 @@
 """What follows from the sizes, and sizes that do not fit."""
 
+import importlib.util
+
 import pytest
 
-from glus.model.config import ModelConfig, VisionConfig
+from glus.model.config import LanguageConfig, ModelConfig, VisionConfig
 from glus.model.errors import ModelError
+from glus.model.glus import Glus
+
+from .tiny import tiny_model
 
 
 def test_the_defaults_give_a_frame_64_tokens_as_in_the_release():
@@ -22,3 +27,23 @@ def test_sizes_that_do_not_fit_are_refused_with_all_three_of_them(sizes):
     message = f"image_size {vision['image_size']}, patch_size 14 and pool {vision['pool']} do not fit"
     with pytest.raises(ModelError, match=message):
         VisionConfig(**sizes)
+
+
+@pytest.mark.parametrize("sizes", [{"heads": 5}, {"key_value_heads": 3}])
+def test_heads_that_do_not_divide_are_refused(sizes):
+    with pytest.raises(
+        ModelError, match=r"model\.language: hidden_size 4096, heads \d+ and key_value_heads \d+ do not"
+    ):
+        LanguageConfig(**sizes)
+
+
+def test_attention_is_torchs_own_unless_asked_otherwise():
+    assert LanguageConfig().attention == "sdpa"
+    assert tiny_model().language.llama.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed here")
+def test_flash_attention_that_is_not_installed_is_refused_before_the_model_is_built():
+    asked = LanguageConfig(attention="flash_attention_2")  # 7B: building it would take minutes
+    with pytest.raises(ModelError, match=r"flash-attn is not installed: pip install flash-attn .*, or set it to sdpa"):
+        Glus(ModelConfig(language=asked), 32003, 32000)

@@ -11,6 +11,7 @@ from torch import Tensor
 from glus.data_pipeline.batch import Batch
 from glus.model.frames import for_segmenter, for_vision_tower
 from glus.model.glus import Glus, GlusOutput
+from glus.model.precision import set_precision
 from glus.model.trainable import NEVER_TRAINED
 
 from .tiny import HIGH, QUERY, WIDE, tiny_batch, tiny_config, tiny_model
@@ -46,7 +47,7 @@ def together(model) -> Result:
 def test_videos_of_different_sizes_give_states_masks_and_finite_losses(together):
     assert together.out.seg_states.shape == (4, QUERY, 32)
     assert together.logits.shape == (4, QUERY, 16, 16)
-    assert set(together.out.losses) == {"cross_entropy", "mask_bce", "mask_dice", "contrastive"}
+    assert set(together.out.losses) == {"cross_entropy", "mask_bce", "mask_dice"}
     assert all(loss.shape == () and torch.isfinite(loss) and loss > 0 for loss in together.out.losses.values())
     assert together.out.loss.item() == pytest.approx(sum(loss.item() for loss in together.out.losses.values()))
 
@@ -110,12 +111,6 @@ def test_expressions_and_frames_of_one_video_end_in_different_states(together):
     assert distance.min() > 1e-2
 
 
-@torch.no_grad()
-def test_without_its_weight_there_is_no_contrastive_loss():
-    out = tiny_model(tiny_config(contrastive=0.0)).eval()(tiny_batch(WIDE))
-    assert "contrastive" not in out.losses
-
-
 def without_gradient(model: Glus) -> set[str]:
     """Parameters that one backward leaves without a gradient, or with nought."""
     model.train()
@@ -161,8 +156,7 @@ def test_the_memory_learns_without_the_image_encoder():
 
 def test_a_batch_goes_forward_and_back_in_bfloat16() -> None:
     model = tiny_model(tiny_config(train_image_encoder=True, train_memory=True))
-    for parameter in model.parameters():  # as DeepSpeed does: buffers stay as they are
-        parameter.data = parameter.data.to(torch.bfloat16)
+    set_precision(model, "bf16")
     out = model(tiny_batch(WIDE, HIGH))
     out.loss.backward()
     assert torch.isfinite(out.loss)

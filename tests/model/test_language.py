@@ -52,6 +52,28 @@ def test_a_state_depends_on_every_frame_before_it_and_on_none_after(language):
     assert (first[1] - second[1]).abs().max() > 1e-2
 
 
+@torch.no_grad()
+def test_prompts_read_after_a_prefix_end_in_the_states_that_they_have_when_read_whole(language):
+    beginning, tails = [1, IMAGE, 5, 6], [[IMAGE, 7, 8, 9], [IMAGE, 11, PAD, PAD], [IMAGE, 12, 13, PAD]]
+    tokens = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(6))
+    whole = torch.tensor([beginning + tail for tail in tails])
+    rest = torch.tensor(tails)
+    expected = language.read(whole, whole != PAD, tokens.expand(3, 2, 3, 32)).last()
+    first = language.prefix(torch.tensor(beginning[:2]), tokens[:1])
+    prefix = language.prefix(torch.tensor(beginning[2:]), tokens[:0], first)
+    assert (first.length, prefix.length) == (4, 6)
+    before = [pair[0].clone() for pair in prefix.layers]
+    for _ in range(2):  # reading adds nothing to it
+        reading = language.read(rest, rest != PAD, tokens[1:].expand(3, 1, 3, 32), prefix)
+        torch.testing.assert_close(reading.last(), expected, atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(pair[0], kept) for pair, kept in zip(prefix.layers, before, strict=True))
+    assert first.length == 4
+    # The prefix matters: another one ends elsewhere.
+    other = language.prefix(torch.tensor(beginning), -tokens[:1])
+    changed = language.read(rest, rest != PAD, tokens[1:].expand(3, 1, 3, 32), other).last()
+    assert (changed - expected).abs().amax(1).min() > 1e-2
+
+
 def test_states_are_read_one_position_before_the_token_and_at_the_end_of_each_prompt():
     hidden = torch.arange(2 * 6, dtype=torch.float32).view(2, 6, 1)
     ids = torch.tensor([[1, 7, SEG, 7, SEG, 2], [1, SEG, 7, 7, SEG, PAD]])

@@ -1,9 +1,7 @@
 """Prompts, features, losses and gradients against those that the public GLUS code computed (tests/data/parity)."""
 
 import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from .reference import CONTEXT, QUERY, Recording, our_name, rule_weight
 #: Forward and backward at 1024 pixels take 25 s on two free cores, and minutes on busy ones.
 pytestmark = pytest.mark.timeout(900)
 
+#: Ways through the recorded video: from its start, and forward and backward from a key frame.
 WINDOWS = ("infer_kf0_forward", "infer_kf_forward", "infer_kf_backward")
 
 
@@ -61,6 +60,63 @@ def test_every_step_of_inference_has_the_ids_of_the_reference(recording, window)
 def test_inference_takes_the_context_frames_of_the_reference(recording, window):
     frames = len(recording.arrays["infer_frames"])
     assert list(middle_context(frames, CONTEXT)) == recording.values[window]["context_index"]
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What our model makes of the recorded video from one key frame; logits: {frame: float [H, W]}."""
+
+    key_frame: int
+    logits: dict[int, Tensor]
+    answered: bool
+    order: list[int]
+
+
+@pytest.fixture(scope="module")
+def segmented(recording: Recording) -> list[Segmented]:
+    """The recorded expression from each recorded key frame; they go through the video together."""
+    keys = sorted({recording.values[window]["key_frame"] for window in WINDOWS})
+    frames = torch.from_numpy(recording.arrays["infer_frames"]).permute(0, 3, 1, 2)
+    text = recording.values["infer_expression"]
+
+    def prompts(queries: int) -> tuple[Tensor, Tensor]:
+        ids = torch.tensor([recording.tokenizer.encode_with_images(inference_prompt(text, CONTEXT, queries))])
+        return ids.repeat(len(keys), 1), torch.ones_like(ids, dtype=torch.bool).repeat(len(keys), 1)
+
+    context = middle_context(len(frames), CONTEXT)
+    model = recording.model().eval()
+    followed = list(model.segment_video(lambda index: frames[index], len(frames), context, prompts, key_frame=keys))
+    seen = []
+    for row, key in enumerate(keys):
+        of_key = [(masks, masks.expressions.tolist().index(row)) for masks in followed if row in masks.expressions]
+        seen.append(
+            Segmented(
+                key,
+                {masks.index: masks.logits[place] for masks, place in of_key},
+                all(bool(masks.answered[place]) for masks, place in of_key),
+                [masks.index for masks, _ in of_key],
+            )
+        )
+    return seen
+
+
+def test_each_frame_of_the_recorded_video_is_answered_once(recording, segmented):
+    frames = len(recording.arrays["infer_frames"])
+    for each in segmented:
+        assert each.answered
+        assert each.order == [*range(each.key_frame, frames), *range(each.key_frame - 1, -1, -1)]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_inference_masks_are_those_of_the_reference_each_under_its_own_frames_name(recording, segmented, window):
+    steps = recording.values[window]
+    [ours] = [each.logits for each in segmented if each.key_frame == steps["key_frame"]]
+    expected = recording.masks(f"{window}_masks", steps["masks_shape"])
+    masks = torch.stack([ours[frame] > 0 for frame in steps["query_order"]]).numpy()
+    assert (masks != expected).mean() <= 1e-4
+    logits = torch.stack([ours[frame] for frame in steps["query_order"]])[:, ::2, ::2]
+    # Logits reach 16; what is found is 1e-5.
+    torch.testing.assert_close(logits, torch.from_numpy(recording.arrays[f"{window}_mask_logits"]), atol=1e-3, rtol=0)
 
 
 @dataclass(frozen=True)
@@ -132,15 +188,6 @@ def test_the_reference_gives_no_gradient_to_the_image_encoder_nor_to_the_memory(
     assert not [
         name for name in trained.gradient_norms if name.startswith(tuple(f"segmenter.sam2.{x}" for x in frozen))
     ]
-
-
-@pytest.fixture
-def shared_parity() -> Path:
-    """The folder with the recorded model's weights; the test skips where it is absent."""
-    shared = Path(os.environ.get("GLUS_SHARED", Path(__file__).parents[2].parent / "shared"))
-    if not (shared / "parity").is_dir():
-        pytest.skip(f"the recorded model is not at {shared}/parity (set GLUS_SHARED)")
-    return shared / "parity"
 
 
 def test_the_rule_gives_the_weights_that_were_recorded(shared_parity, recording):

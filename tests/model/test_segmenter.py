@@ -78,3 +78,17 @@ def test_an_expressions_masks_do_not_depend_on_the_other_expressions(pixels, pro
     for row in range(EXPRESSIONS):
         alone = decode_all(model, pixels, prompts[row : row + 1])
         torch.testing.assert_close(both[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_an_object_that_is_not_shown_is_remembered_as_absent_and_the_others_are_not_touched(pixels, prompts):
+    model, shown = segmenter(), torch.tensor([True, False])
+    features, empty = model.encode(pixels).pick(torch.tensor([0, 0])), MemoryBank.empty(7)
+    masks, seen = model.step(features, prompts[:, 0], empty, 0)
+    same, absent = model.step(features, prompts[:, 0], empty, 0, shown=shown)
+    assert torch.equal(masks, same)  # the logits are what they are; what is remembered differs
+    assert torch.equal(absent.memories[0].features[0], seen.memories[0].features[0])
+    assert (absent.memories[0].features[1] - seen.memories[0].features[1]).abs().max() > 1e-3
+    # Another prompt leaves the same absence behind (with memory-free features, which it has not changed).
+    _, other = model.step(features, -prompts[:, 0], empty, 0, shown=shown)
+    assert torch.equal(other.memories[0].features[1], absent.memories[0].features[1])

@@ -93,6 +93,7 @@ def tiny_batch(*clips: TinyClip, padding: int = 0) -> Batch:
         frames=[clip.frames() for clip in clips],
         context=torch.tensor([[0, 4]]).repeat(len(clips), 1),
         query=torch.tensor([[2, 3]]).repeat(len(clips), 1),
+        query_numbers=torch.tensor([[2, 3]]).repeat(len(clips), 1),
         video_of=video_of,
         ids=ids,
         labels=torch.where(ids == SEG, SEG, -100),

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from glus.training.errors import TrainingError
-from glus.training.tracking import Tracker, TrackingConfig, find_runs, flatten, log_figures
+from glus.training.tracking import Tracker, TrackingConfig, find_runs, flatten, log_evaluation, log_figures
 
 
 @dataclass(frozen=True)
@@ -283,3 +283,47 @@ class _serving:
 
 def test_patterns_as_keys_become_one_parameter() -> None:
     assert flatten({"factors": {"a.*": 2.0}, "plain": {"x": 1}}) == {"factors": '{"a.*": 2.0}', "plain.x": "1"}
+
+
+def test_each_checkpoint_is_a_logged_model_once_with_its_figures_and_the_best_has_the_alias(
+    config: TrackingConfig, tmp_path: Path
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    with Tracker.start(config, "kept", {}) as tracker:
+        for step in (300, 600, 300):
+            tracker.log_checkpoint(tmp_path / f"step-{step:06d}", step)
+    for step, figure, partial in ((300, 41.0, 0), (600, 40.0, 0), (600, 99.0, 1)):
+        figures = {"eval/overall/JF": figure, "eval/partial": partial}
+        log_evaluation(config, tracker.run_id, figures, step, f"step-{step:06d}", {}, [])
+    client = MlflowClient(config.uri)
+    experiment = client.get_experiment_by_name(config.experiment).experiment_id
+    models = client.search_logged_models([experiment])
+    assert sorted(model.tags["checkpoint"] for model in models) == ["step-000300", "step-000600"]
+    assert all(model.source_run_id == tracker.run_id for model in models)
+    figures = {model.tags["checkpoint"]: {each.key: each.value for each in model.metrics} for model in models}
+    assert figures["step-000300"]["eval/overall/JF"] == 41.0
+    version = client.get_model_version_by_alias(config.experiment, "best")
+    best = client.get_model_version(config.experiment, version.version)
+    [model] = [each for each in models if best.source == each.artifact_location]
+    assert model.tags["checkpoint"] == "step-000300"
+    [run] = find_runs(config, ["kept"])
+    assert [value for _, value in run.history["eval/overall/JF"]] == [41.0, 40.0, 99.0]
+
+
+def test_a_step_is_recorded_once_however_often_it_is_taken(tmp_path: Path) -> None:
+    config = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    with Tracker.start(config, "run", {"rate": 1, "workers": 0}) as tracker:
+        for step in (1, 2, 3):
+            tracker.log_metrics({"loss": 0.5 * step}, step)
+    # Killed after step 3, gone on from the checkpoint of step 1, which kept a record that had not come through.
+    kept = [("norm", 7.0, 1_000, 1), ("loss", 0.5, 1_000, 1)]
+    with Tracker.start(config, "run", {"rate": 1, "workers": 4}, run_id=tracker.run_id, unsent=kept) as again:
+        for step in (2, 3, 4):
+            again.log_metrics({"loss": 0.5 * step}, step)
+    [record] = find_runs(config)
+    assert record.history == {"loss": ((1, 0.5), (2, 1.0), (3, 1.5), (4, 2.0)), "norm": ((1, 7.0),)}
+    # With another learning rate the steps are others: both are shown.
+    with Tracker.start(config, "run", {"rate": 2, "workers": 4}, run_id=tracker.run_id) as changed:
+        changed.log_metrics({"loss": 0.4}, 4)
+    assert find_runs(config)[0].history["loss"][-2:] == ((4, 2.0), (4, 0.4))

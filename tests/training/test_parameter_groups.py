@@ -3,7 +3,7 @@
 import torch
 
 from glus.training.config import OptimizerConfig
-from glus.training.engine import parameter_groups
+from glus.training.parameter_groups import parameter_groups
 
 
 def test_the_first_pattern_that_matches_sets_the_factor_and_frozen_parameters_are_left_out() -> None:

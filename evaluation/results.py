@@ -1,0 +1,112 @@
+"""Scores on disk: scores.json (all of it), scores.csv (a line an expression), videos.csv (a line a video)."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from glus.data_pipeline.aside import write_bytes_aside
+from glus.evaluation.errors import EvaluationError
+from glus.evaluation.expression_score import WITHOUT_TARGET, ExpressionScore
+from glus.evaluation.figures import Figures, figures_of
+from glus.evaluation.summary import Summary
+
+FORMAT = 2
+"""Version of scores.json. 2 added A, R, size, rivals, frames without the object, intervals, breakdowns and variants."""
+SCORES, EXPRESSIONS, VIDEOS = "scores.json", "scores.csv", "videos.csv"
+
+VIDEO_FIGURES = ("J", "F", "JF", "A", "R", "control_JF", "drop")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The content of a scores.json: whose figures, from which masks and shards, and the expressions."""
+
+    title: str
+    predictions: Path
+    shards: str
+    summary: Mapping[str, Any]
+    expressions: tuple[ExpressionScore, ...]
+
+
+def write_scores(
+    scores: Sequence[ExpressionScore],
+    summary: Summary,
+    out: Path,
+    merged: Mapping[str, Sequence[ExpressionScore]] | None = None,
+    origin: Mapping[str, str] | None = None,
+) -> tuple[Path, Path, Path]:
+    """Write scores.json, scores.csv and videos.csv into `out`, each whole or absent; returns the places.
+
+    `origin` says where the figures come from (title, predictions, shards). Raises DataError where they cannot be
+    written.
+    """
+    document = {
+        "format": FORMAT,
+        "origin": dict(origin or {}),
+        "summary": asdict(summary),
+        "expressions": [asdict(score) for score in scores],
+        "variants": {name: [asdict(score) for score in found] for name, found in (merged or {}).items()},
+    }
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    places = out / SCORES, out / EXPRESSIONS, out / VIDEOS
+    write_bytes_aside(places[0], text.encode() + b"\n")
+    rows = [asdict(s) | {"object_ids": " ".join(s.object_ids), "missing": int(s.missing)} for s in scores]
+    write_bytes_aside(places[1], _table([field.name for field in fields(ExpressionScore)], rows))
+    columns = ["dataset", "split", "video", "expressions", "hidden", "missing", *VIDEO_FIGURES]
+    write_bytes_aside(places[2], _table(columns, video_rows(scores)))
+    return places
+
+
+def read_scores(out: Path) -> Scored:
+    """What `write_scores` wrote into `out`. Raises EvaluationError where it is not there or cannot be read."""
+    file = out / SCORES
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']}, this code reads {FORMAT}")
+        origin = document["origin"]
+        expressions = tuple(
+            ExpressionScore(**(row | {"object_ids": tuple(row["object_ids"])})) for row in document["expressions"]
+        )
+        title = origin.get("title", out.name)
+        return Scored(title, Path(origin["predictions"]), str(origin["shards"]), document["summary"], expressions)
+    except FileNotFoundError as error:
+        raise EvaluationError(
+            f"{file} is not there: name a folder that `glus evaluate` or `glus score` wrote"
+        ) from error
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise EvaluationError(f"{file} cannot be read ({error!r}): score these predictions again") from error
+
+
+def video_rows(scores: Sequence[ExpressionScore]) -> list[dict[str, Any]]:
+    """One row a video: figures are means over its expressions, those without target left out as in the summary."""
+    videos: dict[tuple[str, str, str], list[ExpressionScore]] = {}
+    for score in scores:
+        videos.setdefault((score.dataset, score.split, score.video), []).append(score)
+    rows = []
+    for (dataset, split, video), found in videos.items():
+        shown: Figures = figures_of([score for score in found if not score.hidden and score.type_id != WITHOUT_TARGET])
+        rows.append(
+            {
+                "dataset": dataset,
+                "split": split,
+                "video": video,
+                "expressions": len(found),
+                "hidden": sum(score.hidden for score in found),
+                "missing": sum(score.missing for score in found),
+                **{name: getattr(shown, name) for name in VIDEO_FIGURES},
+            }
+        )
+    return rows
+
+
+def _table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue().encode()

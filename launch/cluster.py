@@ -1,0 +1,83 @@
+"""What is particular to a site: partition, account, modules, container, network. configs/cluster/*.yaml."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from glus.launch.errors import LaunchError
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPTION = re.compile(r"[a-z][a-z0-9-]*")
+#: What `glus submit` says itself.
+_OURS = (
+    "array",
+    "chdir",
+    "dependency",
+    "export",
+    "job-name",
+    "nodes",
+    "ntasks-per-node",
+    "output",
+    "parsable",
+    "signal",
+    "wrap",
+)
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """A site. What is empty or 0 is not asked for."""
+
+    partition: str = ""
+    account: str = ""
+    time: str = "24:00:00"
+    """Time limit of a job; a training goes on in another one by itself."""
+    gpus_per_node: int = 0
+    cpus_per_task: int = 0
+    memory: str = ""
+    """Memory of a machine, as SLURM writes it (64G)."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Further options of sbatch by their long names: {constraint: h100, qos: long}."""
+    modules: tuple[str, ...] = ()
+    """Environment modules to load."""
+    container: tuple[str, ...] = ()
+    """Words that begin every command in a container: [apptainer, exec, --nv, glus.sif]."""
+    python: str = ""
+    """The interpreter on the machines of the cluster; empty takes the one that submits."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables of every job, such as NCCL_SOCKET_IFNAME."""
+    forward: tuple[str, ...] = ("HOME", "PATH", "LANG", "USER")
+    """Variables of the shell that submits which a job is given, by name; no others are."""
+    warn_seconds: int = 180
+    """How long before the time limit a training is told to save."""
+    attempts: int = 3
+    """How many attempts in a row may end without a new checkpoint."""
+
+    def __post_init__(self) -> None:
+        for kind, names in (("environment", self.environment), ("forward", self.forward)):
+            for name in names:
+                if not _NAME.fullmatch(name):
+                    raise LaunchError(f"{kind}: {name!r} is no name of a variable")
+        for name in self.options:
+            if not _OPTION.fullmatch(name) or name in _OURS:
+                raise LaunchError(f"options: {name!r} is no option of sbatch to be set here; leave it out")
+        for name, value in (("warn_seconds", self.warn_seconds), ("attempts", self.attempts)):
+            if value < 1:
+                raise LaunchError(f"{name}={value}: it must be at least 1")
+
+    def sbatch_options(self) -> list[str]:
+        """Options for sbatch's command line, each one word."""
+        asked = {
+            "partition": self.partition,
+            "account": self.account,
+            "time": self.time,
+            "gpus-per-node": self.gpus_per_node or "",
+            "cpus-per-task": self.cpus_per_task or "",
+            "mem": self.memory,
+        }
+        return [f"--{name}={value}" for name, value in (asked | self.options).items() if str(value)]
+
+
+def cluster_folder() -> Path:
+    """Where the sites of this repository are described."""
+    return Path(__file__).parents[1] / "configs" / "cluster"

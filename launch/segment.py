@@ -1,0 +1,160 @@
+"""`glus segment VIDEO "expression" ["expression" ...] --weights DIR --out DIR`: masks, an overlay, a contact sheet."""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from glus.data_pipeline.prompts import clean_expression
+from glus.evaluation.clip import Clip, open_clip
+from glus.evaluation.inference_config import InferenceConfig
+from glus.evaluation.key_frames import KeyFrames
+from glus.evaluation.segment_folder import DOCUMENT, MASKS, MaskFiles, Outcome, check_free, written_whole
+from glus.launch.errors import LaunchError
+from glus.model.released_sam2 import Hiera
+
+if TYPE_CHECKING:
+    from glus.evaluation.model_source import ModelSource
+
+OVERLAY, SHEET = "overlay.webm", "contact_sheet.png"
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """What to find in which video, by which model, and where the masks go."""
+
+    video: Path
+    """A video file, or a folder of JPEG or PNG frames of one size."""
+    expressions: tuple[str, ...]
+    """What is to be segmented, in words; each gets masks of its own, in folders 0, 1, ... in this order."""
+    weights: Path
+    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS in the released layout."""
+    out: Path
+    """A new folder for masks/VIDEO/EXP_ID/FRAME.png, overlay.webm, contact_sheet.png and meta_expressions.json."""
+    vision: Path | None = None
+    """Folder of the CLIP vision tower (openai/clip-vit-large-patch14), which a released GLUS comes without."""
+    hiera: Hiera | None = None
+    """Of a released GLUS whose SAM 2 has none of the released sizes: what its weights do not show."""
+    key_frame: int | Path = 0
+    """The frame to begin at, counted from 0; the video is followed from there to its end and back to its start. Or a
+    JSON file of key frames in the reference's form: {"VIDEO_EXPID": FRAME}, FRAME being the number in the file name."""
+    overlay_rate: float = 0.0
+    """Frames a second of the overlay; 0 takes the video file's own, and 10 for a folder."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    """How the video is gone through."""
+
+
+def segment(config: SegmentConfig) -> None:
+    """Write `out`, whole or not at all, and tell what was found.
+
+    Raises DataError, ModelError, TrainingError, EvaluationError or LaunchError, each with one clear message.
+    """
+    from glus.evaluation.model_source import ModelSource
+
+    _check(config)
+    source = ModelSource.find(config.weights, config.vision, config.hiera)
+    with written_whole(config.out) as folder:
+        scratch = folder / ".frames"
+        clip = open_clip(config.video, scratch)
+        _tell_clip(config.video, clip)
+        outcomes = [Outcome(text, key) for text, key in zip(config.expressions, _key_frames(config, clip), strict=True)]
+        files = MaskFiles(folder, clip, outcomes)
+        _write_masks(config, source, files)
+        _write_pictures(config, files)
+        files.write_document()
+        shutil.rmtree(scratch, ignore_errors=True)
+    _tell(config.out, files)
+
+
+def _check(config: SegmentConfig) -> None:
+    """What needs neither the video nor the model is told before either is read."""
+    if not config.expressions:
+        raise LaunchError('no expression: say what to segment, such as glus segment VIDEO "the dog on the left"')
+    for number, text in enumerate(config.expressions):
+        if not clean_expression(text).strip():
+            raise LaunchError(f"expression {number} is empty ({text!r}): say in words what is to be segmented")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise LaunchError(f"expression {number} is no UTF-8 text ({text!r}): write it anew")
+    if config.overlay_rate < 0:
+        raise LaunchError(f"overlay_rate={config.overlay_rate}: give frames a second, or 0 for the video's own")
+    if config.inference.key_frames is not None:
+        raise LaunchError(
+            "inference.key_frames is for `glus evaluate`: here say --key-frame N or --key-frame FILE.json"
+        )
+    check_free(config.out)
+    if not config.weights.is_dir():
+        raise LaunchError(f"{config.weights}: no such folder of weights; name a run, a checkpoint or a released GLUS")
+
+
+def _key_frames(config: SegmentConfig, clip: Clip) -> list[int]:
+    """The index of each expression's key frame."""
+    if isinstance(config.key_frame, int):
+        if not 0 <= config.key_frame < len(clip):
+            raise LaunchError(
+                f"key_frame={config.key_frame}: video {clip.name} has {len(clip)} frames, 0 to {len(clip) - 1}"
+            )
+        return [config.key_frame] * len(config.expressions)
+    given = KeyFrames.read(config.key_frame)
+    found = [given.position(clip.name, str(number), clip.frame_names) for number in range(len(config.expressions))]
+    if all(index is None for index in found):
+        raise LaunchError(
+            f"{config.key_frame} names no expression of this video: its keys would be {clip.name}_0, {clip.name}_1, ..."
+        )
+    absent = [number for number, index in enumerate(found) if index is None]
+    for number in absent:
+        print(f"{config.key_frame} has no {clip.name}_{number}: that expression begins at the first frame")
+    return [index or 0 for index in found]
+
+
+def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles) -> None:
+    import torch
+
+    from glus.evaluation.video_masks import Asked, masks_of_video
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = source.load(device, config.inference.precision)
+    if loaded.told:
+        print("\n".join(loaded.told))
+    clip, keys = files.clip, [outcome.key_frame for outcome in files.outcomes]
+    names = [f"expression {number}" for number in range(len(keys))]
+    asked = Asked(config.expressions, names, keys)
+    followed = masks_of_video(loaded, config.inference, clip.read, len(clip), asked, device)
+    # Frames between the first key frame and the last are passed in both directions.
+    passes = len(clip) - min(keys) + max(keys)
+    for seen in tqdm(followed, desc=f"segment {clip.name}", unit="frame", total=passes):
+        files.write(seen.index, seen.expressions, seen.masks, seen.answered)
+
+
+def _write_pictures(config: SegmentConfig, files: MaskFiles) -> None:
+    from glus.evaluation.segment_pictures import FOLDER_RATE, write_contact_sheet, write_overlay_video
+
+    clip, texts = files.clip, config.expressions
+    rate = config.overlay_rate or clip.rate or FOLDER_RATE
+    drawn = write_overlay_video(files.folder / OVERLAY, clip, files.read, texts, rate)
+    for _ in tqdm(drawn, desc=f"draw {OVERLAY}", unit="frame", total=len(clip)):
+        pass
+    write_contact_sheet(files.folder / SHEET, clip, files.read, texts)
+
+
+def _tell_clip(video: Path, clip: Clip) -> None:
+    if len(clip) < clip.promised:
+        print(
+            f"{video}: its header promises {clip.promised} frames, {len(clip)} can be decoded: "
+            "read as far as that, the rest is lost"
+        )
+
+
+def _tell(out: Path, files: MaskFiles) -> None:
+    frames, outcomes = len(files.clip), files.outcomes
+    for number, outcome in enumerate(outcomes):
+        shown = f"{outcome.text[:80]}..." if len(outcome.text) > 83 else outcome.text
+        found = f"a mask in {outcome.frames_with_mask} of {frames} frames"
+        if not outcome.frames_with_mask:
+            found = f"EMPTY: no mask in any of {frames} frames"
+        print(f"{number}  {shown}: {found}; no [SEG] in {outcome.frames_without_seg}")
+    silent = sum(outcome.frames_without_seg for outcome in outcomes)
+    print(f"frames without [SEG]: {silent} of {frames * len(outcomes)}")
+    for place in (MASKS, OVERLAY, SHEET, DOCUMENT):
+        print(f"written: {out / place}")

@@ -1,0 +1,31 @@
+"""Activations computed again in the backward pass instead of being kept (Chen et al. 2016)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from glus.model.glus import Glus
+
+
+def recompute_activations(model: Glus) -> None:
+    """Keep no activations inside Llama's layers, nor inside the blocks of SAM 2's image encoder where it is trained.
+
+    In place. Gradients stay as they are, dropout included: its random state is restored for the second pass. Hooks of a
+    layer (ZeRO-3 gathers by them) stay around both passes. Without gradients nothing changes.
+    """
+    layers: list[nn.Module] = [each for each in model.modules() if isinstance(each, LlamaDecoderLayer)]
+    if model.config.segmenter.train_image_encoder:
+        layers += list(model.segmenter.sam2.image_encoder.trunk.blocks)
+    for layer in layers:
+        layer.forward = partial(_recomputed, layer.forward)
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **keys: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **keys)
+    return checkpoint(forward, *args, use_reentrant=False, **keys)

@@ -1,0 +1,130 @@
+"""A model written in the released layout of GLUS: LoRA merged, names and shapes as the reference has them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import peft
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from glus.model.config import VisionConfig
+from glus.model.errors import ModelError
+from glus.model.glus import Glus
+from glus.model.released_config import released_processor, released_vision_config
+from glus.model.released_files import INDEX_SUFFIX, PICKLED, SAFE
+from glus.model.released_names import CLIP, GLUS, PIXEL_DEVIATION, PIXEL_MEAN
+from glus.model.weights import HEAD, own_tensors
+
+Format = Literal["bin", "safetensors"]
+TOWER = "language.vision_tower."
+
+
+def merge_lora(model: Glus) -> int:
+    """Add LoRA's products to the weights beside which they stand, and take LoRA out, in place. Returns how many.
+
+    Raises ModelError where a merged weight is not finite.
+    """
+    found = [
+        (name, module)
+        for name, module in model.language.llama.named_modules()
+        if isinstance(module, peft.tuners.lora.LoraLayer)
+    ]
+    for name, module in found:
+        try:
+            module.merge(safe_merge=True)
+        except ValueError as error:
+            raise ModelError(f"{name}: LoRA cannot be merged ({error}): the checkpoint's weights are broken") from error
+        parent, _, last = name.rpartition(".")
+        setattr(model.language.llama.get_submodule(parent), last, module.get_base_layer())
+    return len(found)
+
+
+def glus_tensors(model: Glus) -> Iterator[tuple[str, Tensor]]:
+    """(released name, tensor) of a merged model, the vision tower left out as GLUS is released.
+
+    Raises ModelError where LoRA is still beside the weights.
+    """
+    if any(".lora_" in name for name, _ in model.named_parameters()):
+        raise ModelError("LoRA is not merged: merge_lora first")
+    tied = {HEAD} if model.config.language.tie_embeddings else set()
+    for name, tensor in own_tensors(model).items():
+        if name.startswith(TOWER) or name in tied:
+            continue
+        released = GLUS.released(name)
+        if released is None:
+            raise ModelError(f"{name} has no name in the released layout")
+        yield released, tensor.detach()
+    segmenter = model.config.segmenter
+    yield PIXEL_MEAN, torch.tensor(segmenter.mean).view(3, 1, 1)
+    yield PIXEL_DEVIATION, torch.tensor(segmenter.std).view(3, 1, 1)
+
+
+def write_tower(model: Glus, folder: Path, dtype: torch.dtype, form: Format, shard_bytes: int) -> None:
+    """The vision tower as a CLIP of its own: weights, config.json, preprocessor_config.json.
+
+    Layers above the one that is read are not in our model; they are written as layers that pass everything through, so
+    that counting from the last one ends at the same layer. Raises OSError.
+    """
+    folder.mkdir()
+    vision = model.config.vision
+    own = {name: tensor.detach() for name, tensor in own_tensors(model).items() if name.startswith(TOWER)}
+    tensors = [(str(CLIP.released(name)), tensor) for name, tensor in own.items()]
+    write_shards([*tensors, *_passing_layers(own, vision)], folder, dtype, form, shard_bytes)
+    write_json(folder / "config.json", released_vision_config(vision, dtype_name(dtype)))
+    write_json(folder / "preprocessor_config.json", released_processor(vision))
+
+
+def _passing_layers(own: dict[str, Tensor], vision: VisionConfig) -> Iterator[tuple[str, Tensor]]:
+    template = f"{TOWER}encoder.layers.0."
+    for layer in range(vision.layers_run, vision.layers):
+        for name, tensor in own.items():
+            if name.startswith(template):
+                ours = f"{TOWER}encoder.layers.{layer}.{name[len(template) :]}"
+                yield str(CLIP.released(ours)), torch.zeros_like(tensor)
+
+
+def write_shards(
+    tensors: Iterable[tuple[str, Tensor]], folder: Path, dtype: torch.dtype, form: Format, shard_bytes: int
+) -> int:
+    """Write tensors into numbered shards of at most `shard_bytes` (but one tensor at least), and their index.
+
+    A shard is converted and written before the next is begun. Returns the bytes written. Raises OSError.
+    """
+    plan: list[list[tuple[str, Tensor]]] = [[]]
+    held = total = 0
+    for name, tensor in tensors:
+        size = tensor.numel() * dtype.itemsize
+        if plan[-1] and held + size > shard_bytes:
+            plan.append([])
+            held = 0
+        plan[-1].append((name, tensor))
+        held += size
+        total += size
+    whole = SAFE if form == "safetensors" else PICKLED
+    stem, suffix = whole.rsplit(".", 1)
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(plan, 1):
+        file = f"{stem}-{number:05d}-of-{len(plan):05d}.{suffix}"
+        # clone: a view would be written with all that it is a view of
+        ready = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in shard}
+        if form == "safetensors":
+            save_file(ready, folder / file, metadata={"format": "pt"})
+        else:
+            torch.save(ready, folder / file)
+        weight_map |= dict.fromkeys(ready, file)
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    write_json(folder / f"{whole}{INDEX_SUFFIX}", index)
+    return total
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON as transformers does: indented, sorted. Raises OSError."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """ "float32" for torch.float32."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,121 @@
+"""The report as a person sees it: opened in a real browser without a server, looked at, and moved by its slider."""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from glus.evaluation.overlays import PREDICTION, TRUTH
+from glus.evaluation.report import pick_examples, write_report
+from glus.evaluation.results import read_scores, write_scores
+from glus.evaluation.scoring import score_split
+from glus.evaluation.side_by_side import write_side_by_side
+from glus.evaluation.summary import summarise
+from glus.evaluation.viewer import find_expression
+
+NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
+#: As root and in small containers Chromium has neither a sandbox nor much shared memory.
+SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+
+
+def browser_file() -> str | None:
+    """The Chromium of this machine, or that of GLUS_CHROMIUM."""
+    return os.environ.get("GLUS_CHROMIUM") or next((place for name in NAMES if (place := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    place = browser_file()
+    if place is None:
+        pytest.skip("no Chromium here: apt install chromium, or name one in GLUS_CHROMIUM (.ci/run installs it)")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=place, args=SWITCHES, timeout=90_000)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser says on its console or fails to load."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
+    opened = browser.new_page(viewport={"width": 1240, "height": 900})
+    opened.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def scored(mevis, tmp_path, write_perfect):
+    write_perfect(mevis, tmp_path / "masks")
+    scores = score_split(mevis, tmp_path / "masks", False)
+    origin = {"title": "right", "predictions": str(tmp_path / "masks"), "shards": mevis.storage.place}
+    write_scores(scores, summarise(scores), tmp_path / "out", origin=origin)
+    return scores
+
+
+def picture(page: Page, selector: str) -> np.ndarray:
+    """What an element looks like, float [h, w, 3]."""
+    with Image.open(io.BytesIO(page.locator(selector).first.screenshot())) as image:
+        return np.asarray(image.convert("RGB"), np.float64)
+
+
+def near(found: np.ndarray, colour: tuple[int, int, int], ground: np.ndarray) -> float:
+    """Share of pixels that went from the plain frame towards a colour."""
+    wanted = np.asarray(colour, np.float64)
+    return float((np.linalg.norm(found - wanted, axis=2) < np.linalg.norm(ground - wanted, axis=2) - 20).mean())
+
+
+def test_the_report_opens_shows_its_masks_and_slides(
+    mevis, scored, tmp_path, page: Page, complaints: list[str]
+) -> None:
+    place, *_ = write_report(tmp_path / "out", "Demo", summarise(scored), scored, [mevis], tmp_path / "masks")
+    page.goto(place.as_uri(), wait_until="load")
+    assert page.title() == "Demo"
+    assert page.locator("figure.viewer").count() == 6
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    views = page.locator("figure.viewer").first.locator(".view")
+    assert views.count() == 3
+    slider, line = page.locator("figure.viewer input").first, page.locator("figure.viewer output").first
+    truth, pred = ("figure.viewer .view >> nth=0", "figure.viewer .view >> nth=1")
+    video, expression = find_expression(mevis, pick_examples(scored, 2)[0][1])
+    share = mevis.read_target(video, expression, range(6)).mean(axis=(1, 2))
+    shown = {}
+    for frame in (0, 5):
+        slider.evaluate("(input, at) => { input.value = at; input.dispatchEvent(new Event('input')); }", str(frame))
+        assert line.text_content() == f"frame {mevis.videos[video].frame_names[frame]} · J 100, F 100"
+        shown[frame] = picture(page, truth)
+        page.add_style_tag(content=".view img + img { visibility: var(--masks, visible); }")
+        page.evaluate("document.documentElement.style.setProperty('--masks', 'hidden')")
+        ground = picture(page, truth)
+        page.evaluate("document.documentElement.style.setProperty('--masks', 'visible')")
+        # What is tinted is what the target covers; an object of that very colour shows it less.
+        for found, colour in ((shown[frame], TRUTH), (picture(page, pred), PREDICTION)):
+            assert 0.3 * share[frame] <= near(found, colour, ground) <= 1.3 * share[frame] + 0.01
+    assert share.max() > 0.01
+    assert np.abs(shown[0] - shown[5]).mean() > 1.0  # another frame
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert complaints == []
+
+
+def test_two_evaluations_open_side_by_side(mevis, scored, tmp_path, page: Page, complaints: list[str]) -> None:
+    runs = [read_scores(tmp_path / "out")] * 2
+    place, *_ = write_side_by_side(tmp_path / "side", "Two", runs, [mevis], examples=1)
+    page.goto(place.as_uri(), wait_until="load")
+    assert page.locator("figure.viewer").count() == 3
+    assert page.locator("figure.viewer").first.locator(".view").count() == 5
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    page.locator("figure.viewer input").first.press("End")
+    last = mevis.videos[0].frame_names[-1]
+    assert page.locator("figure.viewer output").first.text_content().startswith(f"frame {last}")
+    assert complaints == []

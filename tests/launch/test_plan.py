@@ -1,0 +1,109 @@
+"""`glus plan`: what a run would take, against what it takes here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from glus.data_pipeline.loader import micro_batches
+from glus.data_pipeline.reader import open_splits
+from glus.data_pipeline.sampling import SamplePlan
+from glus.launch import cli
+from glus.launch.configuration import load_config
+from glus.launch.plan import PlanConfig, Sizes, held_bytes, load_of, wire_bytes
+from glus.model.trainable import set_trainable
+from glus.training.build import build_empty, build_for_training
+from glus.training.config import RunConfig
+from glus.training.cost import Load, step_cost
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def kept_bytes(model: torch.nn.Module, batch: object) -> int:
+    """Bytes that a forward pass keeps for the backward pass, parameters left out."""
+    kept: dict[int, tuple[torch.Tensor, int]] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = tensor, storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(batch)
+    return sum(size for _, size in kept.values())
+
+
+def test_activations_are_told_within_a_tenth(tiny_run: Callable[..., RunConfig], tmp_path: Path) -> None:
+    config = tiny_run(tmp_path / "run")
+    splits = open_splits(Path(config.shards), list(config.sampling.mixture))
+    built = build_for_training(config)
+    plan = SamplePlan(splits, config.sampling, config.seed, config.global_batch_size)
+    batch = next(micro_batches(plan, built.tokenizer, rank=0, ranks=1, size=2, start=0, stop=1))
+    measured = kept_bytes(built.model, batch)
+    shown = batch.context.shape[1] + batch.query.shape[1]
+    tokens = len(batch.names) * (batch.ids.shape[1] + shown * (config.model.vision.tokens_per_frame - 1))
+    load = Load(2, shown, batch.query.shape[1], len(batch.names), tokens, batch.masks[0].shape[-2:].numel())
+    empty = build_empty(config.model, built.tokenizer.vocab_size, built.tokenizer.seg_id)
+    set_trainable(empty, config.trainable)
+    assert sum(step_cost(empty).saved_bytes(load).values()) == pytest.approx(measured, rel=0.1)
+
+
+def test_a_frozen_language_model_takes_two_passes_and_a_trained_one_three(
+    tiny_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = tiny_run(tmp_path / "run", "model.lora.rank=0")
+    times = {}
+    for patterns in (("*",), ("language.text_hidden_fcs.*",)):
+        empty = build_empty(config.model, 300, 299)
+        set_trainable(empty, patterns)
+        [times[patterns]] = [part.times for part in step_cost(empty).parts if part.name == "Llama"]
+    assert list(times.values()) == [3.0, 2.0]
+
+
+def test_bytes_by_hand() -> None:
+    config = load_config(RunConfig, None, ["engine.keep_whole_below=10"])
+    sizes = Sizes(every=(100, 7), trained=(7,), largest_leaf=100)
+    assert held_bytes(config, sizes, ranks=4) == {
+        "parameters": 2 * (25 + 2) + 2 * 7,
+        "gradients": 2 * 2,
+        "optimizer": 12 * 2,
+    }
+    assert wire_bytes(config, sizes, ranks=4, accumulation=5) == int(5 * 2 * (2 * 100 + 7) * 0.75)
+
+
+def test_a_prompt_is_its_frames_and_its_text() -> None:
+    config = load_config(RunConfig, CONFIGS / "glus_s.yaml", [])
+    load = load_of(config, PlanConfig(Path("unused")), videos=2)
+    assert (load.videos, load.shown, load.expressions, load.tokens) == (2, 8, 6, 6 * (8 * 64 + 150))
+
+
+def test_the_reference_run_is_planned_without_its_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", str(CONFIGS / "glus_s.yaml"), "--nodes", "1", "--gpus-per-node", "8"]
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    for row in ("parameters", "gradients", "optimizer", "activations", "buffers", "received by a GPU", "GPU-hours"):
+        assert row in told
+    assert "5 of 2 videos" in told
+
+
+def test_ranks_that_do_not_fit_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", str(CONFIGS / "glus_s.yaml"), "--nodes", "8", "--gpus-per-node", "8"]) == 2
+    assert "global_batch_size 80 does not divide into micro-batches of 2 on 64 ranks" in capsys.readouterr().err
+    assert cli.main(["plan", str(CONFIGS / "glus_s.yaml"), "--nodes", "0"]) == 2
+    assert "nodes=0: it must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["glus_s", "glus_a", "glus_a_oc"])
+def test_the_three_configs_are_of_the_reference(name: str) -> None:
+    config = load_config(RunConfig, CONFIGS / f"{name}.yaml", [])
+    assert config.global_batch_size == 80 and config.engine.micro_batch_size == 2
+    assert config.steps == (3000 if name == "glus_s" else 5000)
+    assert config.optimizer == RunConfig().optimizer and config.trainable == RunConfig().trainable
+    assert config.model.lora == RunConfig().model.lora and config.engine.stage == 3
+    assert (config.model.loss.contrastive, config.model.loss.contrastive_pool) == {
+        "glus_s": (0.1, "bank"),
+        "glus_a": (0.0, "batch"),
+        "glus_a_oc": (0.1, "batch"),
+    }[name]

@@ -1,0 +1,67 @@
+"""A tiny GLUS that a cluster of two nodes reproduces in about a minute: raw data, three configs, and a site."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
+from glus.data_pipeline.demo_world import DemoWorldConfig
+from glus.launch.configuration import load_config, to_yaml
+from glus.launch.yaml_text import format_yaml
+from glus.training.config import RunConfig
+
+TINY_RUN = Path(__file__).parents[1] / "tiny_run.yaml"
+#: As names of runs and folders: nothing of it may be run, all of it must arrive.
+HOSTILE = """tiny $(touch pwned) `touch pwned` 'one' "two" & %j"""
+STEPS = 6
+
+
+@dataclass(frozen=True)
+class World:
+    """Where everything lies."""
+
+    folder: Path
+
+    @property
+    def site(self) -> Path:
+        return self.folder / "site.yaml"
+
+    @property
+    def prepare(self) -> Path:
+        return self.folder / "prepare.yaml"
+
+    def run(self, out: str, *changes: str) -> tuple[Path, RunConfig]:
+        """Config file and config of a training into `out`; the folder and the run's name are hostile."""
+        config = load_config(
+            RunConfig,
+            TINY_RUN,
+            [
+                f"out={self.folder}/{out}",
+                f"name={out}",
+                f"shards={self.folder}/shards",
+                f"model.tokenizer={self.folder}/raw/tokenizer.model",
+                f"tracking.uri=sqlite:///{self.folder}/mlflow.db",
+                f"steps={STEPS}",
+                "checkpoint_every=2",
+                "model.lora.dropout=0.1",
+                *changes,
+            ],
+        )
+        file = self.folder / f"{out.split()[0]}.yaml"
+        file.write_text(to_yaml(config), encoding="utf-8")
+        return file, config
+
+
+def make_world(folder: Path) -> World:
+    """Draw the raw data and write the configs."""
+    small = DemoWorldConfig(frames=4, width=64, height=48)
+    write_demo_data(DemoDataConfig(folder / "raw", train_videos=2, valid_videos=1, world=small))
+    prepare = {"datasets": ["mevis", "ref_davis17"], "root": f"{folder}/raw", "out": "unused", "workers": 1}
+    (folder / "prepare.yaml").write_text(format_yaml(prepare), encoding="utf-8")
+    site = {
+        "time": "10:00",
+        "warn_seconds": 60,
+        "environment": {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+        "forward": ["HOME", "PATH"],
+    }
+    (folder / "site.yaml").write_text(format_yaml(site), encoding="utf-8")
+    return World(folder)

@@ -1,0 +1,63 @@
+"""A writer that is killed at any moment leaves whole checkpoints, and the newest of them is found."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from glus.training import checkpoint
+from glus.training.checkpoint import RunState
+from glus.training.distributed import Rank
+from glus.training.integrity import note_digests, what_is_broken, writer_of
+from glus.training.resuming import choose_checkpoint
+
+
+def write_one(folder: Path, step: int, tokenizer: Path) -> None:
+    """A checkpoint as the trainer writes it, the engine's part by plain torch."""
+    path = checkpoint.aside(folder, step)
+    state = RunState(step, 0, "data", "", "", 1)
+    checkpoint.write(path, {"weights": torch.full((200_000,), float(step))}, state, {}, tokenizer)
+    (path / "engine").mkdir()
+    torch.save(torch.full((400_000,), step), path / "engine" / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    note_digests(path, 0)
+    checkpoint.publish(path, folder, step)
+
+
+def killed_writer(folder: Path, tokenizer: Path, seconds: float) -> None:
+    """A process that writes one checkpoint after the other, and is killed."""
+    process = os.fork()
+    if process == 0:
+        try:
+            newest = next(iter(checkpoint.newest_first(folder)), None)
+            step = checkpoint.step_of(newest) if newest else 0
+            while True:
+                write_one(folder, step := step + 1, tokenizer)
+        finally:
+            os._exit(1)
+    time.sleep(seconds)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    folder, tokenizer = tmp_path / "checkpoints", tmp_path / "tokenizer.model"
+    folder.mkdir()
+    tokenizer.write_bytes(b"words")
+    write_one(folder, 1, tokenizer)
+    rng, steps, half_written = random.Random(3), [], 0
+    for _ in range(20):
+        killed_writer(folder, tokenizer, rng.uniform(0.005, 0.06))
+        half_written += len(list(folder.glob(".step-*.writing")))
+        found = choose_checkpoint(folder, Rank(0, 0, 1))
+        assert found is not None and what_is_broken(found) == ""
+        steps.append(checkpoint.step_of(found))
+    assert steps == sorted(steps) and half_written > 0
+
+
+def test_each_rank_answers_for_its_own_files() -> None:
+    assert writer_of("engine/state/bf16_zero_pp_rank_12_mp_rank_00_optim_states.pt") == 12
+    assert writer_of("contrast/rank-00003.safetensors") == 3
+    assert writer_of("model.safetensors") == writer_of("engine/state/mp_rank_00_model_states.pt") == 0

@@ -1,0 +1,162 @@
+"""A run that starts from released weights: sizes first, then each part, LoRA beside it, then a checkpoint of ours."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from glus.data_pipeline.tokenizer import Tokenizer
+from glus.model.config import ModelConfig, SegmenterConfig
+from glus.model.errors import ModelError
+from glus.model.released_sam2 import Hiera
+from glus.model.weights import own_tensors
+from glus.training.build import build_for_training
+from glus.training.config import EngineConfig, RunConfig, WeightsConfig
+from glus.training.errors import TrainingError
+from glus.training.released import open_glus, released_model_config
+from tests.model.reference import CARRIED, NANO, our_name
+from tests.model.releases import rule_tensors, write_clip, write_glus, write_lisa, write_sam2
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """lisa/, glus/, clip/ and sam2.pt, by the rule."""
+    root = tmp_path_factory.mktemp("releases")
+    write_lisa(root / "lisa")
+    write_glus(root / "glus")
+    write_clip(root / "clip")
+    write_sam2(root / "sam2.pt")
+    return root
+
+
+def run(model: ModelConfig = NANO, **weights: Path) -> RunConfig:
+    return RunConfig(model=model, weights=WeightsConfig(**{part: str(place) for part, place in weights.items()}))
+
+
+def expected() -> dict[str, torch.Tensor]:
+    return {our_name(name): each.float() for name, each in rule_tensors().items() if not name.startswith("transform.")}
+
+
+def test_a_run_starts_from_lisa_clip_and_sam_2_as_the_reference_does(releases):
+    config = run(language=releases / "lisa", vision=releases / "clip", segmenter=releases / "sam2.pt")
+    built = build_for_training(config)
+    rule, own = expected(), own_tensors(built.model)
+    other = {name for name, each in own.items() if not torch.equal(each, rule[name])}
+    assert other == {name for name in own if ".text_hidden_fcs." in name}
+    assert built.tokenizer.path == releases / "lisa" / "tokenizer.model"
+    assert sum(".lora_A." in name for name, _ in built.model.named_parameters()) == 4
+    told = "\n".join(built.told)
+    assert "SAM 1, which GLUS replaces by SAM 2" in told and "freshly drawn: text_hidden_fcs" in told
+    assert {row.pattern for row in built.trainable} == set(config.trainable)
+    again = own_tensors(build_for_training(config).model)
+    assert all(torch.equal(own[name], again[name]) for name in own)
+
+
+def test_a_run_starts_from_a_glus_checkpoint_whole(releases):
+    built = build_for_training(run(glus=releases / "glus", vision=releases / "clip"))
+    rule = expected()
+    assert all(torch.equal(each, rule[name]) for name, each in own_tensors(built.model).items())
+
+
+def test_a_resumed_run_takes_its_checkpoint_and_not_the_release(releases, tiny_run, tmp_path):
+    from glus.training.distributed import Rank
+    from glus.training.train import train
+
+    config = tiny_run(tmp_path / "run", "steps=0")
+    folder = train(config, Rank(0, 0, 1))
+    gone = dataclasses.replace(config, weights=WeightsConfig(segmenter="/nowhere/sam2.pt"))
+    assert build_for_training(gone, folder).told == ()
+    with pytest.raises(ModelError, match=r"/nowhere/sam2\.pt is not there"):
+        build_for_training(gone)
+
+
+def test_a_run_with_tied_embeddings_trains_saves_and_is_read_back(tiny_run, tmp_path):
+    from glus.training import checkpoint
+    from glus.training.build import build_from_checkpoint
+    from glus.training.distributed import Rank
+    from glus.training.train import train
+
+    tied = ["model.language.tie_embeddings=true", "model.language.key_value_heads=1"]
+    table = 'trainable=["*lora_*", "language.llama.lm_head.*", "segmenter.sam2.sam_mask_decoder.*"]'
+    folder = train(tiny_run(tmp_path / "run", "steps=1", *tied, table), Rank(0, 0, 1))
+    model, _, config = build_from_checkpoint(checkpoint.resolve(tmp_path / "run"))
+    assert config.model.language.tie_embeddings and folder.is_dir()
+    assert model.language.llama.lm_head.weight is model.language.llama.get_input_embeddings().weight
+    fresh = build_for_training(tiny_run(tmp_path / "other", *tied)).model
+    assert not torch.equal(model.language.llama.lm_head.weight, fresh.language.llama.lm_head.weight)
+
+
+def test_a_glus_without_its_vision_tower_is_refused(releases):
+    with pytest.raises(
+        ModelError, match=r"holds no vision tower, as GLUS is released: .*weights\.vision=FOLDER in training"
+    ):
+        build_for_training(run(glus=releases / "glus"))
+
+
+def test_a_tokenizer_without_seg_beside_a_glus_checkpoint_is_refused(releases, tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes((CARRIED / "tokenizer.model").read_bytes())
+    model = dataclasses.replace(NANO, tokenizer=str(tmp_path))
+    with pytest.raises(
+        ModelError, match=r"lacks \[SEG\], <im_start>, <im_end>, with which a GLUS .*added_tokens\.json"
+    ):
+        build_for_training(run(model, glus=releases / "glus", vision=releases / "clip"))
+
+
+def test_sizes_are_checked_before_the_model_is_built(releases):
+    with pytest.raises(ModelError, match=r"model\.language\.hidden_size is 4096, its hidden_size is 64"):
+        build_for_training(run(ModelConfig(), glus=releases / "glus", vision=releases / "clip"))
+    for place in ({"glus": releases / "glus", "vision": releases / "clip"}, {"segmenter": releases / "sam2.pt"}):
+        with pytest.raises(ModelError, match=r"model\.segmenter\.memory_layers is 4, its own is 1"):
+            build_for_training(
+                run(dataclasses.replace(NANO, tokenizer=str(CARRIED), segmenter=SegmenterConfig()), **place)
+            )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": {"glus": "a", "language": "b"}}, "weights.glus and weights.language hold the same part"),
+        ({"weights": {"glus": "a", "segmenter": "b"}}, "weights.glus and weights.segmenter hold the same part"),
+        ({"weights": {"vision": "a"}, "init_from": "b"}, "init_from and weights.vision both say where"),
+    ],
+)
+def test_two_places_for_the_same_part_are_refused(changes, message):
+    with pytest.raises(TrainingError) as caught:
+        RunConfig(weights=WeightsConfig(**changes["weights"]), init_from=changes.get("init_from", ""))
+    assert message in str(caught.value)
+
+
+def test_flash_attention_in_fp32_is_refused():
+    language = dataclasses.replace(NANO.language, attention="flash_attention_2")
+    with pytest.raises(TrainingError, match="computes in bf16 only: set engine.precision to bf16"):
+        RunConfig(model=dataclasses.replace(NANO, language=language), engine=EngineConfig(precision="fp32"))
+
+
+def test_sizes_of_a_release_come_from_its_own_files(releases, tmp_path):
+    folder = write_glus(tmp_path / "glus")
+    weights = WeightsConfig(glus=str(folder), vision=str(releases / "clip"))
+    # Dropout is a setting of training.
+    segmenter = dataclasses.replace(NANO.segmenter, dropout=SegmenterConfig.dropout)
+    read = released_model_config(weights)
+    assert (read.language, read.vision, read.segmenter) == (NANO.language, NANO.vision, segmenter)
+    assert released_model_config(weights, Hiera(1, (0,))).segmenter.global_attention_blocks == (0,)
+    sizes = {"segmenter": dataclasses.asdict(NANO.segmenter), "language": dataclasses.asdict(NANO.language)}
+    (folder / "glus_model.json").write_text(json.dumps(sizes | {"vision": dataclasses.asdict(NANO.vision)}))
+    assert dataclasses.replace(released_model_config(weights), loss=NANO.loss) == NANO
+    with pytest.raises(ModelError, match=r"hiera: .*glus_model\.json says all sizes already; leave it out"):
+        released_model_config(weights, Hiera(1, (2,)))
+
+
+def test_a_glus_checkpoint_is_opened_ready_to_predict(releases):
+    model, tokenizer, told = open_glus(releases / "glus", str(releases / "clip"), NANO)
+    assert not model.training and isinstance(tokenizer, Tokenizer) and len(told) >= 2
+    assert not any(".lora_" in name for name, _ in model.named_parameters())
+
+
+def test_a_damaged_description_of_an_export_is_refused(releases, tmp_path):
+    folder = write_glus(tmp_path / "glus")
+    (folder / "glus_model.json").write_text(json.dumps({"language": {"layers": "many"}}))
+    with pytest.raises(ModelError, match=r"glus_model\.json cannot be read .*export the checkpoint again"):
+        open_glus(folder, str(releases / "clip"))

@@ -1,0 +1,137 @@
+"""The object-contrastive loss of a run: over the micro-batches of several ranks, or against each rank's own bank."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from glus.model.config import LossConfig
+from glus.model.contrastive import Contrasted, NamedBatch, SegTokens, object_contrastive_loss
+from glus.model.token_bank import TokenBank
+from glus.training.distributed import Rank
+from glus.training.errors import TrainingError
+from glus.training.gathering import gather_rows, row_counts
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+#: One micro-batch: its [SEG] states, float [E, Q, C], and the batch that they are of.
+Read = tuple[Tensor, NamedBatch]
+
+
+def pool_shape(together: int, ranks: int, most: int = 1) -> tuple[int, int]:
+    """(ranks, micro-batches of each) whose states are compared with each other; `together` 0 is one of each rank.
+
+    Pools hold consecutive micro-batches of the sample plan, so the same `together` compares the same states whatever
+    the number of ranks. `most`: micro-batches of one rank that the engine can take at once.
+    Raises TrainingError where ranks cannot form such pools.
+    """
+    wide = min(together or ranks, ranks)
+    each = (together or ranks) // wide
+    if ranks % wide or (together or ranks) % wide:
+        raise TrainingError(
+            f"engine.contrast_together={together} does not fit {ranks} ranks: choose a divisor of {ranks}, or 0 for all"
+        )
+    if each > most:
+        raise TrainingError(
+            f"engine.contrast_together={together} is more than the {ranks} ranks there are: choose at most {ranks}, "
+            "or engine.stage=plain on one rank, which takes several micro-batches at once"
+        )
+    return wide, each
+
+
+class Contrast:
+    """Gives the loss of what this rank read. The ranks stand together before it is made: pools are process groups."""
+
+    def __init__(self, config: LossConfig, rank: Rank, seed: int, wide: int = 1, each: int = 1):
+        self.config, self.rank, self.seed = config, rank, seed
+        self._wide, self.each = wide, each
+        self._bank: TokenBank | None = None
+        if config.contrastive_pool == "bank":
+            self._bank = TokenBank(config.bank_size, config.bank_negatives, config.contrastive_temperature)
+            self.each = 1
+        self._group: ProcessGroup | None = None
+        if self._bank is None and 1 < wide < rank.ranks:
+            # Every rank makes all groups, as torch wants it.
+            firsts = range(0, rank.ranks, wide)
+            groups = [torch.distributed.new_group(list(range(first, first + wide))) for first in firsts]
+            self._group = groups[rank.rank // wide]
+
+    def loss(self, read: Sequence[Read], step: int, turn: int) -> Contrasted:
+        """The weighted loss of the micro-batches `read` (`each` of them) at turn `turn` of a step.
+
+        Scaled so that adding it to the sum of these micro-batches' losses, and meaning over all micro-batches of all
+        ranks, gives the mean over pools. In the graph whatever they hold. Every rank calls it.
+        """
+        config = self.config
+        tokens = _joined([SegTokens.of(states, batch, config.contrastive_datasets) for states, batch in read])
+        if self._bank is not None:
+            key = np.random.SeedSequence([self.seed, step, turn, self.rank.rank]).generate_state(1, np.uint64)
+            random = torch.Generator().manual_seed(int(key[0]) >> 1)
+            found = self._bank.loss(tokens, random)
+            return replace(found, loss=config.contrastive * found.loss)
+        own = slice(0, len(tokens.states))
+        if self._wide > 1:
+            tokens, own = _gather(tokens, self._group)
+        found = object_contrastive_loss(tokens, config.contrastive_temperature, config.contrastive_frames, own)
+        return replace(found, loss=config.contrastive * found.loss * (self._wide * len(read)))
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's bank, if it keeps one, into `folder`. Raises TrainingError on a full disk."""
+        state = self._bank.state() if self._bank else {}
+        if not state:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(state, folder / self._file)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"{folder / self._file} could not be written ({error}): free some room") from error
+
+    def load(self, folder: Path) -> None:
+        """Go on with this rank's bank; empty where none was written. Raises TrainingError where it is damaged."""
+        place = folder / self._file
+        if self._bank is None or not place.is_file():
+            return
+        try:
+            self._bank.restore(load_file(place), self.rank.device)
+        except (OSError, SafetensorError, KeyError) as error:
+            raise TrainingError(f"{place} cannot be read ({error}): use another checkpoint") from error
+
+    @property
+    def _file(self) -> str:
+        return f"rank-{self.rank.rank:05d}.safetensors"
+
+
+def _joined(parts: Sequence[SegTokens]) -> SegTokens:
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.objects.shape[1] for part in parts)
+    return SegTokens(
+        torch.cat([part.states for part in parts]),
+        torch.cat([part.video for part in parts]),
+        torch.cat([part.expression for part in parts]),
+        torch.cat([part.frame for part in parts]),
+        torch.cat([_widened(part.objects, width) for part in parts]),
+    )
+
+
+def _gather(tokens: SegTokens, group: "ProcessGroup | None") -> tuple[SegTokens, slice]:
+    """The tokens of all ranks of a pool, and which of them are this rank's."""
+    counts, width = row_counts(len(tokens.states), tokens.objects.shape[1], tokens.states.device, group)
+    numbers = torch.stack([tokens.video, tokens.expression, tokens.frame], dim=1)
+    packed = torch.cat([numbers, _widened(tokens.objects, width).long()], dim=1)
+    packed = gather_rows(packed, counts, group)
+    states = gather_rows(tokens.states.float(), counts, group)
+    first = sum(counts[: torch.distributed.get_rank(group)])
+    found = SegTokens(states, packed[:, 0], packed[:, 1], packed[:, 2], packed[:, 3:].bool())
+    return found, slice(first, first + len(tokens.states))
+
+
+def _widened(objects: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(objects, (0, width - objects.shape[1]))

@@ -39,7 +39,8 @@ class ExportConfig:
     out: Path
     """Folder to make; it must not be there yet."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the weights; float32 loses nothing, the others are half as large."""
+    """Precision of the weights; float32 loses nothing, the others are half as large. SAM 2 and text_hidden_fcs are
+    always written in float32, as GLUS is released."""
     form: Literal["bin", "safetensors"] = "bin"
     """bin is what the reference's transformers 4.31 writes and reads; safetensors is read by it too."""
     shard_gigabytes: float = 10.0
@@ -66,7 +67,7 @@ def export(config: ExportConfig) -> None:
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise LaunchError(f"{config.out} cannot be written ({error.strerror or error}): free some room") from error
-    print(f"merged {merged} LoRA layers; {written / 1e9:.2f} GB of weights in {config.dtype}")
+    print(f"merged {merged} LoRA layers; {written / 1e9:.2f} GB of weights, the language model in {config.dtype}")
     print(f"written: {config.out} (its {VISION_TOWER}/ is the CLIP tower, which GLUS is released without)")
 
 

@@ -15,11 +15,14 @@ from glus.model.errors import ModelError
 from glus.model.glus import Glus
 from glus.model.released_config import released_processor, released_vision_config
 from glus.model.released_files import INDEX_SUFFIX, PICKLED, SAFE
-from glus.model.released_names import CLIP, GLUS, PIXEL_DEVIATION, PIXEL_MEAN
+from glus.model.released_names import CLIP, GLUS, PIXEL_DEVIATION, PIXEL_MEAN, SEGMENTER
 from glus.model.weights import HEAD, own_tensors
 
 Format = Literal["bin", "safetensors"]
 TOWER = "language.vision_tower."
+#: In float32 whatever precision is asked for, as GLUS is released: the reference makes these parts after it has loaded
+#: the language model in bfloat16. SAM 2's positional encoding would otherwise be turned by degrees.
+_ALWAYS_FLOAT32 = (SEGMENTER, "model.text_hidden_fcs.", PIXEL_MEAN, PIXEL_DEVIATION)
 
 
 def merge_lora(model: Glus) -> int:
@@ -91,12 +94,13 @@ def write_shards(
 ) -> int:
     """Write tensors into numbered shards of at most `shard_bytes` (but one tensor at least), and their index.
 
-    A shard is converted and written before the next is begun. Returns the bytes written. Raises OSError.
+    They are written in `dtype`, SAM 2 and `text_hidden_fcs` of a GLUS in float32. A shard is converted and written
+    before the next is begun. Returns the bytes written. Raises OSError.
     """
     plan: list[list[tuple[str, Tensor]]] = [[]]
     held = total = 0
     for name, tensor in tensors:
-        size = tensor.numel() * dtype.itemsize
+        size = tensor.numel() * _stored(name, dtype).itemsize
         if plan[-1] and held + size > shard_bytes:
             plan.append([])
             held = 0
@@ -109,7 +113,7 @@ def write_shards(
     for number, shard in enumerate(plan, 1):
         file = f"{stem}-{number:05d}-of-{len(plan):05d}.{suffix}"
         # clone: a view would be written with all that it is a view of
-        ready = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in shard}
+        ready = {name: tensor.to(_stored(name, dtype), copy=True).contiguous() for name, tensor in shard}
         if form == "safetensors":
             save_file(ready, folder / file, metadata={"format": "pt"})
         else:
@@ -118,6 +122,10 @@ def write_shards(
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     write_json(folder / f"{whole}{INDEX_SUFFIX}", index)
     return total
+
+
+def _stored(name: str, dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if name.startswith(_ALWAYS_FLOAT32) else dtype
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,5 +1,6 @@
 """LoRA merged and a model written as GLUS is released: the same names, shapes and masks, read back."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ from glus.data_pipeline.tokenizer import Tokenizer
 from glus.launch.export import write_release
 from glus.model.errors import ModelError
 from glus.model.glus import Glus
+from glus.model.precision import set_precision
 from glus.model.released_export import glus_tensors, merge_lora, write_shards
 from glus.model.released_files import ReleasedWeights
 from glus.model.trainable import add_lora
@@ -157,16 +159,32 @@ def test_the_exported_vision_tower_ends_at_the_same_layer_in_transformers(export
         torch.testing.assert_close(exported.model.language.vision_tower(pixels).last_hidden_state, read)
 
 
-def test_half_precision_is_half_as_large_and_told_in_its_config(tmp_path):
+def test_half_precision_is_that_of_the_language_model_and_told_in_its_config(tmp_path):
+    """As GLUS is released: SAM 2 (its positional encoding among it) and text_hidden_fcs stay in float32."""
     model = tiny_model()
     sizes = [
         write_release(model, Tokenizer(CARRIED), _made(tmp_path / str(dtype)), dtype, "bin", 10**9)
         for dtype in (torch.float32, torch.bfloat16)
     ]
-    assert sizes[0] == 2 * sizes[1]
     stored = dict(ReleasedWeights.open(tmp_path / "torch.bfloat16").tensors())
-    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    whole = {name for name, tensor in stored.items() if tensor.dtype is torch.float32}
+    assert whole == {name for name in stored if name.startswith(("model.visual_model.", "model.text_h", "transform."))}
+    assert {tensor.dtype for name, tensor in stored.items() if name not in whole} == {torch.bfloat16}
+    assert sizes[0] - sizes[1] == 2 * sum(tensor.numel() for name, tensor in stored.items() if name not in whole)
+    index = json.loads((tmp_path / "torch.bfloat16" / "pytorch_model.bin.index.json").read_text("utf-8"))
+    assert index["metadata"]["total_size"] == sizes[1]
     assert json.loads((tmp_path / "torch.bfloat16" / "config.json").read_text("utf-8"))["torch_dtype"] == "bfloat16"
+
+
+def test_a_model_trained_in_bf16_is_exported_in_it_without_loss(exported, tmp_path):
+    model = copy.deepcopy(exported.model)
+    set_precision(model, "bf16")
+    set_precision(model, "fp32")
+    before = model.state_dict()
+    write_release(model, Tokenizer(CARRIED), _made(tmp_path / "bf16"), torch.bfloat16, "safetensors", 10**9)
+    after = open_glus(tmp_path / "bf16")[0].state_dict()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert [name for name, each in before.items() if not torch.equal(each, exported.model.state_dict()[name])]
 
 
 def _made(folder: Path) -> Path:

@@ -212,7 +212,8 @@ def _cell(text: str) -> str:
 
 
 def _lower_is_better(name: str) -> bool:
-    return any(word in name.lower() for word in ("loss", "seconds", "missing", "control/jf", "control_jf"))
+    words = ("loss", "seconds", "missing", "left_out", "partial", "control/jf", "control_jf")
+    return any(word in name.lower() for word in words)
 
 
 def _file_name(name: str) -> str:

@@ -73,13 +73,22 @@ def published_table(
 ) -> PublishedTable:
     """J&F of our runs (name -> metrics as evaluation recorded them), then of the systems in the order of the file.
 
-    Only benchmarks that a run of ours has been scored on are columns, unless there is none or `all_columns`.
+    Only benchmarks that a run of ours has been scored on are columns, unless there is none or `all_columns`. A run
+    whose evaluation was partial says so in its name.
     """
     columns = list(dict.fromkeys(_column(figure.benchmark, figure.group) for figure in figures))
     own = {name: {column: _own(metrics, column) for column in columns} for name, metrics in runs.items()}
     shared = [column for column in columns if any(row[column] is not None for row in own.values())]
     kept = columns if all_columns or not shared else shared
-    ours = [PublishedRow(name, tuple(row[column] for column in kept), True, ()) for name, row in own.items()]
+    ours = [
+        PublishedRow(
+            f"{name} (partial)" if runs[name].get("eval/partial") else name,
+            tuple(row[column] for column in kept),
+            True,
+            (),
+        )
+        for name, row in own.items()
+    ]
     systems: dict[str, list[PublishedFigure]] = {}
     for figure in figures:
         systems.setdefault(figure.system, []).append(figure)

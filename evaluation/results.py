@@ -56,8 +56,13 @@ def write_scores(
     write_bytes_aside(places[0], text.encode() + b"\n")
     rows = [asdict(s) | {"object_ids": " ".join(s.object_ids), "missing": int(s.missing)} for s in scores]
     write_bytes_aside(places[1], _table([field.name for field in fields(ExpressionScore)], rows))
-    columns = ["dataset", "split", "video", "expressions", "hidden", "missing", *VIDEO_FIGURES]
-    write_bytes_aside(places[2], _table(columns, video_rows(scores)))
+    columns = ["dataset", "split", "video", "expressions", "hidden", "missing", "left_out", *VIDEO_FIGURES]
+    absent = [
+        {"dataset": each.dataset, "split": each.split, "video": video, "expressions": 0, "left_out": 1}
+        for each in summary.benchmarks
+        for video in each.left_out
+    ]
+    write_bytes_aside(places[2], _table(columns, [*video_rows(scores), *absent]))
     return places
 
 
@@ -98,6 +103,7 @@ def video_rows(scores: Sequence[ExpressionScore]) -> list[dict[str, Any]]:
                 "expressions": len(found),
                 "hidden": sum(score.hidden for score in found),
                 "missing": sum(score.missing for score in found),
+                "left_out": 0,
                 **{name: getattr(shown, name) for name in VIDEO_FIGURES},
             }
         )

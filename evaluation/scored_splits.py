@@ -39,4 +39,5 @@ def score_splits(
             notes.append(f"{split.dataset}/{split.split} is not scored with four annotators merged: {reason}")
         else:
             merged[f"{split.dataset}/{split.split}"] = score_merged(split, predictions)
-    return ScoredSplits(scores, merged, summarise(scores, merged, notes))
+    left_out = {f"{s.dataset}/{s.split}": [bad.video for bad in s.manifest.quarantine] for s in splits}
+    return ScoredSplits(scores, merged, summarise(scores, merged, notes, left_out))

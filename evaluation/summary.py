@@ -17,7 +17,8 @@ _HALVES = tuple(TYPE_NAMES.values())
 class BenchmarkSummary:
     """The figures of one benchmark. `hidden` expressions have no known target: nothing of them is in the figures.
 
-    `partial` says that predictions are missing. `without_target` holds ReVOS type_id 2, which is in no other figure.
+    `partial` says that predictions are missing, or videos of the split: `left_out` names those that its shards lack
+    (the manifest's quarantine). `without_target` holds ReVOS type_id 2, which is in no other figure.
     """
 
     benchmark: str
@@ -33,6 +34,7 @@ class BenchmarkSummary:
     without_target: Figures | None
     hidden: int
     partial: bool
+    left_out: tuple[str, ...] = ()
 
     @property
     def scored(self) -> bool:
@@ -62,17 +64,23 @@ def summarise(
     scores: Sequence[ExpressionScore],
     merged: Mapping[str, Sequence[ExpressionScore]] | None = None,
     notes: Sequence[str] = (),
+    left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> Summary:
     """Figures per benchmark (in the order of `scores`), by kind of expression, and over all. Pure.
 
-    `merged` maps "dataset/split" to its scores by the second protocol; `notes` are kept as they are.
+    `merged` maps "dataset/split" to its scores by the second protocol; `notes` are kept as they are; `left_out` maps
+    "dataset/split" to its videos that are not in the shards.
     """
     splits: dict[tuple[str, str], list[ExpressionScore]] = {}
     for score in scores:
         splits.setdefault((score.dataset, score.split), []).append(score)
-    benchmarks = tuple(_benchmark(protocol_for(*name), found) for name, found in splits.items())
+    lacking = {name: tuple(videos) for name, videos in (left_out or {}).items()}
+    benchmarks = tuple(
+        _benchmark(protocol_for(*name), found, lacking.get("/".join(name), ())) for name, found in splits.items()
+    )
     variants = tuple(
-        _benchmark(replace(MERGED, split=found[0].split), list(found)) for found in (merged or {}).values()
+        _benchmark(replace(MERGED, split=found[0].split), list(found), lacking.get(name, ()))
+        for name, found in (merged or {}).items()
     )
     with_target = [score for score in scores if not score.hidden and score.type_id != WITHOUT_TARGET]
     return Summary(
@@ -93,7 +101,7 @@ def named_figures(summary: Summary) -> dict[str, float]:
     eval/mevis/valid_u/{J,F,JF,JF_low,JF_high,A,R,control_JF,drop,missing}, eval/revos/valid/referring/JF,
     eval/ref_davis17/valid/merged/{J,F,JF,...},
     eval/overall/{J,F,JF,JF_low,JF_high}, eval/kind/motion/JF, eval/object_size/small/JF, eval/control/{JF,drop},
-    eval/partial (0 or 1).
+    eval/mevis/valid_u/videos_left_out where there are some, eval/partial (0 or 1).
     """
     named: dict[str, float | None] = {}
     for benchmark in summary.benchmarks:
@@ -103,6 +111,8 @@ def named_figures(summary: Summary) -> dict[str, float]:
             named |= {f"{place}/{name}/JF": part.JF for name, part in benchmark.groups.items() if name in _HALVES}
         if benchmark.scored:
             named[f"{place}/missing"] = float(benchmark.figures.missing)
+        if benchmark.left_out:
+            named[f"{place}/videos_left_out"] = float(len(benchmark.left_out))
     for variant in summary.variants:
         place = f"eval/{variant.dataset}/{variant.split}/merged"
         named |= _with_interval(place, variant.figures, ("J", "F", "JF"))
@@ -125,7 +135,7 @@ def _with_interval(place: str, figures: Figures, names: Sequence[str]) -> dict[s
     return found
 
 
-def _benchmark(protocol: Protocol, scores: list[ExpressionScore]) -> BenchmarkSummary:
+def _benchmark(protocol: Protocol, scores: list[ExpressionScore], left_out: tuple[str, ...]) -> BenchmarkSummary:
     known = [score for score in scores if not score.hidden]
     apart = [score for score in known if score.type_id == WITHOUT_TARGET]
     scored = [score for score in known if score.type_id != WITHOUT_TARGET]
@@ -149,5 +159,6 @@ def _benchmark(protocol: Protocol, scores: list[ExpressionScore]) -> BenchmarkSu
         groups={name: figures_of(part) for name, part in groups.items()},
         without_target=figures_of(apart) if apart else None,
         hidden=len(scores) - len(known),
-        partial=any(score.missing for score in scores),
+        partial=bool(left_out) or any(score.missing for score in scores),
+        left_out=left_out,
     )

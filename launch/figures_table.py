@@ -24,6 +24,10 @@ def tell_figures(summary: Summary, missing: Sequence[str], places: Sequence[Path
     console.print(figures_table(summary))
     if missing:
         print(f"PARTIAL: {len(missing)} predictions are missing and count as 0: {listed(missing)}")
+    for benchmark in summary.benchmarks:
+        if benchmark.left_out:
+            name, count = f"{benchmark.dataset}/{benchmark.split}", len(benchmark.left_out)
+            print(f"PARTIAL: {count} videos of {name} are not in the shards (quarantine): {listed(benchmark.left_out)}")
     if summary.exchanged:
         print(f"these predictions each fit the other's target: were ids exchanged? {listed(summary.exchanged)}")
     for note in summary.notes:

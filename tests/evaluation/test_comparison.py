@@ -82,6 +82,11 @@ def test_a_text_control_is_better_where_it_is_lower():
     assert [row.best for row in compare_figures(figures)] == [0, 0]
 
 
+def test_a_partial_evaluation_is_never_the_better_one():
+    [row] = compare_figures([{"eval/partial": 1.0}, {"eval/partial": 0.0}])
+    assert row.best == 1
+
+
 def test_names_cannot_put_markup_on_the_page(tmp_path):
     bad = "<script>alert(1)</script>"
     runs = [Run("1", bad, {bad: "1"}, {bad: 1.0}, {bad: ((0, 1.0), (1, 2.0))}), Run("2", "b", {}, {"$x^2": 2.0})]

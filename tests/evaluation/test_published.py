@@ -33,6 +33,12 @@ def test_only_benchmarks_of_ours_are_columns_and_ours_come_first():
     assert systems["VideoLISA-3.8B"] == (51.7,) and "GLUS-A" not in systems
 
 
+def test_a_partial_run_does_not_stand_beside_whole_ones_unsaid():
+    metrics = {"eval/mevis/valid_u/JF": 53.0, "eval/partial": 1.0}
+    table = published_table({"mine": metrics, "other": metrics | {"eval/partial": 0.0}}, read_published())
+    assert [row.system for row in table.rows[:2]] == ["mine (partial)", "other"]
+
+
 def test_ref_davis17_stands_beside_our_figure_by_the_same_protocol_alone():
     metrics = {"eval/ref_davis17/valid/JF": 80.0, "eval/ref_davis17/valid/merged/JF": 70.0}
     table = published_table({"mine": metrics}, read_published())

@@ -198,3 +198,7 @@ def test_accuracy_and_robustness_are_averaged_as_j_and_f_are():
 def test_partial_figures_say_so_under_every_name():
     named = named_figures(summarise([score("mevis", "valid_u", 0, 0.0, 0.0, missing=True)]))
     assert (named["eval/partial"], named["eval/mevis/valid_u/missing"]) == (1.0, 1.0)
+    whole = [score("mevis", "valid_u", 0, 90.0, 90.0)]
+    assert named_figures(summarise(whole))["eval/partial"] == 0.0
+    named = named_figures(summarise(whole, left_out={"mevis/valid_u": ["a", "b"], "revos/valid": []}))
+    assert (named["eval/partial"], named["eval/mevis/valid_u/videos_left_out"]) == (1.0, 2.0)

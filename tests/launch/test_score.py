@@ -78,6 +78,31 @@ def test_a_partial_evaluation_says_so_in_every_output(
             assert [row["missing"] for row in csv.DictReader(rows)].count("1") == 1
 
 
+def test_videos_that_are_not_in_the_shards_make_an_evaluation_partial(
+    masks: Path, tiny_demo: Path, split: ShardedSplit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that `glus prepare` left out: a figure over the rest is not the benchmark's."""
+    shutil.copytree(tiny_demo / "shards" / SPLIT, tmp_path / "shards" / SPLIT)
+    manifest = tmp_path / "shards" / SPLIT / "manifest.json"
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    content["quarantine"] = [{"video": "broken-one", "reason": "a frame is cut", "file": None, "frame": None}]
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+    out = tmp_path / "out"
+    assert cli.main(["score", f"predictions={masks}", f"shards={tmp_path}/shards", f"out={out}", "workers=1"]) == 0
+    shown = capsys.readouterr().out
+    assert "MeViS valid_u (partial)" in shown
+    assert f"PARTIAL: 1 videos of {SPLIT} are not in the shards (quarantine): broken-one" in shown
+    summary = json.loads((out / "scores.json").read_text(encoding="utf-8"))["summary"]
+    assert summary["partial"] is True and summary["benchmarks"][0]["left_out"] == ["broken-one"]
+    page = " ".join((out / "report.html").read_text(encoding="utf-8").split())
+    assert f"Partial evaluation.</b> 1 videos of {SPLIT} are not in the shards and in no figure: broken-one." in page
+    with open(out / "videos.csv", encoding="utf-8", newline="") as rows:
+        assert {row["video"]: row["left_out"] for row in csv.DictReader(rows)} == {
+            split.videos[0].video: "0",
+            "broken-one": "1",
+        }
+
+
 def first_folder(split: ShardedSplit, masks: Path) -> Path:
     return expression_folder(masks, split.videos[0], split.videos[0].expressions[0])
 

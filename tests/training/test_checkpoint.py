@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,21 +195,6 @@ def test_a_new_run_starts_from_the_weights_of_another(trained: RunConfig, tmp_pa
     new = load_file(train(still, ALONE) / "model.safetensors")
     old = load_file(checkpoint.resolve(Path(trained.out)) / "model.safetensors")
     assert all(torch.equal(new[name], old[name]) for name in old)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if made.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.strip()}")
-    yield place
-    # Lazily: torch keeps the file that it could not write open until its writer is collected.
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.mark.parametrize("room", ["not for the weights", "not for the optimiser"])

@@ -1,7 +1,8 @@
-"""A writer that is killed at any moment leaves whole checkpoints, and the newest of them is found."""
+"""A writer that is killed, or whose disk is full, at any moment leaves whole checkpoints, and the newest is found."""
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from glus.training import checkpoint
 from glus.training.checkpoint import RunState
 from glus.training.distributed import Rank
+from glus.training.errors import TrainingError
 from glus.training.integrity import note_digests, what_is_broken, writer_of
 from glus.training.resuming import choose_checkpoint
 
@@ -55,6 +57,48 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path)
         assert found is not None and what_is_broken(found) == ""
         steps.append(checkpoint.step_of(found))
     assert steps == sorted(steps) and half_written > 0
+
+
+def ended_writer(folder: Path, tokenizer: Path, step: int) -> int:
+    """Exit code of a process that writes one checkpoint: 0 where it could, 1 where it was told of a full disk.
+
+    A process of its own: torch keeps a file open that it could not write.
+    """
+    process = os.fork()
+    if process == 0:
+        code = 2
+        try:
+            write_one(folder, step, tokenizer)
+            code = 0
+        except (TrainingError, OSError, RuntimeError):  # the last is torch's, which writes the engine's part here
+            code = 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def test_a_disk_that_is_full_at_any_byte_leaves_a_whole_checkpoint(small_disk: Path) -> None:
+    folder, tokenizer, ballast = small_disk / "checkpoints", small_disk / "tokenizer.model", small_disk / "ballast"
+    folder.mkdir()
+    tokenizer.write_bytes(b"words")
+    assert ended_writer(folder, tokenizer, 1) == 0
+    whole = sum(file.stat().st_size for file in folder.rglob("*"))
+    rng, places = random.Random(3), set()
+    for number in range(20):
+        room = int(whole * rng.uniform(0.0, 0.98))
+        ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - room))
+        assert ended_writer(folder, tokenizer, number + 2) == 1
+        for left in folder.glob(".step-*.writing"):
+            places |= {path.name for path in left.iterdir()}
+            shutil.rmtree(left)  # as the trainer does
+        found = choose_checkpoint(folder, Rank(0, 0, 1))
+        assert found is not None and checkpoint.step_of(found) == 1 and what_is_broken(found) == ""
+        ballast.unlink()
+    assert {"model.safetensors", "engine"} <= places
+    # With room again the next is written.
+    assert ended_writer(folder, tokenizer, 22) == 0
+    found = choose_checkpoint(folder, Rank(0, 0, 1))
+    assert found is not None and checkpoint.step_of(found) == 22 and what_is_broken(found) == ""
 
 
 def test_each_rank_answers_for_its_own_files() -> None:

@@ -119,7 +119,7 @@ def collate(
     padded, attention = padded_ids(ids, tokenizer.pad_id)
     return Batch(
         frames=frames,
-        context=torch.tensor(context),
+        context=torch.tensor(context, dtype=torch.int64),  # an empty list has no dtype of its own
         query=torch.tensor(query),
         query_numbers=torch.tensor([slot.query for slot in slots]),
         video_of=torch.tensor(video_of),

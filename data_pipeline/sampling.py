@@ -26,7 +26,7 @@ class SamplingConfig:
     mixture: dict[str, float] = field(default_factory=dict)
     #: Draw the splits independently of each other, as the reference does; else evenly (mixture.py).
     independent_draws: bool = False
-    #: Context frames, one at random from each equal part of the video.
+    #: Context frames, one at random from each equal part of the video; 0 shows query frames alone.
     context_frames: int = 4
     #: Consecutive query frames.
     query_frames: int = 4
@@ -134,6 +134,8 @@ def random_context(frames: int, parts: int, random: np.random.Generator) -> tupl
 
 def middle_context(frames: int, parts: int) -> tuple[int, ...]:
     """The middle frame of each of `parts` equal parts (inference): bounds[j] + n//2 for n = ceil(T/parts), clipped."""
+    if parts == 0:
+        return ()
     bounds, offset = _bounds(frames, parts), -(-frames // parts) // 2
     ranges = zip(bounds[:-1], bounds[1:], strict=True)
     return tuple(min(low + offset, max(high - 1, 0)) for low, high in ranges)

@@ -70,8 +70,10 @@ class Follower:
         self._language, self._segmenter = language, segmenter
         self._frame, self._questions, self._way = frame, questions, way
         # A context frame is read again as a query frame: its tokens are kept.
-        self._held = {index: self._tokens(frame(index).unsqueeze(0)) for index in dict.fromkeys(context)}
-        tokens = torch.cat([self._held[index] for index in context])
+        # Without context frames the first frame stands in, and none of its tokens are taken.
+        first = context or (0,)
+        self._held = {index: self._tokens(frame(index).unsqueeze(0)) for index in dict.fromkeys(first)}
+        tokens = torch.cat([self._held[index] for index in first])[: len(context)]
         beginning = questions.beginning() if way.reuse_prefix else questions.asked[0][0][0, :0]
         self._begun, shown = len(beginning), int((beginning == IMAGE_TOKEN_ID).sum())
         self._prefix = language.prefix(beginning, tokens[:shown]) if self._begun else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
@@ -19,6 +20,10 @@ from glus.training.config import RunConfig
 # A spawned process imports a test's own functions as `tests.FOLDER.test_MODULE`, so the repository must be on its path
 # (multiprocessing hands ours on). Last, not first: a bare `training` stays sam2's and never becomes ours.
 sys.path.append(str(Path(__file__).parents[1]))
+
+# A slow example on a busy machine is no fault of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 TINY_RUN = Path(__file__).parent / "tiny_run.yaml"
 TINY_SPLITS = (("mevis", "train"), ("ref_davis17", "train"), ("mevis", "valid_u"))

@@ -10,8 +10,8 @@ import torch
 from glus.data_pipeline.batch import Batch, collate
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.prompts import conversation, tokenize_conversation
-from glus.data_pipeline.sampling import SamplePlan, SamplingConfig, Slot
-from glus.data_pipeline.tokenizer import Tokenizer
+from glus.data_pipeline.sampling import SamplePlan, SamplingConfig, Slot, random_context
+from glus.data_pipeline.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
 from .tiny_splits import PARITY, drawn_splits, write_splits
 
@@ -123,6 +123,13 @@ def test_the_single_frame_control_reads_one_frame_and_repeats_its_mask(plan, tok
     batch = collate(plan, [one], tokenizer)
     assert len(batch.frames[0]) == 1 and not batch.context.any() and not batch.query.any()
     assert torch.equal(batch.masks[0], batch.masks[0][:, :1].expand_as(batch.masks[0]))
+
+
+def test_without_context_frames_the_query_frames_alone_are_shown(plan, tokenizer):
+    slot = replace(plan.global_batch(0)[0], context=random_context(9, 0, np.random.Generator(np.random.Philox(key=0))))
+    batch = collate(plan, [slot], tokenizer)
+    assert batch.context.shape == (1, 0) and batch.context.dtype == batch.query.dtype
+    assert ((batch.ids == IMAGE_TOKEN_ID).sum(1) == len(slot.query)).all()
 
 
 def test_a_slot_gives_the_same_rows_alone_and_among_others(plan, slots, batch, tokenizer):

@@ -134,6 +134,7 @@ def test_context_frames_of_inference_by_hand():
     assert middle_context(9, 4) == (1, 3, 5, 7)
     assert middle_context(100, 4) == (12, 37, 62, 87)
     assert middle_context(1, 4) == (0, 0, 0, 0)
+    assert middle_context(9, 0) == ()
 
 
 def test_expressions_are_different_ones_with_known_masks_and_each_has_its_templates(plan):

@@ -61,6 +61,15 @@ def test_each_frame_is_encoded_once_whatever_the_key_frame_and_the_number_of_exp
     assert cost.sam2 == [1] * FRAMES and cost.clip == [1] * FRAMES
 
 
+@pytest.mark.parametrize("key_frame", [0, 5])
+def test_without_context_frames_each_frame_is_still_encoded_once_and_has_masks(model, key_frame):
+    with counted(model) as cost:
+        seen = segmented(model, video(), prompts_of(context=0), context=(), key_frame=key_frame)
+    assert sorted(masks.index for masks in seen) == list(range(FRAMES)) and cost.clip == [1] * FRAMES
+    plain = segmented(model, video(), prompts_of(context=0), context=(), key_frame=key_frame, reuse_prefix=False)
+    torch.testing.assert_close(table(seen, len(WORDS)), table(plain, len(WORDS)), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("together", [1, 2, 16])
 def test_expressions_together_have_the_masks_that_each_has_alone(model, alone, together):
     seen = segmented(model, video(), prompts_of(), expressions_together=together)

@@ -1,9 +1,11 @@
-"""`glus evaluate`, the whole command, killed at random moments; then once to its end: the same figures?
+"""`glus evaluate`, the whole command, killed 20 times at random moments, then run to its end: the same figures?
 
-    python benchmarks/scoring_kills.py RUN SHARDS OUT [--kills 20] [--splits mevis/train,mevis/valid_u] [--processes 2]
+    python benchmarks/scoring_kills.py [FOLDER] [--kills 20] [--videos 24] [--processes 2] [--seed 0]
 
-RUN is a run folder such as build/demo/run, SHARDS its shards. All processes of a run get SIGKILL. Printed are how far
-each run came, whether the figures are those of a run that nobody killed, and whether a mask was ever written twice.
+FOLDER (else a temporary one) takes a small demo set, a tiny model of twelve steps and both evaluations. SIGKILL goes,
+in turn, to the command alone, to one of its processes, and to all of them. Printed are how far each start came,
+whether masks were written twice, are missing or too many, whether a process was left, and whether the figures are the
+same. Ends with 1 where anything is not as it should be. Some minutes: each start imports torch once a process.
 """
 
 import argparse
@@ -13,18 +15,66 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 
-def command(options: argparse.Namespace, out: Path) -> list[str]:
-    splits = ", ".join(options.splits.split(","))
-    words = [f"checkpoint={options.run}", f"shards={options.shards}", f"out={out}", f"splits=[{splits}]"]
-    words += [f"processes={options.processes}", "record=false", "report=false"]
+from glus.data_pipeline.datasets.table import read_dataset
+from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
+from glus.data_pipeline.demo_world import DemoWorldConfig
+from glus.data_pipeline.finish import finish_split
+from glus.data_pipeline.prepare import plan_jobs
+from glus.data_pipeline.shard_job import ShardMaker
+from glus.launch.configuration import load_config
+from glus.training.config import RunConfig
+from glus.training.distributed import Rank
+from glus.training.train import train
+
+SPLITS = ("mevis/train", "mevis/valid_u")
+TINY_RUN = Path(__file__).parents[1] / "tests" / "tiny_run.yaml"
+#: Seconds that what is left of a killed command has to end by itself.
+TO_END = 20.0
+Masks = dict[str, tuple[int, int]]
+
+
+@dataclass
+class Found:
+    """What went wrong over all kills, and which kills fell while masks were being made."""
+
+    twice: list[str] = field(default_factory=list)
+    left: int = 0
+    at_work: int = 0
+
+
+def make(folder: Path, videos: int) -> Path:
+    """Shards of `videos` videos a split in FOLDER/shards, and a run that answers with [SEG]; returns the run."""
+    world = DemoWorldConfig(frames=12, width=64, height=48)
+    write_demo_data(DemoDataConfig(folder / "raw", train_videos=videos, valid_videos=videos, world=world))
+    for name in (*SPLITS, "ref_davis17/train"):
+        dataset, split_name = name.split("/")
+        split = read_dataset(dataset, folder / "raw", split_name)
+        jobs = plan_jobs(split, folder / "raw", folder / "shards" / name, videos)
+        for job in jobs:
+            ShardMaker().make(job)
+        finish_split(split, jobs)
+    changes = ["steps=12", "optimizer.learning_rate=0.01", "model.loss.mask_bce=0", "model.loss.mask_dice=4"]
+    places = [f"out={folder}/run", f"shards={folder}/shards", f"model.tokenizer={folder}/raw/tokenizer.model"]
+    config = load_config(RunConfig, TINY_RUN, [*places, f"tracking.uri=sqlite:///{folder}/mlflow.db", *changes])
+    train(config, Rank(0, 0, 1))
+    return Path(config.out)
+
+
+def command(folder: Path, out: Path, processes: int) -> list[str]:
+    words = [f"checkpoint={folder}/run", f"shards={folder}/shards", f"out={out}", f"splits=[{', '.join(SPLITS)}]"]
+    words += [f"processes={processes}", "record=false", "report=false"]
     return [sys.executable, "-P", "-m", "glus.launch.cli", "evaluate", *words]
 
 
-def masks(out: Path) -> dict[str, tuple[int, int]]:
+def masks(out: Path) -> Masks:
     """Finished masks: name -> (inode, time)."""
     found = {}
     for place in (out / "predictions").rglob("*.png"):
@@ -34,19 +84,60 @@ def masks(out: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def run_to_the_end(options: argparse.Namespace, out: Path) -> float:
-    start = time.monotonic()
-    subprocess.run(command(options, out), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.monotonic() - start
+def start(words: list[str], log: Path) -> "subprocess.Popen[bytes]":
+    with open(log, "ab") as file:
+        return subprocess.Popen(words, stdout=file, stderr=file, start_new_session=True)
 
 
-def killed_run(options: argparse.Namespace, out: Path, after: float) -> None:
-    process = subprocess.Popen(
-        command(options, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    time.sleep(after)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def asides(out: Path) -> set[Path]:
+    """Folders of masks that are being written, and those that killed processes left."""
+    return set((out / "predictions").glob("*/*/*/.*.part"))
+
+
+def wait_for_work(process: "subprocess.Popen[bytes]", out: Path, before: set[Path]) -> None:
+    """Return when a folder of masks is begun, or the process has ended."""
+    while process.poll() is None and asides(out) <= before:
+        time.sleep(0.01)
+
+
+def run_to_the_end(words: list[str], out: Path) -> tuple[float, float, float]:
+    """(seconds until the first mask is begun, until the scoring begins, in all)."""
+    began = time.monotonic()
+    process = start(words, out.with_suffix(".log"))
+    wait_for_work(process, out, asides(out))
+    first = last = time.monotonic() - began
+    while process.poll() is None:
+        if asides(out):
+            last = time.monotonic() - began
+        time.sleep(0.05)
+    if process.returncode:
+        sys.exit(f"glus evaluate ended with {process.returncode}: see {out.with_suffix('.log')}")
+    return first, last, time.monotonic() - began
+
+
+def killed_run(words: list[str], out: Path, after: float, at_work: bool, victim: str) -> int:
+    """Kill what `victim` names `after` seconds from the start, or from the beginning of work.
+
+    Returns how many processes did not end by themselves.
+    """
+    before = asides(out)
+    process = start(words, out.with_suffix(".log"))
+    if at_work:
+        wait_for_work(process, out, before)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(after)
+        sys.exit(f"glus evaluate ended before its kill: give more --videos (see {out.with_suffix('.log')})")
+    command, *others = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    predicting = [each for each in others if "spawn_main" in " ".join(each.cmdline())]
+    chosen = {"the command": [command], "a process of it": predicting[:1] or [command], "all": [command, *others]}
+    for each in chosen[victim]:
+        with suppress(psutil.NoSuchProcess):
+            each.send_signal(signal.SIGKILL)
+    process.wait(TO_END)
+    _, left = psutil.wait_procs(others, TO_END)
+    for each in left:
+        each.kill()
+    return len(left)
 
 
 def scores(out: Path) -> object:
@@ -54,38 +145,56 @@ def scores(out: Path) -> object:
     return document["summary"], document["expressions"]
 
 
-def main() -> None:
+def kill_many(options: argparse.Namespace, folder: Path, first: float, work: float, whole: int) -> Found:
+    """Start and kill, every fourth time while the command begins, else while it works.
+
+    What a kill finds half done is lost: in all they get longer than the work takes, and yet some is left for the end.
+    """
+    chance, found, out = random.Random(options.seed), Found(), folder / "killed"
+    words = command(folder, out, options.processes)
+    for number in range(1, options.kills + 1):
+        before, at_work = masks(out), number % 4 != 0
+        after = chance.uniform(0, 3 * work / options.kills if at_work else first)
+        victim = ("the command", "a process of it", "all")[number % 3]
+        found.left += killed_run(words, out, after, at_work, victim)
+        now = masks(out)
+        found.twice += [name for name, seen in before.items() if now.get(name) != seen]
+        found.at_work += at_work
+        where = "of its work" if at_work else "from its start"
+        print(f"kill {number}, of {victim} {after:.2f} s {where}: {len(now)} of {whole} masks", flush=True)
+    return found
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("shards", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--splits", default="mevis/train,mevis/valid_u")
+    parser.add_argument("--videos", type=int, default=24, help="of each of two splits")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    seconds = run_to_the_end(options, options.out / "whole")
-    whole = masks(options.out / "whole")
-    print(f"a run that nobody kills: {seconds:.0f} s, {len(whole)} masks", flush=True)
-    chance, twice = random.Random(options.seed), 0
-    out = options.out / "killed"
-    for number in range(1, options.kills + 1):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        make(folder, options.videos)
+        words = command(folder, folder / "whole", options.processes)
+        first, last, seconds = run_to_the_end(words, folder / "whole")
+        whole = masks(folder / "whole")
+        print(f"nobody kills: {len(whole)} masks from {first:.1f} to {last:.1f} s, {seconds:.1f} s in all", flush=True)
+        found = kill_many(options, folder, first, last - first, len(whole))
+        out = folder / "killed"
         before = masks(out)
-        # Late enough that something is at work, early enough that most runs do not end.
-        after = chance.uniform(0.3, 1.0) * seconds
-        killed_run(options, out, after)
+        run_to_the_end(command(folder, out, options.processes), out)
         now = masks(out)
-        twice += sum(now.get(name) != seen for name, seen in before.items())
-        print(f"kill {number} after {after:.1f} s: {len(now)} of {len(whole)} masks", flush=True)
-    before = masks(out)
-    run_to_the_end(options, out)
-    now = masks(out)
-    twice += sum(now.get(name) != seen for name, seen in before.items())
-    print(
-        f"masks missing: {len(whole.keys() - now.keys())}, too many: {len(now.keys() - whole.keys())}, twice: {twice}"
-    )
-    print(f"figures the same: {scores(out) == scores(options.out / 'whole')}")
+        twice = found.twice + [name for name, seen in before.items() if now.get(name) != seen]
+        missing, many = whole.keys() - now.keys(), now.keys() - whole.keys()
+        same = scores(out) == scores(folder / "whole")
+        left = len(whole) - len(before)
+        print(f"{options.kills} kills, {found.at_work} of them at work; {left} masks were left for the end")
+        print(f"masks missing: {len(missing)}, too many: {len(many)}, written twice: {len(twice)}")
+        print(f"processes left: {found.left}; figures the same: {same}")
+    return 0 if same and not (missing or many or twice or found.left) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,6 +24,7 @@ from glus.evaluation.inference_config import InferenceConfig, Predicted
 from glus.evaluation.model_source import ModelSource
 from glus.evaluation.worklist import WorkItem
 from glus.launch.errors import LaunchError
+from glus.launch.parent import end_with_parent
 from glus.launch.quiet import quiet_libraries
 
 #: Seconds that a process has to end by itself.
@@ -124,14 +125,17 @@ class Predictor:
 def _together(work: Prediction, processes: int) -> Iterator[Done]:
     left = iter(work.items)
     with _started(work, processes) as started:
-        running = dict(started)
+        running, released = dict(started), set()
         while running:
             for pipe in multiprocessing.connection.wait(list(running)):
                 assert isinstance(pipe, Connection)
                 try:
                     news: _News = pipe.recv()
                 except (EOFError, ConnectionResetError):
-                    _check_end(running.pop(pipe))
+                    process = running.pop(pipe)
+                    # One with nothing left to do may take its time to end.
+                    if pipe not in released:
+                        _check_end(process)
                     continue
                 if news.what == "told":
                     raise LaunchError(news.text)
@@ -140,8 +144,11 @@ def _together(work: Prediction, processes: int) -> Iterator[Done]:
                 if news.done is not None:
                     yield news.done
                 # None ends the process. One that died meanwhile is told when its pipe is read.
+                item = next(left, None)
+                if item is None:
+                    released.add(pipe)
                 with contextlib.suppress(BrokenPipeError):
-                    pipe.send(next(left, None))
+                    pipe.send(item)
 
 
 @contextmanager
@@ -170,8 +177,6 @@ def _started(work: Prediction, processes: int) -> Iterator[dict[Connection, Spaw
 def _check_end(process: SpawnProcess) -> None:
     process.join(GRACE)
     code = process.exitcode
-    if code == 0:
-        return
     ended = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with {code}"
     lack = " (most often for lack of memory: give fewer `processes`)" if code == -signal.SIGKILL else ""
     raise LaunchError(
@@ -185,6 +190,8 @@ def work_part(work: Prediction, index: int, processes: int, pipe: Connection) ->
 
     # Ctrl-C goes to all; the one that the person started tells of it and stops the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Else the same command, started again, would predict the item at hand a second time beside this process.
+    end_with_parent()
     quiet_libraries()
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))

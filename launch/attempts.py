@@ -7,6 +7,7 @@ OUT/attempts.json         every attempt that ended before the last step: when, a
 """
 
 import json
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -23,6 +24,9 @@ from glus.training.stopping import forget_stop, read_stopped
 FAILURES, ATTEMPTS = "failures", "attempts.json"
 #: Exit codes of this module.
 DONE, FAILED, AGAIN, REQUEUE, ENDED = 0, 1, 10, 11, 12
+
+#: What srun ends with where a launcher was told to stop before it listened: it dies of the signal.
+TOLD_EARLY = (0x80 | signal.SIGTERM, 0x80 | signal.SIGUSR2)
 
 Kind = Literal["told", "killed", "hung", "bug", "lost"]
 #: A machine whose rank lost its peer records that as a bug, so what others record counts more.
@@ -70,6 +74,8 @@ def decide(config: RunConfig, code: int, most: int) -> Decision:
         words = f"stopped after step {stopped.step} of {stopped.steps} by {stopped.cause}"
         decision = Decision(REQUEUE if stopped.again else ENDED, words)
         failed = 0
+    elif failure.kind == "lost" and code in TOLD_EARLY:
+        decision, failed = Decision(REQUEUE, f"told to stop at step {step} before it had started"), 0
     else:
         # How many attempts in a row ended at this step, this one with them.
         failed = 1

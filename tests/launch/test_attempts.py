@@ -58,6 +58,14 @@ def test_a_run_that_was_told_to_stop_goes_back_into_the_queue_or_ends(run: RunCo
         assert read_stopped(Path(run.out)) is None
 
 
+@pytest.mark.parametrize("code", [128 + 15, 128 + 12])
+def test_a_stop_before_the_launchers_listened_is_no_failure(run: RunConfig, code: int) -> None:
+    for _ in range(9):
+        decision = decide(run, code, 3)
+        assert (decision.code, decision.words) == (REQUEUE, "told to stop at step 0 before it had started")
+    assert not any(entry["failed"] for entry in json.loads((Path(run.out) / ATTEMPTS).read_text(encoding="utf-8")))
+
+
 def test_a_dead_rank_is_the_cause_and_its_peers_loss_is_not(run: RunConfig) -> None:
     for failure in (LOST_PEER, KILLED):
         record_failure(Path(run.out), failure)

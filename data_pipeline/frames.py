@@ -58,10 +58,9 @@ def decode_jpeg(content: bytes, picture: NDArray[np.uint8]) -> None:
     Raises ValueError where the bytes are damaged anywhere, even where most decoders would fill in grey, or where the
     size is another. libjpeg-turbo through simplejpeg: of the well-kept libraries the fastest (docs/log.md).
     """
-    height, width = simplejpeg.decode_jpeg_header(content)[:2]
+    height, width = simplejpeg.decode_jpeg(content, colorspace="RGB", buffer=picture).shape[:2]
     if (height, width) != picture.shape[:2]:
         raise ValueError(f"it is {height}x{width} (height x width) in place of {picture.shape[0]}x{picture.shape[1]}")
-    simplejpeg.decode_jpeg(content, colorspace="RGB", buffer=picture)
 
 
 def frame_order(names: Sequence[str]) -> tuple[str, ...]:

@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glus.data_pipeline.errors import DataError
 
 #: Steps over which a slot's draws are spread evenly.
 BLOCK = 1024
+#: Orders of slots that are kept for the next step.
+KEPT_ORDERS = 256
 
 
 def check_weights(mixture: Mapping[str, float], names: Sequence[str]) -> None:
@@ -40,8 +44,14 @@ class Mixture:
         place = within
         if not independent:
             block, number = divmod(step, BLOCK)
-            # A key of four words: those of the slots' own draws have three.
-            order = np.random.Generator(np.random.Philox(np.random.SeedSequence([self._seed, block, slot, BLOCK])))
-            place = (order.permutation(BLOCK)[number] + within) / BLOCK
+            place = (_order(self._seed, block, slot)[number] + within) / BLOCK
         # A sum rounded up to 1 would fall behind the last split, or on one of weight 0.
         return int(np.searchsorted(self._bounds, min(place, np.nextafter(1.0, 0.0)), side="right"))
+
+
+@lru_cache(KEPT_ORDERS)
+def _order(seed: int, block: int, slot: int) -> NDArray[np.int64]:
+    """int64 [BLOCK]: in which order the draws of a slot fall into the strips."""
+    # A key of four words: those of the slots' own draws have three.
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, block, slot, BLOCK])))
+    return random.permutation(BLOCK)

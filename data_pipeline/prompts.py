@@ -120,8 +120,8 @@ def draw_templates(
     query_frames: int, random: np.random.Generator, templates: Templates = GLUS
 ) -> list[tuple[int, int]]:
     """A (question, answer) pair of template indices for each query frame, at random as in training."""
-    sizes = len(templates.questions), len(templates.answers)
-    return [(int(random.integers(sizes[0])), int(random.integers(sizes[1]))) for _ in range(query_frames)]
+    drawn = random.integers(0, [(len(templates.questions), len(templates.answers))] * query_frames)
+    return [(question, answer) for question, answer in drawn.tolist()]
 
 
 def tokenize_conversation(tokenizer: Tokenizer, text: str) -> TokenizedExpression:

@@ -20,7 +20,7 @@ from glus.data_pipeline.frames import decode_jpeg
 from glus.data_pipeline.index import INDEX_NAME, MANIFEST_NAME, Manifest, Span, manifest_from_json
 from glus.data_pipeline.index import VideoEntry as VideoEntry
 from glus.data_pipeline.index_table import IndexTable
-from glus.data_pipeline.masks import decode, union_into
+from glus.data_pipeline.masks import decode, unions_into
 from glus.data_pipeline.records import Expression, Rle
 from glus.data_pipeline.storage import Storage
 
@@ -186,16 +186,18 @@ class ShardedSplit:
         """
         entry = self.videos[video]
         targets = empty((len(expressions), len(frames), entry.height, entry.width), np.bool_)
-        decoded: dict[frozenset[str], int] = {}
+        first: dict[frozenset[str], int] = {}
         for row, expression in enumerate(expressions):
-            objects = frozenset(expression.object_ids)
-            if objects in decoded:
-                targets[row] = targets[decoded[objects]]
-                continue
-            decoded[objects] = row
-            codes = [self._codes(video, object_id) for object_id in expression.object_ids]
-            for place, frame in enumerate(frames):
-                union_into(targets[row, place], [code[frame] for code in codes])
+            first.setdefault(frozenset(expression.object_ids), row)
+        planes, rles = [], []
+        for objects, row in first.items():
+            codes = [self._codes(video, object_id) for object_id in objects]
+            planes += list(targets[row])
+            rles += [[code[frame] for code in codes] for frame in frames]
+        unions_into(planes, rles)
+        for row, expression in enumerate(expressions):
+            if (source := first[frozenset(expression.object_ids)]) != row:
+                targets[row] = targets[source]
         return targets
 
     def _codes(self, video: int, object_id: str) -> list[Rle | None]:

@@ -8,7 +8,9 @@ strings, and gives every remaining piece a dummy prefix of its own (tokenization
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE, open_vocabulary
@@ -21,6 +23,8 @@ END_OF_TEXT = "</s>"
 #: Stands for a frame in the text, and its id in the token ids (LLaVA's constants).
 IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID = "<image>", -200
 IGNORED_LABEL = -100
+#: Pieces of text whose ids are kept.
+KEPT_PIECES = 256
 
 
 class Tokenizer:
@@ -53,7 +57,14 @@ class Tokenizer:
         # have that file. A tokenizer.json has an end of its own, for which </s> stands in the conversations.
         ends = fast or (model.parent / "special_tokens_map.json").is_file()
         whole = (*self.added, END_OF_TEXT) if ends else (*self.added,)
+        # Of a conversation all but the expression comes again and again. (Decorators would keep every tokenizer alive.)
+        self._piece = lru_cache(KEPT_PIECES)(self._vocabulary.encode)
+        self._part = lru_cache(KEPT_PIECES)(self._encode_part)
         self._split = re.compile("(" + "|".join(re.escape(token) for token in whole) + ")")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process reads the file again: what is kept of earlier texts is not sent.
+        return Tokenizer, (self.path,)
 
     @property
     def vocab_size(self) -> int:
@@ -62,14 +73,14 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, the begin-of-text id first."""
-        return [self.bos_id, *self._encode_part(text)]
+        return [self.bos_id, *self._part(text)]
 
     def encode_with_images(self, text: str) -> list[int]:
         """As `encode`, with IMAGE_TOKEN_ID for every <image> (LLaVA's tokenizer_image_token)."""
         ids = [self.bos_id]
         for number, part in enumerate(text.split(IMAGE_PLACEHOLDER)):
             ids += [IMAGE_TOKEN_ID] if number else []
-            ids += self._encode_part(part)
+            ids += self._part(part)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -98,7 +109,7 @@ class Tokenizer:
                     piece = piece.lstrip()
                 if number + 1 < len(pieces) and pieces[number + 1] in self.added:
                     piece = piece.rstrip()
-                ids += self._vocabulary.encode(piece) if piece else []
+                ids += self._piece(piece) if piece else []
         return ids
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.masks import area, checked, decode, encode, encode_labels, read_labels, union, union_into
+from glus.data_pipeline.masks import area, checked, decode, encode, encode_labels, read_labels, union, unions_into
 
 small_masks = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
@@ -38,9 +38,10 @@ def test_packed_bytes_and_listed_codes_all_give_the_mask_back(mask):
 @given(st.lists(small_masks, max_size=3), arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 def test_a_union_is_that_of_the_pixels_whatever_the_codes(masks, shape):
     sized = [np.resize(mask, shape) for mask in masks]
-    plane = np.ones(shape, bool)
-    union_into(plane, [None, *(encode(mask) for mask in sized)])
-    assert np.array_equal(plane, np.any([np.zeros(shape, bool), *sized], axis=0))
+    planes = np.ones((3, *shape), bool)
+    unions_into(planes, [[None, *(encode(mask) for mask in sized)], [], [encode(mask) for mask in sized[:1]]])
+    assert np.array_equal(planes[0], np.any([np.zeros(shape, bool), *sized], axis=0)) and not planes[1].any()
+    assert np.array_equal(planes[2], sized[0] if sized else np.zeros(shape, bool))
 
 
 @pytest.mark.parametrize(
@@ -48,9 +49,9 @@ def test_a_union_is_that_of_the_pixels_whatever_the_codes(masks, shape):
 )
 def test_codes_with_empty_runs_are_set_as_pycocotools_does(counts):
     code = checked({"size": [3, 4], "counts": counts}, 3, 4, "")
-    plane = np.ones((3, 4), bool)
-    union_into(plane, [code])
-    assert np.array_equal(plane, coco.decode(code).astype(bool))
+    planes = np.ones((1, 3, 4), bool)
+    unions_into(planes, [[code]])
+    assert np.array_equal(planes[0], coco.decode(code).astype(bool))
 
 
 @given(small_masks, st.data())

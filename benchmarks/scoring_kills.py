@@ -192,8 +192,9 @@ def main() -> int:
         left = len(whole) - len(before)
         print(f"{options.kills} kills, {found.at_work} of them at work; {left} masks were left for the end")
         print(f"masks missing: {len(missing)}, too many: {len(many)}, written twice: {len(twice)}")
-        print(f"processes left: {found.left}; figures the same: {same}")
-    return 0 if same and not (missing or many or twice or found.left) else 1
+        print(f"processes left: {found.left}, unfinished folders: {len(asides(out))}; figures the same: {same}")
+        wrong = bool(missing or many or twice or asides(out) or found.left) or not same
+    return int(wrong)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,13 @@ def writing_masks(root: Path, entry: VideoEntry, expression: Expression) -> Iter
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def remove_unfinished(root: Path, entry: VideoEntry) -> None:
+    """Remove what killed processes left of a video's masks. Only where nothing writes them any more."""
+    for folder in {expression_folder(root, entry, expression).parent for expression in entry.expressions}:
+        for aside in [*folder.glob(".*.part"), *folder.glob(".*.old")]:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
 def read_masks(root: Path, entry: VideoEntry, expression: Expression) -> NDArray[np.bool_] | None:
     """The masks of one expression, bool [T, H, W]; None where its folder is absent.
 

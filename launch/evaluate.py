@@ -13,6 +13,7 @@ from glus.evaluation import provenance
 from glus.evaluation.inference_config import InferenceConfig
 from glus.evaluation.key_frames import check_key_frames
 from glus.evaluation.model_source import ModelSource
+from glus.evaluation.predictions import remove_unfinished
 from glus.evaluation.report import write_report
 from glus.evaluation.results import write_scores
 from glus.evaluation.scored_splits import score_splits
@@ -98,6 +99,8 @@ def evaluate(config: EvaluateConfig) -> int:
             print(f"rank {rank.rank} of {rank.ranks}: {len(mine)} videos predicted; {scorer}")
             return 0
         _wait_for_all(items, splits, masks, config.wait_minutes)
+        for entry in (entry for split in splits for entry in split.videos):
+            remove_unfinished(masks, entry)
         made = made.with_counts(counted(config.out, splits))
         provenance.record(config.out, made)
         found = score_splits(splits, masks, _scorers(config.processes, splits))

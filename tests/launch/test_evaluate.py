@@ -83,7 +83,12 @@ def test_what_is_predicted_is_kept_and_what_lacks_is_made(words: list[str], run:
     kept = expression_folder(masks, split.videos[0], first)
     shutil.rmtree(expression_folder(masks, split.videos[0], second))
     times = {each: each.stat().st_mtime_ns for each in kept.iterdir()}
+    # What a process leaves that is killed while it writes.
+    unfinished = kept.parent / f".{second.id}.abc.part"
+    unfinished.mkdir()
+    (unfinished / "00000.png").write_bytes(b"cut")
     assert cli.main(quick) == 0
+    assert not unfinished.exists()
     assert {each: each.stat().st_mtime_ns for each in kept.iterdir()} == times
     assert expression_folder(masks, split.videos[0], second).is_dir()
 

@@ -22,22 +22,29 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises DataError where it is missing or broken (with line and column)."""
     try:
-        content = json.loads(path.read_bytes(), object_pairs_hook=_each_once)
+        content = parse_json(path.read_bytes(), path)
     except FileNotFoundError:
         raise DataError(
             f"{path}: this annotation file is missing; put the dataset there as released", file=str(path)
         ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})", file=str(path)) from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); take this file anew",
-            file=str(path),
-        ) from error
-    except _RepeatedKeyError as error:
-        raise DataError(f"{path}: has {error} twice; take this file anew", file=str(path)) from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: no JSON ({error}); take this file anew", file=str(path)) from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: a JSON {type(content).__name__} where an object is wanted", file=str(path))
     return content
+
+
+def parse_json(content: bytes, path: Path, where: str = "") -> Any:
+    """What JSON says. Raises DataError, naming `path` and `where` in it, where it is broken or has a key twice."""
+    try:
+        return json.loads(content, object_pairs_hook=_each_once)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}: broken JSON at line {error.lineno}, column {error.colno}{where} ({error.msg}); take this file "
+            "anew",
+            file=str(path),
+        ) from error
+    except _RepeatedKeyError as error:
+        raise DataError(f"{path}: has {error} twice{where}; take this file anew", file=str(path)) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: no JSON{where} ({error}); take this file anew", file=str(path)) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
 from glus.data_pipeline.datasets.json_file import read_json
+from glus.data_pipeline.datasets.json_members import open_members
 from glus.data_pipeline.datasets.mask_sources import RleTable
 from glus.data_pipeline.errors import DataError
 
@@ -29,7 +30,7 @@ def read(root: Path, split: str) -> AnnotatedSplit:
     files: tuple[Path, ...]
     if annotation.name == "meta_expressions.json":
         entries, table = read_entries(annotation), annotation.with_name("mask_dict.json")
-        masks, files = RleTable(table, lambda: read_json(table)), (annotation, table)
+        masks, files = RleTable(table, lambda: open_members(table)), (annotation, table)
     else:
         entries, codes = _from_instances(annotation)
         masks, files = RleTable(annotation, lambda: codes), (annotation,)

@@ -34,7 +34,7 @@ class MaskSource(Protocol):
 
 
 class RleTable:
-    """mask_dict.json: annotation id -> a code or null a frame. Read when the first mask is asked for."""
+    """mask_dict.json: annotation id -> a code or null a frame. Opened when the first mask is asked for."""
 
     def __init__(self, path: Path, load: Callable[[], Mapping[str, Any]]) -> None:
         self.path = path

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
-from glus.data_pipeline.datasets.json_file import read_json
+from glus.data_pipeline.datasets.json_members import open_members
 from glus.data_pipeline.datasets.mask_sources import RleTable
 
 SPLITS = ("train", "valid_u", "valid")
@@ -25,6 +25,6 @@ def read(root: Path, split: str) -> AnnotatedSplit:
         entries=read_entries(annotation),
         ids_key=None if hidden else "anno_id",
         images=annotation.with_name("JPEGImages"),
-        masks=None if hidden else RleTable(masks, lambda: read_json(masks)),
+        masks=None if hidden else RleTable(masks, lambda: open_members(masks)),
         files=(annotation,) if hidden else (annotation, masks),
     )

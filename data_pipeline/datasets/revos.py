@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
-from glus.data_pipeline.datasets.json_file import read_json
+from glus.data_pipeline.datasets.json_members import open_members
 from glus.data_pipeline.datasets.mask_sources import RleTable
 
 SPLITS = ("train", "valid")
@@ -24,6 +24,6 @@ def read(root: Path, split: str) -> AnnotatedSplit:
         entries=read_entries(annotation),
         ids_key="anno_id",
         images=annotation.with_name("JPEGImages"),
-        masks=RleTable(masks, lambda: read_json(masks)),
+        masks=RleTable(masks, lambda: open_members(masks)),
         files=(annotation, masks),
     )

@@ -96,9 +96,12 @@ def masks_are_those_of_the_json(raw: RawData):
     """A check: each accepted mask is what pycocotools reads from the file as it is now."""
 
     def check(record) -> None:
-        codes = json.loads((raw.root / "mevis" / "train" / "mask_dict.json").read_text())
+        text = (raw.root / "mevis" / "train" / "mask_dict.json").read_text(encoding="latin-1")
         for object_id, ours in record.objects.items():
-            for code, theirs in zip(ours, codes[object_id], strict=True):
+            # The file may be broken elsewhere, so only this object's masks are read.
+            name = f'"{object_id}": '
+            codes, _ = json.JSONDecoder().raw_decode(text, text.index(name) + len(name))
+            for code, theirs in zip(ours, codes, strict=True):
                 assert (code is None) == (theirs is None)
                 if theirs is not None:
                     raw_code = (

@@ -80,7 +80,7 @@ def test_reading_goes_on_exactly_at_the_step_where_it_is_resumed(plan, tokenizer
         assert_equal(ours, expected)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
 def test_workers_give_equal_batches_in_equal_order(plan, tokenizer, alone, workers):
     for ours, expected in zip(read(plan, tokenizer, workers=workers), alone, strict=True):
         assert_equal(ours, expected)

@@ -244,11 +244,12 @@ def test_weights_that_are_no_weights_are_refused(splits, weight):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8, 64, 1024])
-@given(step=st.integers(0, 10**6))
+@given(step=st.integers(0, 10**6), workers=st.integers(0, 4))
 @settings(max_examples=3, deadline=None)
-def test_any_number_of_ranks_shares_the_same_global_batch_in_the_same_order(plan, ranks, step):
+def test_any_number_of_ranks_shares_the_same_global_batch_in_the_same_order(plan, ranks, step, workers):
     many = SamplePlan(plan.splits, plan.config, plan.seed, slots=3072)
-    own = [Loader(many, None, rank=rank, ranks=ranks, size=1, start=step, stop=step + 1) for rank in range(ranks)]
+    settings = {"ranks": ranks, "size": 1, "start": step, "stop": step + 1, "workers": workers}
+    own = [Loader(many, None, rank=rank, **settings) for rank in range(ranks)]
     turns = [[loader.slots_of(loader.position + turn) for turn in range(3072 // ranks)] for loader in own]
     together = [place for turn in zip(*turns, strict=True) for place in turn]
     assert together == [(step, range(slot, slot + 1)) for slot in range(3072)]

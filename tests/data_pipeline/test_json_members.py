@@ -1,0 +1,73 @@
+"""Members of a large JSON object, read one at a time."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glus.data_pipeline.datasets.json_file import read_json
+from glus.data_pipeline.datasets.json_members import JsonMembers, open_members
+from glus.data_pipeline.errors import DataError
+
+TEXTS = st.text(alphabet=st.sampled_from('a0[]{}",:\\é \n'), max_size=6)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+BRACKETED = st.lists(VALUES, max_size=3) | st.dictionaries(TEXTS, VALUES, max_size=3)
+
+
+@given(
+    content=st.dictionaries(TEXTS, BRACKETED, min_size=1, max_size=5),
+    block=st.integers(1, 40),
+    layout=st.sampled_from([{}, {"indent": 1}, {"separators": (",", ":")}, {"ensure_ascii": False}]),
+)
+def test_members_are_those_that_the_whole_file_gives(tmp_path_factory, content, block, layout):
+    path = tmp_path_factory.mktemp("members") / "masks.json"
+    path.write_text(json.dumps(content, **layout), encoding="utf-8")
+    members = open_members(path, block)
+    assert isinstance(members, JsonMembers) and len(members) == len(content)
+    assert dict(members) == content and list(members) == list(content)
+
+
+@given(st.binary(max_size=30) | st.text(alphabet=st.sampled_from('{}[]",:a\\ 1'), max_size=20).map(str.encode))
+def test_any_other_file_says_what_reading_it_whole_says(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("members") / "masks.json"
+    path.write_bytes(content)
+    try:
+        wanted = read_json(path)
+    except DataError as error:
+        # A member that is broken inside is told when it is asked for.
+        with pytest.raises(DataError) as caught:
+            dict(open_members(path))
+        assert str(path) in str(caught.value) and str(error)
+    else:
+        assert dict(open_members(path)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"0": [}', r"masks\.json: broken JSON at line 1, column 8"),
+        ('{"0": [1], "0": [2]}', r"masks\.json: has '0' twice"),
+        ('{"0": [1],, "1": [2]}', r"masks\.json: broken JSON"),
+        ('{"0": [1]} {"1": [2]}', r"masks\.json: broken JSON"),
+        ('["0", {"1": [2]}]', r"masks\.json: a JSON list where an object is wanted"),
+    ],
+)
+def test_a_broken_file_is_refused_when_it_is_opened(tmp_path, content, message):
+    (tmp_path / "masks.json").write_text(content)
+    with pytest.raises(DataError, match=message):
+        open_members(tmp_path / "masks.json")
+
+
+def test_a_broken_member_is_refused_when_it_is_asked_for(tmp_path):
+    (tmp_path / "masks.json").write_text('{"0": [1], "1": [1,, 2], "2": {"a": 1, "a": 2}}')
+    members = open_members(tmp_path / "masks.json")
+    assert members["0"] == [1] and "3" not in members
+    with pytest.raises(DataError, match=r"masks\.json: broken JSON at line 1, column 4 of '1' \(from byte 16 on\)"):
+        members["1"]
+    with pytest.raises(DataError, match=r"masks\.json: has 'a' twice of '2'"):
+        members["2"]

@@ -46,6 +46,18 @@ class Rank:
             ) from error
         return cls(rank, local, ranks)
 
+    def check_device(self, gpus: int) -> None:
+        """Raises TrainingError where this machine has more ranks than its `gpus` GPUs; without GPU any number fits.
+
+        Whatever started the ranks: where it says how many it started here, all of them find it out.
+        """
+        here = max(int(os.environ.get("LOCAL_WORLD_SIZE", "0")), self.local + 1)
+        if 0 < gpus < here:
+            raise TrainingError(
+                f"{here} ranks on this machine, which has {gpus} GPUs: start one a GPU (--nproc-per-node={gpus} with "
+                f"torchrun, ranks={gpus} without)"
+            )
+
     def most_of(self, values: Sequence[int]) -> list[int]:
         """Of each value the largest that a rank has: all ranks call it, and all of them get the same."""
         if not torch.distributed.is_initialized():

@@ -22,7 +22,7 @@ from glus.training.logged_models import FIGURE, logged_model, mark_best
 from glus.training.record_names import checked_name, shortened
 from glus.training.record_names import flatten as flatten
 from glus.training.tracking_place import TrackingConfig as TrackingConfig
-from glus.training.tracking_place import check_server, shown, sqlite_file
+from glus.training.tracking_place import check_place, shown, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -341,23 +341,12 @@ def _client(config: TrackingConfig, create: bool) -> "MlflowClient":
     """A client of a place that was found to answer. `create`: an absent SQLite file is made."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    parts = urlsplit(config.uri)
-    if parts.scheme == "sqlite":
-        file = sqlite_file(config)
-        if create:
-            with _told(config):
-                file.parent.mkdir(parents=True, exist_ok=True)
-        elif not file.is_file():
-            raise TrainingError(
-                f"{file}: no such MLflow file (tracking.uri={config.uri}); nothing was recorded there yet"
-            )
-    elif parts.scheme in ("http", "https") and parts.netloc:
-        check_server(config)
-    else:
-        raise TrainingError(
-            f"tracking.uri={shown(config.uri)!r} is no place for MLflow records; "
-            "write sqlite:///FILE.db or the address of an MLflow server, http://HOST:PORT"
-        )
+    file = check_place(config)
+    if file and create:
+        with _told(config):
+            file.parent.mkdir(parents=True, exist_ok=True)
+    elif file and not file.is_file():
+        raise TrainingError(f"{file}: no such MLflow file (tracking.uri={config.uri}); nothing was recorded there yet")
     from mlflow.tracking import MlflowClient
 
     with _told(config):

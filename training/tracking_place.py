@@ -19,6 +19,23 @@ class TrackingConfig:
     """The MLflow experiment that holds the runs."""
 
 
+def check_place(config: TrackingConfig) -> Path | None:
+    """The SQLite file, None where it is a server. Raises TrainingError where it is neither or the server is not there.
+
+    Within seconds: MLflow itself is not imported.
+    """
+    parts = urlsplit(config.uri)
+    if parts.scheme == "sqlite":
+        return sqlite_file(config)
+    if parts.scheme in ("http", "https") and parts.netloc:
+        check_server(config)
+        return None
+    raise TrainingError(
+        f"tracking.uri={shown(config.uri)!r} is no place for MLflow records; "
+        "write sqlite:///FILE.db or the address of an MLflow server, http://HOST:PORT"
+    )
+
+
 def sqlite_file(config: TrackingConfig) -> Path:
     """The file of sqlite:///relative/file.db and sqlite:////absolute/file.db, as SQLAlchemy reads them."""
     parts = urlsplit(config.uri)

@@ -26,6 +26,7 @@ from glus.training.resuming import check_resumable, choose_checkpoint, is_done
 from glus.training.run_record import start_tracking
 from glus.training.stopping import StopFlag, forget_stop
 from glus.training.tracking import Tracker
+from glus.training.tracking_place import check_place
 from glus.training.trainer import Trainer
 from glus.training.watchdog import Watchdog
 
@@ -37,11 +38,14 @@ def train(config: RunConfig, rank: Rank, stop: StopFlag | None = None) -> Path:
     the flag of a process that listens to signals already.
     Raises TrainingError, DataError or ModelError, each with one clear message, before the first step where it can.
     """
+    rank.check_device(torch.cuda.device_count())
     check_shares(config, rank.ranks)
     plan = plan_of(config, open_splits(Path(config.shards), list(config.sampling.mixture)))
     out = Path(config.out)
     if is_done(out / "checkpoints", config.steps):
         return checkpoint.resolve(out)
+    if rank.rank == 0:
+        check_place(config.tracking)
     if not torch.cuda.is_available():
         # Ranks of one machine share its cores.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", rank.ranks))))

@@ -1,5 +1,7 @@
 """Who am I: read from what torchrun or SLURM sets."""
 
+import contextlib
+
 import pytest
 
 from glus.training.distributed import Rank
@@ -22,6 +24,24 @@ def test_a_launcher_says_which_rank_it_is(environment: pytest.MonkeyPatch) -> No
     for name, value in {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}.items():
         environment.setenv(name, value)
     assert Rank.from_environment() == Rank(rank=5, local=1, ranks=8)
+
+
+@pytest.mark.parametrize(("gpus", "fits"), [(0, True), (2, True), (1, False)])
+def test_more_ranks_than_gpus_are_refused_by_every_rank_that_torchrun_started(
+    environment: pytest.MonkeyPatch, gpus: int, fits: bool
+) -> None:
+    environment.setenv("LOCAL_WORLD_SIZE", "2")
+    for local in (0, 1):
+        rank = Rank(2 + local, local, 4)
+        with contextlib.nullcontext() if fits else pytest.raises(TrainingError, match="2 ranks on this .* has 1 GPUs"):
+            rank.check_device(gpus)
+
+
+def test_without_its_number_of_ranks_the_rank_beyond_the_gpus_tells(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("LOCAL_WORLD_SIZE", raising=False)
+    Rank(0, 0, 2).check_device(1)
+    with pytest.raises(TrainingError, match="2 ranks on this machine, which has 1 GPUs: start one a GPU"):
+        Rank(1, 1, 2).check_device(1)
 
 
 @pytest.mark.parametrize(

@@ -157,12 +157,21 @@ def test_a_plain_run_that_stopped_goes_on_as_one_that_never_did(
     assert all(torch.allclose(one[name], other[name], rtol=0, atol=1e-6) for name in one)
 
 
-def test_a_pattern_that_matches_nothing_is_told_before_weights_are_read(
-    run: RunConfig, tiny_run: Callable[..., RunConfig], tmp_path: Path
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('trainable=["segmentor.*"]', r"trainable: 'segmentor\.\*' matches no parameter; there are "),
+        ("tracking.uri=http://127.0.0.1:9", "no MLflow server can be reached at http://127.0.0.1:9"),
+        ("tracking.uri=mlflow.db", "tracking.uri='mlflow.db' is no place for MLflow records"),
+        ("global_batch_size=3", "global_batch_size 3 does not divide into micro-batches of 2 on 1 ranks"),
+    ],
+)
+def test_what_cannot_work_is_told_before_weights_are_read(
+    run: RunConfig, tiny_run: Callable[..., RunConfig], tmp_path: Path, change: str, message: str
 ) -> None:
     start = tmp_path / "start"
     shutil.copytree(Path(run.out) / "checkpoints" / checkpoint.name_of(4), start)
     (start / checkpoint.WEIGHTS).write_bytes(b"nothing that could be read")
-    config = tiny_run(tmp_path / "run", *PLAIN, f"init_from={start}", 'trainable=["segmentor.*"]')
-    with pytest.raises(ModelError, match=r"trainable: 'segmentor\.\*' matches no parameter; there are "):
+    config = tiny_run(tmp_path / "run", *PLAIN, f"init_from={start}", change)
+    with pytest.raises((ModelError, TrainingError), match=message):
         train(config, ALONE)

@@ -31,6 +31,7 @@ from glus.training.config import EngineConfig, RunConfig
 from glus.training.distributed import Rank
 from glus.training.engine import Engine
 from glus.training.engines import TrainingEngine, joined, make_contrast, make_engine
+from glus.training.schedule import learning_rate
 from glus.training.tracking import find_runs
 from glus.training.train import train
 
@@ -61,15 +62,16 @@ def take_steps(
     weights: Path,
     steps: int = STEPS,
     change: Callable[[Batch], Batch] = lambda batch: batch,
+    rate: Callable[[int], float] = lambda step: RATE,
 ) -> Steps:
-    """Train `steps` steps; rank 0 writes the whole weights before and after them below `weights`."""
+    """Train `steps` steps at the rates `rate(step)`; rank 0 writes the whole weights before and after to `weights`."""
     plan = SamplePlan(
         open_splits(Path(config.shards), list(config.sampling.mixture)),
         config.sampling,
         config.seed,
         config.global_batch_size,
     )
-    built = build_for_training(config, whole=rank.rank == 0)
+    built = build_for_training(config, whole=rank.rank == 0 or config.engine.stage != 3)
     empty = all(parameter.is_meta for parameter in built.model.parameters())
     trained = frozenset(name for name, parameter in built.model.named_parameters() if parameter.requires_grad)
     with joined(config, rank):
@@ -85,12 +87,17 @@ def take_steps(
             stop=steps,
             workers=0,
         )
-        figures = tuple(engine.step(map(change, batches), RATE, contrast, step) for step in range(steps))
+        figures = tuple(engine.step(map(change, batches), rate(step), contrast, step) for step in range(steps))
         _keep(engine, weights / "after")
         held, whole = engine.partitioned()
-        memory = engine.held_bytes() if isinstance(engine, Engine) else {}
+        memory = engine.held_bytes() if isinstance(engine, Engine) and config.engine.stage == 3 else {}
         engine.close()
     return Steps(held, whole, figures, trained, empty, memory)
+
+
+def reference_rate(step: int) -> float:
+    """The reference's: 3e-4 after 100 steps of warm-up, 3,000 in all."""
+    return learning_rate(step, 3000, 3e-4, 100)
 
 
 def _keep(engine: TrainingEngine, path: Path) -> None:
@@ -113,9 +120,10 @@ def rank_story(configs: dict[str, RunConfig], run: RunConfig, folder: Path) -> N
     """One of two ranks: a few steps of each config, unlike batches, then a run, and the same run resumed."""
     torch.set_num_threads(1)
     rank = Rank.from_environment()
-    steps = {name: take_steps(config, rank, folder / name) for name, config in configs.items() if name == "table"}
-    for name in ("everything", "without_contrast"):
-        steps[name] = take_steps(configs[name], rank, folder / name, COMPARED)
+    steps = {"table": take_steps(configs["table"], rank, folder / "table")}
+    compared = {"everything": COMPARED, "without_contrast": COMPARED, "zero_2": STEPS, "offload": STEPS}
+    for name, taken in compared.items():
+        steps[name] = take_steps(configs[name], rank, folder / name, taken, rate=reference_rate)
     unlike = (without_groups, without_masks)[rank.rank]
     steps["unlike"] = take_steps(configs["unlike"], rank, folder / "unlike", UNLIKE, unlike)
     last = train(run, rank)
@@ -165,6 +173,8 @@ def story(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathF
         "everything": everything,
         "without_contrast": replace(everything, model=replace(everything.model, loss=LossConfig(contrastive=0.0))),
         "unlike": replace(everything, global_batch_size=2, engine=replace(everything.engine, micro_batch_size=1)),
+        "zero_2": replace(everything, engine=replace(everything.engine, stage=2)),
+        "offload": replace(everything, engine=replace(everything.engine, offload="all")),
         "table": tiny_run(folder / "unused", REFERENCE_TABLE, "model.segmenter.train_image_encoder=false"),
     }
     run = tiny_run(folder / "run", f"steps={2 * STEPS}", f"checkpoint_every={STEPS}", "model.lora.dropout=0.1")
@@ -196,7 +206,8 @@ def test_two_ranks_train_as_one_plain_process_does(story: Story, which: str, tmp
     engine = EngineConfig(stage="plain", precision="fp32", micro_batch_size=2, contrast_together=2)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = take_steps(replace(story.configs[which], engine=engine), Rank(0, 0, 1), tmp_path, COMPARED)
+    config = replace(story.configs[which], engine=engine)
+    alone = take_steps(config, Rank(0, 0, 1), tmp_path, COMPARED, rate=reference_rate)
     torch.set_num_threads(threads)
     together = story.ranks[0][which]
     assert len(alone.figures) == len(together.figures) == COMPARED
@@ -209,10 +220,21 @@ def test_two_ranks_train_as_one_plain_process_does(story: Story, which: str, tmp
     assert own.keys() == after.keys()
     moved = torch.cat([(after[name] - before[name]).flatten() for name in after])
     apart = torch.cat([(after[name] - own[name]).flatten() for name in after])
-    assert moved.abs().max() > RATE
+    assert moved.abs().max() > 20 * 1e-5
     assert apart.norm() < 1e-5 * torch.cat([tensor.flatten() for tensor in own.values()]).norm()
-    # Adam turns rounding into whole steps where a gradient is next to nothing: no weight is further apart than this.
-    assert apart.abs().max() < 0.05 * RATE * COMPARED
+    # Adam turns rounding into whole steps where a gradient is nothing but rounding, as that of the biases of keys is.
+    assert apart.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("which", ["zero_2", "offload"])
+def test_zero_2_and_offloading_to_the_cpu_take_the_steps_of_zero_3(story: Story, which: str) -> None:
+    wanted = story.ranks[0]["everything"].figures[:STEPS]
+    assert len(story.ranks[0][which].figures) == STEPS
+    for steps in story.ranks:
+        for found, figures in zip(steps[which].figures, wanted, strict=True):
+            assert found == pytest.approx(figures, rel=1e-5)
+    # ZeRO-2 partitions no parameters; offloaded, they are partitioned as they are otherwise.
+    assert story.ranks[0][which].whole == (0 if which == "zero_2" else story.ranks[0]["everything"].whole)
 
 
 @pytest.mark.parametrize("which", ["everything", "table"])
@@ -246,7 +268,9 @@ def test_what_is_trained_changes_and_what_is_frozen_does_not(story: Story, which
         trained = {name for name in trained if ".conv_s" not in name}
     before, after = story.weights(which, "before"), story.weights(which, "after")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == trained
+    assert changed <= trained
+    # A bias of keys moves all scores of a query alike, which softmax takes out: its gradient is nothing but rounding.
+    assert all(name.endswith("k_proj.bias") for name in trained - changed)
 
 
 def test_the_star_leaves_out_what_no_loss_reaches(story: Story) -> None:

@@ -17,7 +17,7 @@ from glus.launch.configuration import load_config, to_yaml
 from glus.launch.errors import LaunchError
 from glus.launch.nodes import ALONE, Nodes
 from glus.launch.quiet import quiet_libraries
-from glus.launch.signals import INTERRUPTED, listen_as_rank, passing_on_signals
+from glus.launch.signals import INTERRUPTED, OF_ELASTIC, listen_as_rank, passing_on_signals
 from glus.training.config import RunConfig
 from glus.training.stopping import StopFlag, read_stopped
 from glus.training.watchdog import HUNG
@@ -144,6 +144,7 @@ def launch_settings(folder: Path, ranks: int, nodes: Nodes = ALONE) -> "LaunchCo
         monitor_interval=0.2,
         local_addr="127.0.0.1" if nodes.alone else None,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+        signals_to_handle=OF_ELASTIC,
         shutdown_timeout=GRACE,
     )
 

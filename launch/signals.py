@@ -11,14 +11,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from types import FrameType
 
 import psutil
 
 from glus.training.stopping import SIGNALS, StopFlag
 
-#: Which signals torch elastic answers itself, by ending the ranks at once.
-OF_ELASTIC = "TORCHELASTIC_SIGNALS_TO_HANDLE"
+#: Signals that torch elastic answers itself, by ending the ranks at once. Its own choice holds SIGTERM too.
+OF_ELASTIC = "SIGINT,SIGHUP,SIGQUIT"
 
 INTERRUPTED = 130
 #: Seconds that a rank has to end by itself when another failed.
@@ -27,18 +26,16 @@ TO_END = 5.0
 
 @contextlib.contextmanager
 def passing_on_signals() -> Iterator[None]:
-    """While it is entered, SIGTERM and SIGUSR2 go to the child processes.
+    """While it is entered, SIGTERM and SIGUSR2 go to the child processes, also to those that are born later.
 
     They are blocked here and waited for by a thread: a child is born with them blocked, and loses none before it is
     ready to listen.
     """
-    left_to_elastic = os.environ.get(OF_ELASTIC)
-    os.environ[OF_ELASTIC] = "SIGINT,SIGHUP,SIGQUIT"
-    ended = threading.Event()
-    # For a thread of some library that does not block them.
-    handlers = {number: signal.signal(number, _pass_on) for number in SIGNALS}
+    told, ended = StopFlag(), threading.Event()
+    # For threads of libraries that were there before and do not block them.
+    handlers = {number: signal.signal(number, told.told) for number in SIGNALS}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    waiting = threading.Thread(target=_wait, args=(ended,), name="signals", daemon=True)
+    waiting = threading.Thread(target=_wait, args=(told, ended), name="signals", daemon=True)
     waiting.start()
     try:
         yield
@@ -48,22 +45,19 @@ def passing_on_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if left_to_elastic is None:
-            del os.environ[OF_ELASTIC]
-        else:
-            os.environ[OF_ELASTIC] = left_to_elastic
 
 
-def _wait(ended: threading.Event) -> None:
+def _wait(told: StopFlag, ended: threading.Event) -> None:
+    passed_on: set[int] = set()
     while not ended.is_set():
         if found := signal.sigtimedwait(SIGNALS, 0.2):
-            _pass_on(found.si_signo, None)
-
-
-def _pass_on(number: int, frame: FrameType | None) -> None:
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.send_signal(signal.SIGUSR2)
+            told.told(found.si_signo)
+        if told.cause:
+            for child in psutil.Process().children():
+                if child.pid not in passed_on:
+                    passed_on.add(child.pid)
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        child.send_signal(signal.SIGUSR2)
 
 
 def listen_as_rank(stop: StopFlag) -> None:

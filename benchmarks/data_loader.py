@@ -14,7 +14,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,8 @@ def _blob(random: np.random.Generator, width: int, height: int) -> dict[str, Any
     return encode(mask.astype(bool))
 
 
-def bare_decoding(split: ShardedSplit, slots: list[Slot], workers: int) -> None:
-    """Decode the distinct frames of each slot, a slot a thread."""
-    held = [split.read_jpegs(slot.video, sorted({*slot.context, *slot.query})) for slot in slots]
-    shape = (split.videos[0].height, split.videos[0].width, 3)
+def bare_decoding(held: list[list[bytes]], shape: tuple[int, int, int], workers: int) -> None:
+    """Decode the frames of each slot, a slot a thread."""
 
     def one(jpegs: list[bytes]) -> None:
         for content in jpegs:
@@ -148,10 +147,11 @@ def reference_way(samples: ReferenceSamples, workers: int) -> Iterator[None]:
         yield
 
 
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of this process's cores."""
+    started, used = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - used
 
 
 def measure(width: int, height: int, workers: int, samples: int, rounds: int, source: Path | None) -> dict[str, float]:
@@ -164,39 +164,44 @@ def measure(width: int, height: int, workers: int, samples: int, rounds: int, so
         write_split(shards, "mevis", "train", [shard])
         split = ShardedSplit.open(shards)
         plan = SamplePlan([split], SamplingConfig(mixture={"mevis/train": 1.0}), 0, samples)
-        tokenizer, slots = Tokenizer(TOKENIZER), plan.global_batch(0)
+        slots = plan.global_batch(0)
+        settings: dict[str, int] = {"rank": 0, "ranks": 1, "size": MICRO_BATCH, "start": 0, "stop": 10**9}
+        with Loader(plan, Tokenizer(TOKENIZER), workers=workers, **settings) as loader:
 
-        def load() -> None:
-            settings: dict[str, int] = {"rank": 0, "ranks": 1, "size": MICRO_BATCH, "start": 0, "stop": 1}
-            with Loader(plan, tokenizer, workers=workers, **settings) as loader:
-                for batch in loader:
-                    assert len(batch.frames) == MICRO_BATCH
+            def load() -> None:
+                # By a loader that is at work already, as in a run.
+                for _ in range(samples // MICRO_BATCH):
+                    assert len(next(loader).frames) == MICRO_BATCH
+                # What it has read ahead counts too: it had as much before.
+                wait(loader._ahead)
 
-        def bare() -> None:
-            bare_decoding(split, slots, workers)
-
-        load(), bare()
-        loads, bares = [], []
-        for _ in range(rounds):
-            # In turn, so that what else the machine does meets both alike.
-            loads.append(seconds(load))
-            bares.append(seconds(bare))
+            loads, bares = [], []
+            for turn in range(rounds + 1):
+                # In turn, so that what else the machine does meets both alike, and the frames of the same slots.
+                same = plan.global_batch(turn)
+                held = [split.read_jpegs(slot.video, sorted({*slot.context, *slot.query})) for slot in same]
+                loads.append(seconds(load))
+                bares.append(seconds(partial(bare_decoding, held, (height, width, 3), workers)))
+        # In the first turn memory is taken from the system.
+        del loads[0], bares[0]
         few = slots[: max(samples // 4, 2 * MICRO_BATCH * (workers + 1))]
         way = reference_way(ReferenceSamples(root / "raw", records, few), workers)
         next(way)
-        reference = seconds(lambda: list(way)) / (len(few) - MICRO_BATCH)
+        reference = seconds(lambda: list(way))[0] / (len(few) - MICRO_BATCH)
         frames = sum(len({*slot.context, *slot.query}) for slot in slots) / len(slots)
         jpeg = np.mean([len(split.read_jpegs(0, [index])[0]) for index in range(FRAMES)])
-    ratios = [bare_time / load_time for bare_time, load_time in zip(bares, loads, strict=True)]
+    ratios = [bare_time / load_time for (bare_time, _), (load_time, _) in zip(bares, loads, strict=True)]
+    (best_load, load_core), (best_bare, bare_core) = (map(min, zip(*turns, strict=True)) for turns in (loads, bares))
     return {
         "kB a frame": float(jpeg) / 1000,
         "frames a sample": frames,
-        "loader, samples/s": samples / min(loads),
-        "bare decoding, samples/s": samples / min(bares),
+        "loader, samples/s": samples / best_load,
+        "bare decoding, samples/s": samples / best_bare,
         "reference's way, samples/s": 1 / reference,
-        "loader : bare decoding": min(bares) / min(loads),
+        "loader : bare decoding": best_bare / best_load,
         "loader : bare decoding, median of turns": float(np.median(ratios)),
-        "loader : reference's way": samples / min(loads) * reference,
+        "loader : bare decoding, seconds of cores": bare_core / load_core,
+        "loader : reference's way": samples / best_load * reference,
     }
 
 

@@ -1,12 +1,16 @@
-"""An MLflow server that is killed three times while records are made: what arrives, and what a step pays for it.
+"""A training whose MLflow server is killed for a minute, three times: what a step pays for it, and what arrives.
 
-    python benchmarks/training_tracking.py [--away 5] [--steps 300]
+    python benchmarks/training_tracking.py [--away 60] [--there 20] [--kills 3]
 
-Steps are stood in for by a few matrix products. Each kill is a SIGKILL of the whole server; it comes back after
-`--away` seconds. Prints medians of a step with the server there and away, and records lost and doubled.
+A tiny model on one rank, `glus train` in a process of its own, every step recorded. A kill is a SIGKILL of the whole
+server. While it starts again it takes processor time from the training, which has nothing to do with our code: those
+steps are told apart. A step lasts from one record of its loss to the next, logging included. Prints medians, also of
+each stretch by itself, the processor time of a step in all threads (which other work on the machine does not change),
+and records lost and doubled over all metrics of the run.
 """
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -15,16 +19,31 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from bisect import bisect_right
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psutil
 import requests
-import torch
 
-from glus.training.tracking import Tracker, TrackingConfig, find_runs
+sys.path.append(str(Path(__file__).parents[1]))
 
-KILLS, METRICS = 3, ("loss", "gradient_norm", "learning_rate")
+from glus.data_pipeline.datasets.table import read_dataset
+from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
+from glus.data_pipeline.demo_world import DemoWorldConfig
+from glus.data_pipeline.finish import finish_split
+from glus.data_pipeline.prepare import plan_jobs
+from glus.data_pipeline.shard_job import ShardMaker
+from glus.training.run_record import run_of_folder
+
+ROOT = Path(__file__).parents[1]
+GLUS = [sys.executable, "-P", "-m", "glus.launch.cli"]
+LOSS, STOPPED = "total", 75
+#: Recorded for each step; others only with a checkpoint.
+ONCE = ("checkpoint_seconds",)
 
 
 class Server:
@@ -39,86 +58,167 @@ class Server:
             *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/server.db"),
             *("--artifacts-destination", str(folder / "artifacts")),
         ]
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self.uri, self.log = f"http://127.0.0.1:{self.port}", folder / "server.log"
 
     def start(self) -> None:
-        quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(self.words, stdout=quiet, stderr=quiet, start_new_session=True)
+        # Without this MLflow starts eight more processes for jobs that nobody sends, each importing all of it: on two
+        # busy cores minutes go by before the server answers.
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.words, stdout=log, stderr=log, start_new_session=True, env=environment)
 
-    def wait(self) -> None:
-        until = time.monotonic() + 120
+    def wait(self, seconds: float = 300) -> None:
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             try:
                 if requests.get(f"{self.uri}/health", timeout=2).ok:
                     return
             except requests.RequestException:
-                time.sleep(0.2)
-        raise SystemExit("the server did not come up in 120 s")
+                pass  # not up yet
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.5)
+        raise SystemExit(f"the server did not come up:\n{self.log.read_text(encoding='utf-8')[-3000:]}")
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def history(self, run: str, metric: str) -> list[dict[str, Any]]:
+        """All records of a metric, in order of steps: "step", "timestamp" in milliseconds, "value"."""
+        words: dict[str, str] = {"run_id": run, "metric_key": metric}
+        answer = requests.get(f"{self.uri}/api/2.0/mlflow/metrics/get-history", params=words, timeout=60)
+        answer.raise_for_status()
+        return sorted(answer.json()["metrics"], key=lambda each: int(each["step"]))
 
-def step(matrix: torch.Tensor) -> None:
-    for _ in range(4):
-        matrix @ matrix
+    def metrics(self, run: str) -> list[str]:
+        answer = requests.get(f"{self.uri}/api/2.0/mlflow/runs/get", params={"run_id": run}, timeout=60)
+        answer.raise_for_status()
+        return [each["key"] for each in answer.json()["run"]["data"].get("metrics", [])]
+
+
+def prepare(folder: Path) -> None:
+    small = DemoWorldConfig(frames=4, width=64, height=48)
+    write_demo_data(DemoDataConfig(folder / "raw", train_videos=2, valid_videos=1, world=small))
+    for dataset in ("mevis", "ref_davis17"):  # in this process: Ray takes longer to start than this takes
+        split = read_dataset(dataset, folder / "raw", "train")
+        jobs = plan_jobs(split, folder / "raw", folder / "shards" / dataset / "train", 2)
+        maker = ShardMaker()
+        for job in jobs:
+            maker.make(job)
+        finish_split(split, jobs)
+
+
+def begin(folder: Path, server: Server) -> "subprocess.Popen[bytes]":
+    words = [*GLUS, "train", str(ROOT / "tests/tiny_run.yaml"), f"out={folder / 'run'}", f"shards={folder}/shards"]
+    words += [f"model.tokenizer={folder}/raw/tokenizer.model", f"tracking.uri={server.uri}", "ranks=1"]
+    words += ["steps=1000000", "log_every=1", "checkpoint_minutes=0"]
+    # One core for the training, so that the server has the other.
+    environment = os.environ | {"LOCAL_WORLD_SIZE": str(os.cpu_count()), "OMP_NUM_THREADS": "1"}
+    with open(folder / "train.log", "ab") as log:
+        return subprocess.Popen(words, stdout=log, stderr=log, env=environment)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """From `when` (seconds since the epoch) on the server is "there", "away" or "starting"; `spent`: processor seconds
+    of the training until then."""
+
+    when: float
+    state: str
+    spent: float
+
+
+def disturb(server: Server, training: int, kills: int, away: float, there: float) -> list[Mark]:
+    """Kill the server `kills` times while process `training` trains; the last mark is the end."""
+
+    def mark(state: str) -> None:
+        used = process.cpu_times()
+        marks.append(Mark(time.time(), state, used.user + used.system))
+
+    marks: list[Mark] = []
+    process = psutil.Process(training)
+    mark("there")
+    for _ in range(kills):
+        time.sleep(there)
+        mark("away")
+        server.kill()
+        time.sleep(away)
+        mark("starting")
+        server.start()
+        server.wait()
+        mark("there")
+    time.sleep(there)
+    mark("end")
+    return marks
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--away", type=float, default=5.0, help="seconds that the server is away each time")
-    parser.add_argument("--steps", type=int, default=300)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    matrix = torch.randn(512, 512)
-    away = threading.Event()
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder))
+    parser.add_argument("--away", type=float, default=60.0, help="seconds that the server is away each time")
+    parser.add_argument("--there", type=float, default=20.0, help="seconds before, between and after the kills")
+    parser.add_argument("--kills", type=int, default=3)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        prepare(folder)
+        server = Server(folder)
         server.start()
+        stack.callback(server.kill)
         server.wait()
-        config = TrackingConfig(uri=server.uri, experiment="kills")
-        seconds: dict[bool, list[float]] = {True: [], False: []}
+        training = begin(folder, server)
+        try:
+            while run_of_folder(folder / "run") is None or not server.metrics(str(run_of_folder(folder / "run"))):
+                if training.poll() is not None:
+                    raise SystemExit(f"the training ended:\n{(folder / 'train.log').read_text(encoding='utf-8')}")
+                time.sleep(0.5)
+            time.sleep(3)  # the first steps are slower
+            marks = disturb(server, training.pid, asked.kills, asked.away, asked.there)
+            (folder / "run" / "stop").touch()
+            code = training.wait(120)
+        finally:
+            training.kill()
+        if code != STOPPED:
+            raise SystemExit(f"exit code {code}:\n{(folder / 'train.log').read_text(encoding='utf-8')}")
+        print(json.dumps(figures(server, str(run_of_folder(folder / "run")), marks), indent=1))
 
-        def kills() -> None:
-            for _ in range(KILLS):
-                time.sleep(2)
-                server.kill()
-                away.set()
-                time.sleep(arguments.away)
-                server.start()
-                server.wait()
-                away.clear()
 
-        with Tracker.start(config, "killed", {}) as tracker:
-            killer = threading.Thread(target=kills)
-            killer.start()
-            taken = 0
-            while taken < arguments.steps or killer.is_alive():
-                gone = away.is_set()
-                began = time.perf_counter()
-                step(matrix)
-                tracker.log_metrics(dict.fromkeys(METRICS, float(taken)), taken)
-                seconds[gone].append(time.perf_counter() - began)
-                taken += 1
-            killer.join()
-        [run] = find_runs(config, ["killed"])
-        server.kill()
-    there, gone_ = (statistics.median(seconds[key]) for key in (False, True))
-    counts = {name: [at for at, _ in run.history[name]] for name in METRICS}
-    print(
-        json.dumps(
-            {
-                "records": taken * len(METRICS),
-                "lost": sum(len(set(range(taken)) - set(found)) for found in counts.values()),
-                "doubled": sum(len(found) - len(set(found)) for found in counts.values()),
-                "median_step_ms": {"server there": 1000 * there, "server away": 1000 * gone_},
-                "slower": gone_ / there - 1,
-                "steps_while_away": len(seconds[True]),
-            },
-            indent=1,
-        )
-    )
+def figures(server: Server, run: str, marks: list[Mark]) -> dict[str, Any]:
+    losses = server.history(run, LOSS)
+    last = int(losses[-1]["step"])
+    found = {metric: [int(each["step"]) for each in server.history(run, metric)] for metric in server.metrics(run)}
+    each_step = {metric: steps for metric, steps in found.items() if metric not in ONCE}
+    starts = [mark.when for mark in marks]
+    stretches: list[list[float]] = [[] for _ in marks]
+    for before, after in itertools.pairwise(losses):
+        place = bisect_right(starts, int(before["timestamp"]) / 1000) - 1
+        if place >= 0:
+            stretches[place].append((int(after["timestamp"]) - int(before["timestamp"])) / 1000)
+    seconds: dict[str, list[float]] = {"there": [], "away": [], "starting": []}
+    spent = dict.fromkeys(seconds, 0.0)
+    for taken, (mark, following) in zip(stretches, itertools.pairwise(marks), strict=False):
+        seconds[mark.state] += taken
+        spent[mark.state] += following.spent - mark.spent
+    medians = {state: statistics.median(values) for state, values in seconds.items()}
+    processor = {state: spent[state] / len(values) for state, values in seconds.items()}
+    return {
+        "steps": last,
+        "steps_by_state": {state: len(values) for state, values in seconds.items()},
+        "metrics": len(each_step),
+        "records": sum(map(len, each_step.values())),
+        "lost": sum(last - len(set(steps)) for steps in each_step.values()),
+        "doubled": sum(len(steps) - len(set(steps)) for steps in each_step.values()),
+        "median_step_ms": {state: 1000 * value for state, value in medians.items()},
+        "median_step_ms_in_order": [
+            (mark.state, round(1000 * statistics.median(taken)))
+            for mark, taken in zip(marks, stretches, strict=True)
+            if taken
+        ],
+        "processor_ms_of_a_step": {state: 1000 * value for state, value in processor.items()},
+        "longest_step_ms": {state: 1000 * max(values) for state, values in seconds.items()},
+        "slower_while_away": medians["away"] / medians["there"] - 1,
+        "more_processor_time_while_away": processor["away"] / processor["there"] - 1,
+    }
 
 
 if __name__ == "__main__":

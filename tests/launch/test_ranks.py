@@ -179,6 +179,6 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on(tiny_run: TinyR
     assert at > int(before.removeprefix("step-"))
     *_, saved, last = out.splitlines()
     assert saved == f"checkpoint: {tmp_path}/run/checkpoints/step-{at:06d}"
-    assert last == f"stopped after step {at} of 1000 (SIGUSR2); the same command goes on"
+    assert last == f"stopped after step {at} of 1000 (SIGUSR2); the same command goes on from there"
     [record] = find_runs(config.tracking)
     assert sorted(step for step, _ in record.history["total"]) == list(range(1, at + 1))

@@ -1,11 +1,15 @@
 """A training whose ranks are killed (-9, a random one, at a random moment) 20 times, beside one that nobody disturbs.
 
-python benchmarks/training_kills.py [--kills 20] [--steps 60]
+python benchmarks/training_kills.py [FOLDER] [--kills 20] [--steps 200] [--seed 0]
 
-The final weights must be equal to the bit, and MLflow must hold each step once.
+With a FOLDER it can be interrupted: the same command goes on.
+
+The moments are drawn between the ranks' birth and some steps after the first, about half of them before it. The final
+weights must be equal to the bit, and MLflow must hold each step once, with the same values; else it ends with 1.
 """
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -13,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -30,6 +35,13 @@ from glus.training.tracking import find_runs
 
 ROOT = Path(__file__).parents[1]
 GLUS = [sys.executable, "-P", "-m", "glus.launch.cli"]
+
+
+def make_shards(folder: Path) -> None:
+    small = DemoWorldConfig(frames=4, width=64, height=48)
+    write_demo_data(DemoDataConfig(folder / "raw", train_videos=2, valid_videos=1, world=small))
+    words = ["prepare", "datasets=[mevis, ref_davis17]", f"root={folder}/raw", f"out={folder}/shards", "workers=1"]
+    subprocess.run([*GLUS, *words], check=True, capture_output=True)
 
 
 def make_run(folder: Path, out: str, steps: int) -> RunConfig:
@@ -59,56 +71,109 @@ def begin(folder: Path, config: RunConfig) -> "subprocess.Popen[bytes]":
         return subprocess.Popen([*GLUS, "train", str(folder / f"{config.name}.yaml")], stdout=log, stderr=log)
 
 
-def kill_once(folder: Path, config: RunConfig, longest: float) -> float | None:
-    """Kill one rank of a training within `longest` seconds of its ranks' birth; seconds until all had ended."""
+def newest_step(config: RunConfig) -> int:
+    found = next(iter(checkpoint.newest_first(Path(config.out) / "checkpoints")), None)
+    return checkpoint.step_of(found) if found else 0
+
+
+def undisturbed(folder: Path, config: RunConfig) -> tuple[float, float]:
+    """Train to the end; seconds from the ranks' birth to the first checkpoint, and from there to the end."""
     process = begin(folder, config)
-    while not (ranks := ranks_of(config.out)) and process.poll() is None:
-        time.sleep(0.1)
-    time.sleep(random.uniform(0, longest))
-    ranks = ranks_of(config.out) or ranks
-    if process.poll() is not None:
+    while not ranks_of(config.out) and process.poll() is None:
+        time.sleep(0.05)
+    born = time.monotonic()
+    while not newest_step(config) and process.poll() is None:
+        time.sleep(0.05)
+    first = time.monotonic()
+    if process.wait():
+        raise SystemExit((folder / f"{config.name}.log").read_text())
+    return first - born, time.monotonic() - first
+
+
+@dataclass(frozen=True)
+class Kill:
+    """`after` seconds from its ranks' birth; the last ended `ended` later. `writing`: half a checkpoint lay there."""
+
+    after: float
+    ended: float
+    step: int
+    writing: bool
+
+
+def kill_once(folder: Path, config: RunConfig, after: float, draw: random.Random) -> Kill | None:
+    """Kill one rank of a training `after` seconds from its ranks' birth; None where the training had ended before."""
+    process = begin(folder, config)
+    while not ranks_of(config.out) and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(after)
+    ranks = ranks_of(config.out)
+    if process.poll() is not None or not ranks:
+        process.wait()
         return None
-    os.kill(random.choice(ranks), signal.SIGKILL)
+    os.kill(draw.choice(ranks), signal.SIGKILL)
     killed = time.monotonic()
-    process.wait(120)
-    assert not ranks_of(config.out), "a rank is left"
-    return time.monotonic() - killed
+    code = process.wait(300)
+    ended = time.monotonic() - killed
+    assert code == 2 and not ranks_of(config.out), f"ended with {code}; ranks left: {ranks_of(config.out)}"
+    half_written = list((Path(config.out) / "checkpoints").glob(".step-*.writing"))
+    return Kill(after, ended, newest_step(config), bool(half_written))
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--longest", type=float, default=25.0, help="seconds within which a rank is killed")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    random.seed(0)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        small = DemoWorldConfig(frames=4, width=64, height=48)
-        write_demo_data(DemoDataConfig(folder / "raw", train_videos=2, valid_videos=1, world=small))
-        words = ["prepare", "datasets=[mevis, ref_davis17]", f"root={folder}/raw", f"out={folder}/shards", "workers=1"]
-        subprocess.run([*GLUS, *words], check=True, capture_output=True)
-        whole, killed = make_run(folder, "whole", asked.steps), make_run(folder, "killed", asked.steps)
-        assert begin(folder, whole).wait() == 0, (folder / "whole.log").read_text()
-        ends = []
-        for number in range(asked.kills):
-            took = kill_once(folder, killed, asked.longest)
-            newest = next(iter(checkpoint.newest_first(Path(killed.out) / "checkpoints")), None)
-            print(f"kill {number + 1}: ended after {took}, {newest and newest.name}", flush=True)
-            if took is None:
-                break
-            ends.append(took)
-        assert begin(folder, killed).wait() == 0, (folder / "killed.log").read_text()
-        places = [Path(run.out) / "checkpoints" / checkpoint.name_of(asked.steps) for run in (whole, killed)]
-        one, other = (load_file(place / checkpoint.WEIGHTS) for place in places)
+        return measure(asked.folder or Path(name), asked.steps, asked.kills, asked.seed)
+
+
+def measure(folder: Path, steps: int, count: int, seed: int) -> int:
+    """Returns what the process is to end with."""
+    done = folder / "kills.json"
+    if not done.is_file():
+        make_shards(folder)
+    whole, killed = make_run(folder, "whole", steps), make_run(folder, "killed", steps)
+    if not done.is_file():
+        done.write_text(json.dumps([undisturbed(folder, whole), []]), encoding="utf-8")
+    (starting, training), kills = json.loads(done.read_text(encoding="utf-8"))
+    print(f"undisturbed: {starting:.1f} s to the first checkpoint, {training:.1f} s more", flush=True)
+    # Of the training each kill takes a share that leaves some for the others.
+    longest = min(starting, 2 * training / count)
+    for number in range(len(kills), count):
+        draw = random.Random(f"{seed} {number}")
+        kill = kill_once(folder, killed, draw.uniform(starting - longest, starting + longest), draw)
+        if kill is None:
+            print("the training ended before all kills: ask for more --steps")
+            return 1
+        kills.append(asdict(kill))
+        done.write_text(json.dumps([[starting, training], kills]), encoding="utf-8")
         print(
-            f"{len(ends)} kills; weights equal to the bit: {all(torch.equal(one[each], other[each]) for each in one)}"
+            f"kill {number + 1}: {kill.after:.1f} s after birth, all ended {kill.ended:.1f} s later, "
+            f"step {kill.step}{', a checkpoint half written' if kill.writing else ''}",
+            flush=True,
         )
-        names = [str(run_of_folder(Path(run.out))) for run in (whole, killed)]
-        first, second = (find_runs(whole.tracking, [each])[0].history["total"] for each in names)
-        print(f"steps in MLflow: {len(second)} of {asked.steps}, the same values: {first == second}")
-        print(f"from a kill to the end of all ranks: {max(ends, default=0):.1f} s at most")
+    if begin(folder, killed).wait():
+        raise SystemExit((folder / "killed.log").read_text())
+    return told(whole, killed, [Kill(**kill) for kill in kills])
+
+
+def told(whole: RunConfig, killed: RunConfig, kills: list[Kill]) -> int:
+    """Print what the two runs ended with; 0 where it is the same."""
+    places = [Path(run.out) / "checkpoints" / checkpoint.name_of(whole.steps) for run in (whole, killed)]
+    one, other = (load_file(place / checkpoint.WEIGHTS) for place in places)
+    same = one.keys() == other.keys() and all(torch.equal(one[each], other[each]) for each in one)
+    print(f"{len(kills)} kills; weights equal to the bit: {same}")
+    names = [str(run_of_folder(Path(run.out))) for run in (whole, killed)]
+    first, second = (find_runs(whole.tracking, [each])[0].history["total"] for each in names)
+    print(f"steps in MLflow: {len(second)} of {whole.steps}, the same values: {first == second}")
+    counted = (sum(kill.step > 0 for kill in kills), sum(kill.writing for kill in kills))
+    print(f"kills that found a checkpoint: {counted[0]}, one half written: {counted[1]}")
+    print(f"from a kill to the end of all ranks: {max(kill.ended for kill in kills):.1f} s at most")
+    return 0 if same and first == second and len(second) == whole.steps else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,5 +1,6 @@
-"""A tiny GLUS that a cluster of two nodes reproduces in about a minute: raw data, three configs, and a site."""
+"""The demo in a form that a cluster of two nodes reproduces in about a minute: raw data, three configs, and a site."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,17 @@ from glus.launch.yaml_text import format_yaml
 from glus.training.config import RunConfig
 
 TINY_RUN = Path(__file__).parents[1] / "tiny_run.yaml"
+CONFIGS = Path(__file__).parents[2] / "configs"
+#: The demo's training in seconds: its model and losses, on two of its datasets.
+SHORT = (
+    *("ranks=1", "global_batch_size=4", "engine.micro_batch_size=2", "log_every=1", "checkpoint_every=2"),
+    *("sampling.mixture={mevis/train: 1, ref_davis17/train: 1}", "model.lora.dropout=0.1"),
+)
 #: As names of runs and folders: nothing of it may be run, all of it must arrive.
 HOSTILE = """tiny $(touch pwned) `touch pwned` 'one' "two" & %j"""
-STEPS = 6
+#: As an expression: it may hold any character.
+HOSTILE_EXPRESSION = f"{HOSTILE}; \\ #SBATCH --wrap=pwned\ntouch pwned\n the 犬, $HOME"
+STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -30,10 +39,10 @@ class World:
         return self.folder / "prepare.yaml"
 
     def run(self, out: str, *changes: str) -> tuple[Path, RunConfig]:
-        """Config file and config of a training into `out`; the folder and the run's name are hostile."""
+        """Config file and config of a training of the demo, shortened, into a folder `out`, which is its name too."""
         config = load_config(
             RunConfig,
-            TINY_RUN,
+            CONFIGS / "demo.yaml",
             [
                 f"out={self.folder}/{out}",
                 f"name={out}",
@@ -41,8 +50,7 @@ class World:
                 f"model.tokenizer={self.folder}/raw/tokenizer.model",
                 f"tracking.uri=sqlite:///{self.folder}/mlflow.db",
                 f"steps={STEPS}",
-                "checkpoint_every=2",
-                "model.lora.dropout=0.1",
+                *SHORT,
                 *changes,
             ],
         )
@@ -55,13 +63,33 @@ def make_world(folder: Path) -> World:
     """Draw the raw data and write the configs."""
     small = DemoWorldConfig(frames=4, width=64, height=48)
     write_demo_data(DemoDataConfig(folder / "raw", train_videos=2, valid_videos=1, world=small))
+    for split in ("train", "valid_u"):
+        file = folder / "raw" / "mevis" / split / "meta_expressions.json"
+        content = json.loads(file.read_text(encoding="utf-8"))
+        for video in content["videos"].values():
+            next(iter(video["expressions"].values()))["exp"] = HOSTILE_EXPRESSION
+        file.write_text(json.dumps(content), encoding="utf-8")
     prepare = {"datasets": ["mevis", "ref_davis17"], "root": f"{folder}/raw", "out": "unused", "workers": 1}
     (folder / "prepare.yaml").write_text(format_yaml(prepare), encoding="utf-8")
     site = {
-        "time": "10:00",
+        "time": "2:00:00",
         "warn_seconds": 60,
         "environment": {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
         "forward": ["HOME", "PATH"],
     }
     (folder / "site.yaml").write_text(format_yaml(site), encoding="utf-8")
     return World(folder)
+
+
+def ranks_of(config: RunConfig) -> dict[int, int]:
+    """Rank -> process, of the ranks that train into `out` here."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            settings = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # no process, or one that ended while we looked
+        if b"glus.launch.ranks" in words and f"{config.out}/config.yaml".encode() in words:
+            found |= {int(each[5:]): int(folder.name) for each in settings if each.startswith(b"RANK=")}
+    return found

@@ -1,4 +1,4 @@
-"""`glus prepare` killed with -9 at random moments, drivers and workers in turn, and started again each time.
+"""`glus prepare` killed with -9 at random moments, driver or a worker, and started again each time.
 
     python benchmarks/data_kills.py [--kills 20] [--videos 240] [--workers 2]
 
@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,30 +96,32 @@ def parts(out: Path) -> int:
 
 
 def killed_run(
-    root: Path, out: Path, address: str, kills: int, seed: int, workers: int = 2, videos_per_shard: int = 2
+    root: Path,
+    out: Path,
+    address: str,
+    kills: Sequence[str],
+    seed: int = 0,
+    workers: int = 2,
+    per_shard: int = 2,
 ) -> Counter[str]:
-    """Prepare until it is done, with `kills` kills on the way. Returns what was killed and how often it was started.
+    """Prepare until it is done, with `kills` ("driver" or "worker") on the way, each at a random moment.
 
-    Raises RuntimeError where a driver ends in an error that is not one of a dead worker, or hangs.
+    Returns what was killed and how often it was started. Raises RuntimeError where a driver ends in an error that is
+    not one of a dead worker, or hangs.
     """
     random = np.random.Generator(np.random.Philox(key=seed))
-    told: Counter[str] = Counter()
+    left, told = deque(kills), Counter[str]()
     while True:
-        driver = start_driver(root, out, address, workers, videos_per_shard)
+        driver = start_driver(root, out, address, workers, per_shard)
         told["starts"] += 1
         # Workers die several times in one run; a run whose driver dies is over.
-        while told["driver"] + told["worker"] < kills:
-            if not _waited(driver, out, parts(out), float(random.uniform(0, 0.3))):
-                break
-            victims = ray_workers()
-            if random.random() < 0.5 and victims:
+        while left and _waited(driver, out, parts(out), float(random.uniform(0, 0.3))):
+            victims: Sequence[Any] = [driver] if left[0] == "driver" else ray_workers()
+            if victims:
                 victims[int(random.integers(len(victims)))].kill()
-                told["worker"] += 1
-            else:
-                driver.kill()
-                told["driver"] += 1
+                told[left.popleft()] += 1
         said = driver.communicate(timeout=PATIENCE)[0].decode()
-        if driver.returncode == 0 and told["driver"] + told["worker"] >= kills:
+        if driver.returncode == 0 and not left:
             return told
         if driver.returncode == 0:
             # Done too early: take something away, as a lost disk would.
@@ -147,7 +151,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray gives its workers a low priority, which on a busy machine makes them very slow.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     import ray
 
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +162,9 @@ def main() -> None:
         started = time.perf_counter()
         ray.init(num_cpus=arguments.workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         address = ray.get_runtime_context().gcs_address
-        told = killed_run(root, out, address, arguments.kills, arguments.seed, arguments.workers)
+        random = np.random.Generator(np.random.Philox(key=arguments.seed + 1))
+        kills = [("driver", "worker")[each] for each in random.integers(2, size=arguments.kills)]
+        told = killed_run(root, out, address, kills, arguments.seed, arguments.workers)
         ray.shutdown()
         found = digests(out)
         figures = dict(told) | {

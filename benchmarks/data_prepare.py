@@ -80,7 +80,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder otherwise")
     arguments = parser.parse_args()
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray gives its workers a low priority: beside other work they would be slow, and tar would not.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     import ray
 
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:

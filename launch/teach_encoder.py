@@ -9,7 +9,7 @@ from tqdm import tqdm
 from glus.data_pipeline.aside import written_aside
 from glus.data_pipeline.reader import open_splits
 from glus.launch.configuration import load_config
-from glus.model.sam2_parts import draw_image_encoder
+from glus.model.sam2_parts import draw_image_encoder, look_past_memory
 from glus.model.segmenter import Segmenter
 from glus.training.config import RunConfig
 from glus.training.image_encoder import EncoderTraining, teach_image_encoder
@@ -29,7 +29,10 @@ class TeachEncoderConfig:
 
 
 def teach_encoder(config: TeachEncoderConfig) -> None:
-    """Teach and write. Raises TrainingError, ModelError, DataError or LaunchError; then nothing is written."""
+    """Teach and write. The memory is not taught: it starts by changing nothing.
+
+    Raises TrainingError, ModelError, DataError or LaunchError; then nothing is written.
+    """
     run = load_config(RunConfig, config.run, list(config.run_changes))
     splits = open_splits(Path(run.shards), [name for name, weight in run.sampling.mixture.items() if weight > 0])
     torch.manual_seed(run.seed)
@@ -42,6 +45,7 @@ def teach_encoder(config: TeachEncoderConfig) -> None:
                 bar.set_postfix(loss=f"{loss:.3f}")
             bar.update()
 
-        teach_image_encoder(segmenter, splits, config.training, run.seed, tell)
+        length = teach_image_encoder(segmenter, splits, config.training, run.seed, tell)
+    look_past_memory(segmenter.sam2.memory_attention, length)
     with written_aside(config.out) as file:
         torch.save({"model": segmenter.sam2.state_dict()}, file)

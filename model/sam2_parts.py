@@ -11,6 +11,7 @@ from glus.model.config import SegmenterConfig
 
 if TYPE_CHECKING:
     from sam2.modeling.backbones.hieradet import Hiera
+    from sam2.modeling.memory_attention import MemoryAttention
     from sam2.modeling.sam.mask_decoder import MaskDecoder
     from sam2.modeling.sam2_base import SAM2Base
 
@@ -97,6 +98,21 @@ def draw_image_encoder(trunk: "Hiera") -> None:
     torch.nn.init.normal_(weight, std=3 * weight[0].numel() ** -0.5)
     torch.nn.init.normal_(trunk.pos_embed, std=0.2)
     torch.nn.init.normal_(trunk.pos_embed_window, std=0.2)
+
+
+@torch.no_grad()
+def look_past_memory(attention: "MemoryAttention", length: float) -> None:
+    """Let a fresh memory change nothing at first: what its layers add starts at 0, and features leave with `length`.
+
+    `length`: the root mean square of the features that a mask decoder was trained on without memory. Drawn as SAM 2
+    does, the attention gives it features of another length and direction, and clips begin by unlearning.
+    """
+    for layer in attention.layers:
+        for last in (layer.self_attn.out_proj, layer.cross_attn_image.out_proj, layer.linear2):
+            last.weight.zero_()
+            last.bias.zero_()
+    attention.norm.weight.fill_(length)
+    attention.norm.bias.zero_()
 
 
 def _memory_attention(config: SegmenterConfig):  # type: ignore[no-untyped-def]

@@ -116,10 +116,11 @@ def teach_image_encoder(
     config: EncoderTraining,
     seed: int,
     after_step: Callable[[int, float], None],
-) -> None:
+) -> float:
     """Train the image encoder of `segmenter` in place, in this process; `after_step(step, loss)` is told of each.
 
-    Its config must let gradients into the image encoder (`train_image_encoder`).
+    Its config must let gradients into the image encoder (`train_image_encoder`). Returns the root mean square of the
+    coarsest features, over the last step's frames.
 
     The frames of a step depend on (seed, step) alone. Raises TrainingError as `told_words`, DataError for a frame that
     cannot be read.
@@ -140,6 +141,8 @@ def teach_image_encoder(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         after_step(step, loss.item())
+    with torch.no_grad():
+        return float(segmenter.encode(pixels).levels[-1].square().mean().sqrt())
 
 
 def _factor(step: int, config: EncoderTraining) -> float:

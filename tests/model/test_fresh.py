@@ -6,7 +6,9 @@ import torch
 
 from glus.model.glus import Glus
 from glus.model.language import Language
-from glus.model.sam2_parts import draw_image_encoder
+from glus.model.memory import MemoryBank
+from glus.model.sam2_parts import draw_image_encoder, look_past_memory
+from glus.model.segmenter import Segmenter
 
 from .tiny import SEG, VOCABULARY, tiny_config
 
@@ -50,3 +52,22 @@ def test_a_fresh_image_encoder_knows_places() -> None:
     assert not trunk.pos_embed.any()
     draw_image_encoder(trunk)
     assert 0.1 < trunk.pos_embed.std() < 0.3
+
+
+def test_a_fresh_memory_changes_nothing_at_first_and_learns_to() -> None:
+    torch.manual_seed(0)
+    segmenter = Segmenter(tiny_config(train_memory=True, mask_prior=0.0).segmenter)
+    pixels, prompts = torch.randn(1, 3, 3, 64, 64), torch.randn(2, 3, 32)
+    pixels[:, 1:] = pixels[:, 1:2]
+    length = float(segmenter.encode(pixels[0]).levels[-1].detach().square().mean().sqrt())
+    look_past_memory(segmenter.sam2.memory_attention, length)
+    features = segmenter.encode(pixels[0]).pick(torch.tensor([1, 1]))
+    _, first = segmenter.step(features, prompts[:, 0], MemoryBank.empty(7), 0)
+    _, other = segmenter.step(features, -3 * prompts[:, 1], MemoryBank.empty(7), 0)
+    seen, unseen = (segmenter.step(features, prompts[:, 2], bank, 1)[0] for bank in (first, other))
+    assert torch.equal(seen, unseen)
+    conditioned = segmenter.sam2.memory_attention.norm(features.levels[-1].flatten(2).transpose(1, 2))
+    assert 0.9 * length < conditioned.square().mean().sqrt() < 1.1 * length
+    seen.sum().backward()
+    for layer in segmenter.sam2.memory_attention.layers:
+        assert layer.cross_attn_image.out_proj.weight.grad.abs().sum() > 0

@@ -87,6 +87,9 @@ class Language(nn.Module):
         Returns the hidden states at their expanded positions.
         """
         embedded, expanded, mask = self._embed(ids, attention, frame_tokens)
+        if torch.is_grad_enabled() and not embedded.requires_grad:
+            # LoRA alone is trained: ZeRO-3 knows by the gradient of its input that a layer's backward pass is over.
+            embedded.requires_grad_()
         seen = mask if prefix is None else F.pad(mask, (prefix.length, 0), value=True)
         hidden = self.llama.model(
             inputs_embeds=embedded,

@@ -294,3 +294,11 @@ def test_a_resumed_run_goes_on_with_the_same_record(story: Story) -> None:
     # Steps 4 to 6 were taken twice, by the whole run and by the resumed one.
     assert sorted(step for step, _ in losses) == [1, 2, 3, 4, 4, 5, 5, 6, 6]
     assert all(len({round(value, 5) for at, value in losses if at == step}) == 1 for step in range(1, 7))
+
+
+def test_lora_alone_can_be_trained(tiny_run: Callable[..., RunConfig], tmp_path: Path) -> None:
+    """Nothing before Llama is trained then: its first layer is given no input with a gradient."""
+    path = train(tiny_run(tmp_path / "run", 'trainable=["*lora_*"]', "steps=1"), Rank(0, 0, 1))
+    weights = load_file(path / checkpoint.WEIGHTS)
+    drawn_as_zero = [tensor for name, tensor in weights.items() if "lora_B" in name]
+    assert drawn_as_zero and all(tensor.any() for tensor in drawn_as_zero)

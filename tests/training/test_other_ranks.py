@@ -1,12 +1,18 @@
-"""A run that goes on with another number of ranks: 1, then 2, then 1, beside one that never stopped."""
+"""A run that goes on with another number of ranks: 2, then 1, then 2, beside one on 2 that never stopped."""
 
+import hashlib
+import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
+import glus.training.train as training
+from glus.data_pipeline.batch import Batch
 from glus.launch.ranks import launch_settings
 from glus.training import checkpoint
 from glus.training.config import RunConfig
@@ -14,41 +20,79 @@ from glus.training.distributed import Rank
 from glus.training.run_record import run_of_folder
 from glus.training.stopping import StopFlag
 from glus.training.tracking import find_runs
-from glus.training.train import train
 
-ALONE = Rank(0, 0, 1)
 #: Two groups of parameters: DeepSpeed's universal checkpoint gives all groups the settings of the first.
 FACTORS = 'optimizer.factors={"segmenter.*": 0.5}'
+STEPS = 4
 
 
-def one_step(config: RunConfig) -> None:
-    """A rank of two: one step, then told to stop."""
+def digest(batch: Batch) -> str:
+    """Of all that the model sees of a batch."""
+    found = hashlib.sha256()
+    parts = [*batch.frames, batch.context, batch.query, batch.ids, batch.labels, batch.attention, *batch.masks]
+    for part in parts:
+        assert isinstance(part, Tensor)
+        found.update(part.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def one_rank(config: RunConfig, one_step: bool) -> None:
+    """A rank: trains to the end, or is told to stop before it began, so that it takes one step.
+
+    Appends to OUT/given.jsonl of each micro-batch that it trained on: step, place in the global batch, ids, digest.
+    """
     rank, flag = Rank.from_environment(), StopFlag()
+    read = training.micro_batches
+    turns = config.global_batch_size // config.engine.micro_batch_size // rank.ranks
+
+    def noted(*words: Any, start: int, **settings: Any) -> Iterator[Batch]:
+        for number, batch in enumerate(read(*words, start=start, **settings)):
+            place = number % turns * rank.ranks + rank.rank
+            given = [start + number // turns, place, batch.names, batch.query_numbers.tolist(), digest(batch)]
+            with open(Path(config.out) / "given.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(given) + "\n")
+            yield batch
+
+    training.micro_batches = noted
     with flag.listening():
-        if rank.rank == 1:  # not the first: they must agree
+        if one_step and rank.rank == rank.ranks - 1:  # not the first of two: they must agree
             os.kill(os.getpid(), signal.SIGUSR2)
-        train(config, rank, flag)
+        training.train(config, rank, flag)
 
 
-@pytest.mark.timeout(300)
-def test_ranks_one_two_one_see_the_same_batches_and_losses(tiny_run: Callable[..., RunConfig], tmp_path: Path) -> None:
+def train_on(ranks: int, config: RunConfig, elastic: Path, one_step: bool = False) -> Path:
+    """The last checkpoint of a training by `ranks` processes."""
     from torch.distributed.launcher.api import elastic_launch
 
-    settings = ("steps=3", FACTORS, "model.lora.dropout=0.1", "engine.contrast_together=1")
-    whole = tiny_run(tmp_path / "whole", *settings)
-    train(whole, ALONE)
-    changing = tiny_run(tmp_path / "changing", *settings)
-    flag = StopFlag()
-    with flag.listening():
-        os.kill(os.getpid(), signal.SIGUSR2)
-        assert train(changing, ALONE, flag).name == "step-000001"
-    (tmp_path / "elastic").mkdir()
-    elastic_launch(launch_settings(tmp_path / "elastic", 2), one_step)(changing)
-    newest = checkpoint.resolve(Path(changing.out))
-    assert newest.name == "step-000002" and checkpoint.read_state(newest).ranks == 2
-    assert train(changing, ALONE).name == "step-000003"
+    elastic.mkdir()
+    Path(config.out).mkdir(exist_ok=True)
+    elastic_launch(launch_settings(elastic, ranks), one_rank)(config, one_step)
+    return checkpoint.resolve(Path(config.out))
+
+
+def batches_of(config: RunConfig) -> list[Any]:
+    """What was trained on, in the order of the global batches."""
+    lines = (Path(config.out) / "given.jsonl").read_text(encoding="utf-8").splitlines()
+    return sorted(map(json.loads, lines))
+
+
+@pytest.mark.timeout(900)
+def test_ranks_two_one_two_see_the_same_batches_and_losses(tiny_run: Callable[..., RunConfig], tmp_path: Path) -> None:
+    settings = (f"steps={STEPS}", FACTORS, "model.lora.dropout=0.1", "engine.contrast_together=1")
+    whole, changing = tiny_run(tmp_path / "whole", *settings), tiny_run(tmp_path / "changing", *settings)
+    train_on(2, whole, tmp_path / "undisturbed")
+    for step, ranks in enumerate((2, 1, 2), 1):
+        newest = train_on(ranks, changing, tmp_path / f"start-{step}", one_step=step < 3)
+        assert checkpoint.read_state(newest).ranks == ranks
+        assert newest.name == checkpoint.name_of(step if step < 3 else STEPS)
+    wanted = batches_of(whole)
+    assert batches_of(changing) == wanted
+    micro_batches = whole.global_batch_size // whole.engine.micro_batch_size
+    assert [line[:2] for line in wanted] == [[step, place] for step in range(STEPS) for place in range(micro_batches)]
     names = [str(run_of_folder(Path(run.out))) for run in (whole, changing)]
-    undisturbed, changed = find_runs(whole.tracking, names)
-    for (step, wanted), (at, found) in zip(undisturbed.history["total"], changed.history["total"], strict=True):
-        assert at == step and found == pytest.approx(wanted, rel=1e-4)
+    undisturbed, changed = (found.history["total"] for found in find_runs(whole.tracking, names))
+    assert [step for step, _ in changed] == list(range(1, STEPS + 1))
+    apart = max(abs(found / loss - 1) for (_, loss), (_, found) in zip(undisturbed, changed, strict=True))
+    print(f"losses differ by {apart:.1e} of themselves at most")
+    assert apart < 1e-4
     assert not list(Path(changing.out).glob("checkpoints/.*"))

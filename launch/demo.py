@@ -76,7 +76,7 @@ class DemoConfig:
     encoder_changes: tuple[str, ...] = ()
     """Overrides for the image encoder's, as key=value."""
     single_frames: tuple[str, ...] = (
-        *("steps=1600", "global_batch_size=24", "engine.micro_batch_size=12", "optimizer.learning_rate=1.2e-3"),
+        *("steps=900", "global_batch_size=24", "engine.micro_batch_size=12", "optimizer.learning_rate=1.2e-3"),
         *("sampling.single_frame=true", "sampling.context_frames=1", "sampling.query_frames=1"),
         *("model.segmenter.use_memory=false", f"trainable=[{', '.join(WITHOUT_MEMORY)}]", "model.loss.contrastive=0"),
     )

@@ -93,7 +93,6 @@ def test_reproduce_goes_through_to_j_and_f_in_mlflow(reproduced: Reproduced, clu
     assert f"step {STEPS} of {STEPS}" in shown and record.run_id in shown and "completed" in shown
 
 
-@pytest.mark.xfail(strict=False, reason="mended, but not yet seen to its end: take this mark away once it was")
 def test_a_run_that_is_killed_and_preempted_ends_as_an_undisturbed_one(
     reproduced: Reproduced, cluster: Cluster
 ) -> None:

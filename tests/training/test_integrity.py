@@ -1,10 +1,11 @@
 """A writer that is killed, or whose disk is full, at any moment leaves whole checkpoints, and the newest is found."""
 
+import multiprocessing
 import os
 import random
 import shutil
-import signal
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -15,6 +16,13 @@ from glus.training.distributed import Rank
 from glus.training.errors import TrainingError
 from glus.training.integrity import note_digests, what_is_broken, writer_of
 from glus.training.resuming import choose_checkpoint
+
+#: Not forks of this process: torch's threads, where tests before have started some, are not in a fork, which waits for
+#: them for ever. The server that is forked has imported everything and computed nothing.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])
+#: Exit code of a writer that was told of a full disk.
+TOLD = 3
 
 
 def write_one(folder: Path, step: int, tokenizer: Path) -> None:
@@ -28,20 +36,24 @@ def write_one(folder: Path, step: int, tokenizer: Path) -> None:
     checkpoint.publish(path, folder, step)
 
 
+def write_on(folder: Path, tokenizer: Path, begun: Connection) -> None:
+    """Write one checkpoint after the other, after a sign of life."""
+    newest = next(iter(checkpoint.newest_first(folder)), None)
+    step = checkpoint.step_of(newest) if newest else 0
+    begun.send(True)
+    while True:
+        write_one(folder, step := step + 1, tokenizer)
+
+
 def killed_writer(folder: Path, tokenizer: Path, seconds: float) -> None:
     """A process that writes one checkpoint after the other, and is killed."""
-    process = os.fork()
-    if process == 0:
-        try:
-            newest = next(iter(checkpoint.newest_first(folder)), None)
-            step = checkpoint.step_of(newest) if newest else 0
-            while True:
-                write_one(folder, step := step + 1, tokenizer)
-        finally:
-            os._exit(1)
+    begins, begun = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=write_on, args=(folder, tokenizer, begun))
+    process.start()
+    assert begins.recv()
     time.sleep(seconds)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
+    process.kill()
+    process.join()
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
@@ -59,22 +71,22 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path)
     assert steps == sorted(steps) and half_written > 0
 
 
-def ended_writer(folder: Path, tokenizer: Path, step: int) -> int:
-    """Exit code of a process that writes one checkpoint: 0 where it could, 1 where it was told of a full disk.
+def write_or_tell(folder: Path, tokenizer: Path, step: int) -> None:
+    try:
+        write_one(folder, step, tokenizer)
+    except (TrainingError, OSError, RuntimeError):  # the last is torch's, which writes the engine's part here
+        os._exit(TOLD)
+
+
+def ended_writer(folder: Path, tokenizer: Path, step: int) -> int | None:
+    """Exit code of a process that writes one checkpoint: 0 where it could, TOLD where it was told of a full disk.
 
     A process of its own: torch keeps a file open that it could not write.
     """
-    process = os.fork()
-    if process == 0:
-        code = 2
-        try:
-            write_one(folder, step, tokenizer)
-            code = 0
-        except (TrainingError, OSError, RuntimeError):  # the last is torch's, which writes the engine's part here
-            code = 1
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    process = PROCESSES.Process(target=write_or_tell, args=(folder, tokenizer, step))
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 def test_a_disk_that_is_full_at_any_byte_leaves_a_whole_checkpoint(small_disk: Path) -> None:
@@ -87,7 +99,7 @@ def test_a_disk_that_is_full_at_any_byte_leaves_a_whole_checkpoint(small_disk: P
     for number in range(20):
         room = int(whole * rng.uniform(0.0, 0.98))
         ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - room))
-        assert ended_writer(folder, tokenizer, number + 2) == 1
+        assert ended_writer(folder, tokenizer, number + 2) == TOLD
         for left in folder.glob(".step-*.writing"):
             places |= {path.name for path in left.iterdir()}
             shutil.rmtree(left)  # as the trainer does

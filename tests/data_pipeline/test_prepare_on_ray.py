@@ -1,4 +1,4 @@
-"""`glus prepare` on Ray: the same bytes with any number of workers."""
+"""`glus prepare` on Ray: the same bytes with any number of workers, and whoever is killed."""
 
 import os
 from collections.abc import Iterator
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from benchmarks.data_kills import digests, undisturbed, write_mevis
+from benchmarks.data_kills import digests, killed_run, undisturbed, write_mevis
 from glus.data_pipeline.prepare import OBJECT_STORE_BYTES, PrepareConfig, prepare
+from glus.data_pipeline.reader import ShardedSplit
 
 VIDEOS = 24
 
@@ -27,8 +28,8 @@ def wanted(source, tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def four_cpus() -> Iterator[None]:
-    """A Ray with room for four workers, on however many cores."""
+def four_cpus() -> Iterator[str]:
+    """The address of a Ray with room for four workers, on however many cores."""
     # Ray gives its workers a low priority, which on a busy machine makes them very slow.
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     ray.init(
@@ -38,14 +39,23 @@ def four_cpus() -> Iterator[None]:
         logging_level="ERROR",
         object_store_memory=OBJECT_STORE_BYTES,
     )
-    yield
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 
-@pytest.mark.timeout(600)  # on a busy machine Ray takes minutes to begin
-@pytest.mark.usefixtures("four_cpus")
-def test_any_number_of_workers_writes_the_same_bytes(source, wanted, tmp_path):
+def test_any_number_of_workers_writes_the_same_bytes(source, wanted, four_cpus, tmp_path):
     for workers in (1, 2, 4):
         out = tmp_path / f"{workers}"
         (manifest,) = prepare(PrepareConfig(["mevis:train"], source, str(out), videos_per_shard=2, workers=workers))
         assert manifest.counts.videos == VIDEOS and digests(out) == wanted
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_worker_and_a_killed_driver_change_no_byte_and_lose_or_double_nothing(
+    source, wanted, four_cpus, tmp_path
+):
+    told = killed_run(source, tmp_path / "out", four_cpus, kills=["worker", "driver"])
+    assert (told["worker"], told["driver"]) == (1, 1) and told["starts"] >= 2
+    assert digests(tmp_path / "out") == wanted
+    videos = [entry.video for entry in ShardedSplit.open(tmp_path / "out" / "mevis" / "train").videos]
+    assert videos == [f"video{number:04d}" for number in range(VIDEOS)]

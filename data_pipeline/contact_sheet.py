@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from glus.data_pipeline.captions import text_font, wrapped
 from glus.data_pipeline.prompts import clean_expression
 from glus.data_pipeline.sampling import SamplePlan, Slot
 from glus.data_pipeline.storage import Storage
@@ -38,9 +38,11 @@ def draw_slot(plan: SamplePlan, slot: Slot, title: str, panel_width: int = 220) 
     width = 2 * _MARGIN + len(shown) * (panel_width + _GAP)
     row = height + _LINE + _GAP
     sheet = Image.new("RGB", (width, 2 * _MARGIN + 2 * _LINE + row * (1 + len(said))), _PAPER)
-    pen, font = ImageDraw.Draw(sheet), _font(14)
+    pen, font = ImageDraw.Draw(sheet), text_font(14)
     head = f"{title}   {entry.dataset}/{entry.split}/{entry.video}   {entry.width}x{entry.height}"
-    pen.text((_MARGIN, _MARGIN), head + ("   partners and a rival" if slot.grouped else ""), fill=_INK, font=_font(16))
+    pen.text(
+        (_MARGIN, _MARGIN), head + ("   partners and a rival" if slot.grouped else ""), fill=_INK, font=text_font(16)
+    )
     for place, (panel, frame) in enumerate(zip(panels, shown, strict=True)):
         left, top = _MARGIN + place * (panel_width + _GAP), _MARGIN + 2 * _LINE
         kind = "context" if place < len(slot.context) else "query"
@@ -50,7 +52,7 @@ def draw_slot(plan: SamplePlan, slot: Slot, title: str, panel_width: int = 220) 
         top = _MARGIN + 2 * _LINE + row * (number + 1)
         objects = ", ".join(expression.object_ids)
         room = len(slot.context) * (panel_width + _GAP) - _GAP
-        lines = _wrapped(f"{clean_expression(expression.text)}  [objects {objects}]", font, room)
+        lines = wrapped(f"{clean_expression(expression.text)}  [objects {objects}]", font, room)
         for place, line in enumerate(lines[: max(1, height // _LINE)]):
             pen.text((_MARGIN, top + _LINE + place * _LINE), line, fill=COLOURS[number % len(COLOURS)], font=font)
         for place, mask in enumerate(masks):
@@ -84,19 +86,3 @@ def _tinted(panel: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int
     outlines, _ = cv2.findContours(seen.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(tinted, outlines, -1, colour, 1)
     return tinted
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Pillow's own font knows Latin letters only; expressions are not always ASCII. Matplotlib brings DejaVu.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines

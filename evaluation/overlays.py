@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from glus.data_pipeline.aside import write_bytes_aside
+from glus.data_pipeline.captions import text_font, wrapped
 from glus.evaluation.errors import EvaluationError
 
 PREDICTION = (255, 45, 155)
@@ -71,7 +71,7 @@ def contact_strip(
     size = (panel_width, height)
     title, small = text_font(20), text_font(14)
     width = 2 * _MARGIN + len(frames) * panel_width + (len(frames) - 1) * _GAP
-    lines = _wrapped(expression, title, width - 2 * _MARGIN)
+    lines = wrapped(expression, title, width - 2 * _MARGIN) or ["(no text)"]
     top = _MARGIN + _LINE * len(lines) + 8
     strip = Image.new("RGB", (width, top + height + 30), _PAPER)
     pen = ImageDraw.Draw(strip)
@@ -101,20 +101,3 @@ def write_png(place: Path, picture: NDArray[np.uint8]) -> Path:
 
 def _scaled(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     return np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.bool_)
-
-
-def text_font(size: int) -> ImageFont.FreeTypeFont:
-    """The font of all pictures."""
-    # Pillow's own font knows Latin letters only; expressions are not always ASCII. Matplotlib brings DejaVu.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in text.split() or ["(no text)"]:
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from glus.data_pipeline.captions import text_font
 from glus.evaluation.clip import Clip
 from glus.evaluation.errors import EvaluationError
-from glus.evaluation.overlays import PREDICTION, contact_strip, draw_overlay, spread_frames, text_font, write_png
+from glus.evaluation.overlays import PREDICTION, contact_strip, draw_overlay, spread_frames, write_png
 
 TINTS = (PREDICTION, (86, 180, 233), (240, 228, 66), (0, 158, 115), (213, 94, 0), (0, 114, 178), (230, 159, 0))
 """RGB of the expressions' tints, in turn; all but the first after Okabe and Ito, who chose them for all eyes."""

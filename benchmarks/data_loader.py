@@ -1,6 +1,6 @@
 """Samples a second of the loader, beside bare decoding and beside the reference's way, in one run.
 
-    python benchmarks/data_loader.py [--size 854x480] [--workers 2] [--samples 60] [--frames FOLDER]
+    python benchmarks/data_loader.py [--size 854x480] [--workers 2] [--samples 160] [--frames FOLDER]
 
 Bare decoding: the same frames of the same slots, already in memory, by the same library and number of threads, into a
 new array each. The reference's way (its dataset/refer_video_seg_dataset.py): as many processes of torch's DataLoader,
@@ -184,7 +184,7 @@ def measure(width: int, height: int, workers: int, samples: int, rounds: int, so
                 bares.append(seconds(partial(bare_decoding, held, (height, width, 3), workers)))
         # In the first turn memory is taken from the system.
         del loads[0], bares[0]
-        few = slots[: max(samples // 4, 2 * MICRO_BATCH * (workers + 1))]
+        few = slots[: max(samples // 8, 2 * MICRO_BATCH * (workers + 1))]
         way = reference_way(ReferenceSamples(root / "raw", records, few), workers)
         next(way)
         reference = seconds(lambda: list(way))[0] / (len(few) - MICRO_BATCH)
@@ -209,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", nargs="*", default=["854x480", "1280x720"])
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
-    parser.add_argument("--samples", type=int, default=60)
+    parser.add_argument("--samples", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=Path)
     arguments = parser.parse_args()

@@ -20,6 +20,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from glus.data_pipeline.batch import Batch
+from glus.data_pipeline.mask_runs import MaskRuns
 from glus.launch.configuration import load_config
 from glus.launch.plan import Sizes, held_bytes, passing_bytes
 from glus.launch.quiet import quiet_libraries
@@ -91,7 +92,7 @@ def random_batch(config: RunConfig, arguments: argparse.Namespace, seed: int) ->
         ids=ids,
         labels=torch.where(ids == SEG, SEG, -100),
         attention=torch.ones_like(ids, dtype=torch.bool),
-        masks=[torch.rand((each, query, *size), generator=random) > 0.8 for _ in range(videos)],
+        masks=[MaskRuns.of(torch.rand((each, query, *size), generator=random) > 0.8) for _ in range(videos)],
         video_key=torch.arange(videos).repeat_interleave(each) + 1000 * seed,
         objects=torch.ones(rows, 1, dtype=torch.bool),
         names=[f"noise/train/{seed}/{row}" for row in range(rows)],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor
 
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.prompts import conversation, templates_named, tokenize_conversation
-from glus.data_pipeline.reader import Empty
+from glus.data_pipeline.mask_runs import MaskRuns
+from glus.data_pipeline.masks import CodedPlanes, edges
+from glus.data_pipeline.prompts import conversation, seg_labels, templates_named
+from glus.data_pipeline.reader import Empty, ShardedSplit, distinct_sets
 from glus.data_pipeline.sampling import SamplePlan, Slot
-from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_TOKEN_ID, Tokenizer
+from glus.data_pipeline.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Batch:
     query_numbers: int64 [V, Q], which frames of the whole video the query frames are;
     video_of: int64 [E], ascending; ids, labels: int64 [E, L], padded, -200 a frame and -100 no label;
     attention: bool [E, L];
-    masks: V x bool [E_v, Q, H, W], the union of each expression's objects;
+    masks: V x MaskRuns of bool [E_v, Q, H, W], the union of each expression's objects;
     video_key: int64 [E], which video of all the data; objects: bool [E, O], its object set, as columns of that video;
     names: E x "dataset/split/video/expression", for messages.
     """
@@ -38,22 +41,22 @@ class Batch:
     ids: Tensor
     labels: Tensor
     attention: Tensor
-    masks: list[Tensor]
+    masks: list[MaskRuns]
     video_key: Tensor
     objects: Tensor
     names: list[str]
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device (asynchronously from pinned memory)."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._each(lambda part: part.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """The same batch in pinned memory; torch's DataLoader calls this."""
-        return self._each(Tensor.pin_memory)
+        return self._each(lambda part: part.pin_memory())
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def _each(self, change: Callable[[Tensor | MaskRuns], Tensor | MaskRuns]) -> "Batch":
         def changed(value: Any) -> Any:
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor | MaskRuns):
                 return change(value)
             return [changed(each) for each in value] if isinstance(value, list) else value
 
@@ -63,23 +66,60 @@ class Batch:
 def padded_ids(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     """Token ids int64 [E, L] of rows of unlike lengths, filled up at the end, and where they are real, bool [E, L]."""
     lengths = np.array([len(row) for row in rows])
-    ids = np.full((len(rows), int(lengths.max())), pad, dtype=np.int64)
-    for place, row in zip(ids, rows, strict=True):
-        place[: len(row)] = row
-    return torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
+    real = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(real.shape, pad, dtype=np.int64)
+    ids[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    return torch.from_numpy(ids), torch.from_numpy(real)
 
 
-def collate(
-    plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_text_tokens: int = 512, empty: Empty = np.empty
-) -> Batch:
-    """Read the frames and masks of `slots` and tokenize their expressions.
+@dataclass(frozen=True)
+class Described:
+    """A batch that lacks its frames, and which these are: for each video its split, number and distinct frames."""
+
+    batch: Batch
+    wanted: list[tuple[ShardedSplit, int, list[int]]]
+
+    def with_frames(self, empty: Empty = np.empty) -> Batch:
+        """Read the frames, into memory that `empty` gives. Raises DataError from the reader."""
+        pictures = [split.read_frames(video, frames, empty) for split, video, frames in self.wanted]
+        # A view: the colours stay where the decoder put them, and are moved on the model's device when they are scaled.
+        return replace(self.batch, frames=[torch.from_numpy(each).permute(0, 3, 1, 2) for each in pictures])
+
+
+def describe(
+    plan: SamplePlan, batches: Sequence[Sequence[Slot]], tokenizer: Tokenizer, max_text_tokens: int = 512
+) -> list[Described]:
+    """All that is known of micro-batches of slots without decoding a frame: ids of their conversations, masks.
 
     Raises DataError from the reader, and for an expression that does not leave one [SEG] for each query frame.
-    Token ids beyond `max_text_tokens` (frames counted as one) are cut off as in the reference. `empty` gives the memory
-    of frames and masks.
+    Token ids beyond `max_text_tokens` (frames counted as one) are cut off as in the reference.
     """
-    frames, context, query, masks = [], [], [], []
-    ids, labels, video_of, video_key, objects, names = [], [], [], [], [], []
+    masks = iter(_read_masks(plan, list(chain.from_iterable(batches))))
+    return [_describe(plan, slots, list(islice(masks, len(slots))), tokenizer, max_text_tokens) for slots in batches]
+
+
+def _read_masks(plan: SamplePlan, slots: Sequence[Slot]) -> list[MaskRuns]:
+    coded, sets_of = [], []
+    for slot in slots:
+        split = plan.splits[slot.split]
+        entry = split.videos[slot.video]
+        sets, set_of = distinct_sets([entry.expressions[expression] for expression in slot.expressions])
+        codes = split.read_target_codes(slot.video, sets, slot.query)
+        coded.append(CodedPlanes(codes, entry.height, entry.width))
+        sets_of.append(set_of)
+    masks = []
+    for slot, set_of, of_video, (begins, ends) in zip(slots, sets_of, coded, edges(coded), strict=True):
+        queries = len(slot.query)
+        size = (len(of_video.planes) // queries, queries, of_video.height, of_video.width)
+        masks.append(MaskRuns(torch.from_numpy(begins), torch.from_numpy(ends), torch.tensor(set_of), size))
+    return masks
+
+
+def _describe(
+    plan: SamplePlan, slots: Sequence[Slot], masks: list[MaskRuns], tokenizer: Tokenizer, max_text_tokens: int
+) -> Described:
+    wanted, context, query = [], [], []
+    ids, video_of, video_key, objects, names = [], [], [], [], []
     words = templates_named(plan.config.prompts)
     widest = max(len(plan.splits[slot.split].videos[slot.video].object_ids) for slot in slots)
     for number, slot in enumerate(slots):
@@ -87,20 +127,17 @@ def collate(
         entry = split.videos[slot.video]
         distinct = sorted({*slot.context, *slot.query})
         place = {frame: index for index, frame in enumerate(distinct)}
-        pictures = split.read_frames(slot.video, distinct, empty)
-        # A view: the colours stay where the decoder put them, and are moved on the model's device when they are scaled.
-        frames.append(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+        wanted.append((split, slot.video, distinct))
         context.append([place[frame] for frame in slot.context])
         query.append([place[frame] for frame in slot.query])
+        # The model gives the n-th frame the n-th <image>, and the n-th [SEG] to the n-th query frame.
+        due = (len(slot.context) + len(slot.query), len(slot.query))
         for expression, templates in zip(slot.expressions, slot.templates, strict=True):
             said = entry.expressions[expression]
             name = f"{entry.dataset}/{entry.split}/{entry.video}/{said.id}"
-            text = tokenize_conversation(tokenizer, conversation(said.text, len(slot.context), templates, words))
-            ids.append(text.ids[:max_text_tokens])
-            labels.append(text.labels[:max_text_tokens])
-            # The model gives the n-th frame the n-th <image>, and the n-th [SEG] to the n-th query frame.
-            held = (ids[-1].count(IMAGE_TOKEN_ID), ids[-1].count(tokenizer.seg_id))
-            if held != (len(slot.context) + len(slot.query), len(slot.query)):
+            text = conversation(said.text, len(slot.context), templates, words)
+            ids.append(tokenizer.encode_with_images(text)[:max_text_tokens])
+            if (ids[-1].count(IMAGE_TOKEN_ID), ids[-1].count(tokenizer.seg_id)) != due:
                 raise DataError(
                     f"{name}: {said.text!r} has an <image> of its own or is too long for {max_text_tokens} tokens with "
                     f"{len(slot.query)} query frames; change it in the annotations and prepare again"
@@ -114,20 +151,24 @@ def collate(
                 ]
             )
             names.append(name)
-        said_here = [entry.expressions[expression] for expression in slot.expressions]
-        masks.append(torch.from_numpy(split.read_targets(slot.video, said_here, slot.query, empty)))
     padded, attention = padded_ids(ids, tokenizer.pad_id)
-    return Batch(
-        frames=frames,
+    batch = Batch(
+        frames=[],
         context=torch.tensor(context, dtype=torch.int64),  # an empty list has no dtype of its own
         query=torch.tensor(query),
         query_numbers=torch.tensor([slot.query for slot in slots]),
         video_of=torch.tensor(video_of),
         ids=padded,
-        labels=padded_ids(labels, IGNORED_LABEL)[0],
+        labels=seg_labels(padded, tokenizer.seg_id),
         attention=attention,
         masks=masks,
         video_key=torch.tensor(video_key),
         objects=torch.tensor(objects),
         names=names,
     )
+    return Described(batch, wanted)
+
+
+def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_text_tokens: int = 512) -> Batch:
+    """Describe `slots` and read their frames. Raises as `describe` and `Described.with_frames` do."""
+    return describe(plan, [slots], tokenizer, max_text_tokens)[0].with_frames()

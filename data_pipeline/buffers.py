@@ -4,6 +4,7 @@ Fresh memory comes from the system page by page, each cleared first: for a sampl
 the time that decoding them takes (docs/log.md). With a GPU the memory is pinned, from torch's own cache.
 """
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,7 @@ class Buffers:
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """An array of whatever the memory held before."""
         wanted = np.dtype(dtype)
-        size = int(np.prod(shape)) * wanted.itemsize
+        size = math.prod(shape) * wanted.itemsize
         if self._pinned:
             return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy().view(wanted).reshape(shape)
         grains = -(-size // GRAIN)

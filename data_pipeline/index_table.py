@@ -22,6 +22,8 @@ from glus.data_pipeline.records import Expression
 TAR_BLOCK = 512
 #: Videos whose entries are kept as objects once they were asked for.
 KEPT_ENTRIES = 4096
+#: Videos whose places in the shard are kept: masks are read first, and frames soon after them.
+KEPT_SPANS = 256
 
 _EXPRESSION = pa.struct(
     [
@@ -141,6 +143,7 @@ class IndexTable(Sequence[VideoEntry]):
         self._offsets, self._shard_numbers = (self._batch.column(name).to_numpy() for name in ("offset", "shard"))
         # Not a decorator: that would keep every index alive that ever was.
         self._entry = lru_cache(KEPT_ENTRIES)(self._read_entry)
+        self._spans = lru_cache(KEPT_SPANS)(self._read_spans)
 
     @classmethod
     def open(cls, source: Path | bytes, dataset: str, split: str, shards: Sequence[str]) -> "IndexTable":
@@ -182,15 +185,18 @@ class IndexTable(Sequence[VideoEntry]):
             object_ids=tuple(ids),
         )
 
+    def spans(self, video: int) -> tuple[str, tuple[Span, ...]]:
+        """The shard's name, and where metadata, masks and each frame of a video lie in it."""
+        return self._spans(video)
+
     def _row(self, video: int, *names: str) -> dict[str, Any]:
         return {name: self._batch.column(name)[video].as_py() for name in names}
 
-    def spans(self, video: int) -> tuple[str, list[Span]]:
-        """The shard's name, and where metadata, masks and each frame of a video lie in it."""
+    def _read_spans(self, video: int) -> tuple[str, tuple[Span, ...]]:
         sizes = self._sizes[self._size_bounds[video] : self._size_bounds[video + 1]].astype(np.int64)
         ends = np.cumsum(-(-sizes // TAR_BLOCK) * TAR_BLOCK + TAR_BLOCK)
         starts = int(self._offsets[video]) + np.concatenate(([0], ends[:-1]))
-        return self._shards[self._shard_numbers[video]], list(zip(starts.tolist(), sizes.tolist(), strict=True))
+        return self._shards[self._shard_numbers[video]], tuple(zip(starts.tolist(), sizes.tolist(), strict=True))
 
     def masks_crc(self, video: int) -> int:
         """CRC-32 of a video's masks as they were written."""

@@ -5,14 +5,14 @@ takes them from, and need no copy of the index or of a batch (benchmarks/data_lo
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from glus.data_pipeline.batch import Batch, collate
+from glus.data_pipeline.batch import Batch, Described, describe
 from glus.data_pipeline.buffers import Buffers
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.sampling import SamplePlan
@@ -20,6 +20,9 @@ from glus.data_pipeline.tokenizer import Tokenizer
 
 #: Micro-batches that are read ahead, for each worker.
 AHEAD = 2
+#: Micro-batches that are described in a row. Decoding a picture drives all else out of the processor's caches: what
+#: Python does between two of them takes two to three times as long as without (benchmarks/data_loader.py).
+IN_A_ROW = 8
 
 
 class Loader(Iterator[Batch]):
@@ -54,6 +57,10 @@ class Loader(Iterator[Batch]):
         self._end = stop * self.per_step
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="glus-loader") if workers else None
         self._ahead: deque[Future[Batch]] = deque()
+        #: Micro-batches that follow each other, and their descriptions, or none where one could not be made.
+        self._rows: deque[tuple[range, Future[list[Described]]]] = deque()
+        # On an object store every piece is waited for: there each worker describes what it reads, beside the others.
+        self._in_rows = all(split.storage.local for split in plan.splits)
         self._most = workers * AHEAD
         self._buffers = Buffers()
         self._pinned = torch.cuda.is_available()
@@ -66,7 +73,9 @@ class Loader(Iterator[Batch]):
             batch = self._read(self.position)
         else:
             while len(self._ahead) < self._most and self.position + len(self._ahead) < self._end:
-                self._ahead.append(self._workers.submit(self._read, self.position + len(self._ahead)))
+                number = self.position + len(self._ahead)
+                row = self._row_of(number, self._workers) if self._in_rows else None
+                self._ahead.append(self._workers.submit(self._read, number, row))
             batch = self._ahead.popleft().result()
         self.position += 1
         return batch
@@ -77,10 +86,37 @@ class Loader(Iterator[Batch]):
         first = (turn * self.ranks + self.rank) * self.size
         return step, range(first, first + self.size)
 
-    def _read(self, number: int) -> Batch:
-        step, numbers = self.slots_of(number)
-        slots = [self.plan.slot(step, slot) for slot in numbers]
-        batch = collate(self.plan, slots, self.tokenizer, empty=self._buffers.empty)
+    def _row_of(self, number: int, workers: ThreadPoolExecutor) -> tuple[range, Future[list[Described]]]:
+        """The row that micro-batch `number` belongs to; numbers rise. The next row is begun in the middle of one.
+
+        Workers take up their work in the order it is given: who reads a micro-batch never waits for a row that nobody
+        has begun.
+        """
+        while not self._rows or self._rows[-1][0].stop <= min(number + IN_A_ROW // 2, self._end - 1):
+            first = self._rows[-1][0].stop if self._rows else number
+            row = range(first, min(first + IN_A_ROW, self._end))
+            self._rows.append((row, workers.submit(self._describe_row, row)))
+        while number not in self._rows[0][0]:
+            self._rows.popleft()
+        return self._rows[0]
+
+    def _describe_row(self, row: range) -> list[Described]:
+        try:
+            return self._describe(row)
+        except DataError:
+            return []  # told when its turn has come: `_read` then describes each by itself
+
+    def _describe(self, row: Sequence[int]) -> list[Described]:
+        drawn = []
+        for number in row:
+            step, numbers = self.slots_of(number)
+            drawn.append([self.plan.slot(step, slot) for slot in numbers])
+        return describe(self.plan, drawn, self.tokenizer)
+
+    def _read(self, number: int, row: tuple[range, Future[list[Described]]] | None = None) -> Batch:
+        described = row[1].result() if row else []
+        mine = described[number - row[0].start] if row and described else self._describe([number])[0]
+        batch = mine.with_frames(self._buffers.empty)
         return batch.pin_memory() if self._pinned else batch
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,9 +147,12 @@ class Loader(Iterator[Batch]):
         self.position = step * self.per_step + slots // (self.ranks * self.size)
 
     def _drop_ahead(self) -> None:
-        for waiting in self._ahead:
-            waiting.cancel()
+        for batch in self._ahead:
+            batch.cancel()
+        for _, row in self._rows:
+            row.cancel()
         self._ahead.clear()
+        self._rows.clear()
 
     def close(self) -> None:
         """End the workers; what they were reading is dropped."""

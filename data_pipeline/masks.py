@@ -7,6 +7,7 @@ bottom, so that whoever reads masks always gets the frame's height and width.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ VOID = 255
 SIZE_SLACK = 1
 
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 
 def encode(mask: BoolArray) -> Rle:
@@ -71,22 +73,61 @@ def unions_into(planes: Sequence[BoolArray], rles: Sequence[Sequence[Rle | None]
                 fitting.append((plane, code["counts"]))
             else:
                 plane |= decode(code, *plane.shape)
-    for (plane, _), runs in zip(fitting, _unpacked([counts for _, counts in fitting], "a mask"), strict=True):
-        _set_where_seen(plane, runs)
+    runs, borders = _unpacked([counts for _, counts in fitting], "a mask")
+    for (plane, _), (first, last) in zip(fitting, pairwise(borders.tolist()), strict=True):
+        _set_where_seen(plane, runs[first:last].ravel())
 
 
-def _set_where_seen(plane: BoolArray, runs: NDArray[np.int64]) -> None:
-    """Set the pixels of run lengths that fill the plane: odd places are set. Runs go down the columns."""
-    if len(runs) < 2:
-        return
+@dataclass(frozen=True)
+class CodedPlanes:
+    """Codes of a video's masks, each plane's those whose union is wanted, and the planes' size."""
+
+    planes: Sequence[Sequence[Rle | None]]
+    height: int
+    width: int
+
+
+def edges(videos: Sequence[CodedPlanes]) -> list[tuple[IntArray, IntArray]]:
+    """Where runs of set pixels begin and end, both int64 [N], for each video: what `MaskRuns` is made of.
+
+    Places in the pixels of all planes of a video, each plane's columns one after the other; runs of codes of one plane
+    may overlap. Codes are those that `checked` has passed. All videos are unpacked at once, in a fifth of the time.
+    """
+    counts: list[str] = []
+    pixels, starts, ends_of = [], [], []
+    for video in videos:
+        size, area = [video.height, video.width], video.height * video.width
+        for number, codes in enumerate(video.planes):
+            for code in codes:
+                if code is not None:
+                    fitted = code if code["size"] == size else encode(decode(code, *size))
+                    counts.append(fitted["counts"])
+                    pixels.append(area)
+                    starts.append(number * area)
+        ends_of.append(len(counts))
+    runs, borders = _unpacked(counts, "a mask")
+    # Each code fills a plane, so that the sum of all runs goes on from one code's plane to the next one's.
+    area_of = np.array(pixels, np.int64)
+    shift = np.array(starts, np.int64) - (np.cumsum(area_of) - area_of)
+    bounds = np.cumsum(runs).reshape(-1, 2) + np.repeat(shift, np.diff(borders))[:, None]
+    begins, ends = bounds.T.copy()
+    stops = borders[ends_of].tolist()
+    return [(begins[first:last], ends[first:last]) for first, last in pairwise([0, *stops])]
+
+
+def _set_where_seen(plane: BoolArray, runs: IntArray) -> None:
+    """Set the pixels of an even number of run lengths that fill the plane: odd places are set, down the columns."""
     height, width = plane.shape
-    after = int(runs[-1]) if len(runs) % 2 else 0
+    # What follows the last set pixel is the last run of zeros, where the code ends with one.
+    after = int(runs[-2]) if len(runs) and not runs[-1] else 0
+    if len(runs) < 2 or int(runs[0]) == height * width:
+        return
     first, last = int(runs[0]) // height, width - after // height
     if first >= last:
         return
     runs[0] -= first * height
     if after:
-        runs[-1] -= (width - last) * height
+        runs[-2] -= (width - last) * height
     values = np.zeros(len(runs), np.uint8)
     values[1::2] = 1
     columns = np.repeat(values, runs).reshape(last - first, height)
@@ -145,42 +186,66 @@ def _fields(rle: Any, where: str) -> tuple[list[int], str | list[Any]]:
     return [size[0], size[1]], counts
 
 
-def _listed(counts: list[Any], where: str) -> NDArray[np.int64]:
+def _listed(counts: list[Any], where: str) -> IntArray:
     """Run lengths of an uncompressed code."""
     if any(type(count) is not int or not 0 <= count < 2**31 for count in counts):
         raise DataError(f"{where}: broken run-length code, its counts are not all whole numbers from 0 up")
     return np.asarray(counts, dtype=np.int64)
 
 
-def _unpacked(codes: Sequence[str], where: str) -> list[NDArray[np.int64]]:
-    """Run lengths of packed codes (rleFrString of maskApi.c: five bits a character, differences from two before)."""
+def _unpacked(codes: Sequence[str], where: str) -> tuple[IntArray, IntArray]:
+    """Run lengths of packed codes (rleFrString of maskApi.c: five bits a character, differences from two before).
+
+    int64 [N, 2], a run of zeros and one of ones a row, those of all codes one after the other (a last run of ones may
+    have been added to a code, of length 0); and the row where each code begins, and where the last one ends.
+    """
     try:
-        digits = np.frombuffer("".join(codes).encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+        digits = np.frombuffer("".join(codes).encode("ascii"), dtype=np.uint8) - np.uint8(48)
     except UnicodeEncodeError:
-        digits = np.array([-1])
+        digits = np.array([255], np.uint8)
     if digits.size == 0:
-        return [digits for _ in codes]
-    ends = np.flatnonzero((digits & 0x20) == 0)
-    borders = np.cumsum([len(code) for code in codes])
+        return np.zeros((0, 2), np.int64), np.zeros(len(codes) + 1, np.int64)
+    # Characters below "0" have become large numbers.
+    ends = np.flatnonzero(digits < 0x20)
+    stops = np.cumsum([len(code) for code in codes])
     # How many numbers end before each code does; the last of them ends where the code does.
-    counts = np.searchsorted(ends, borders)
-    whole = ends.size and np.array_equal(ends[counts - 1] + 1, borders)
-    if digits.min() < 0 or digits.max() > 63 or not whole:
+    borders = np.zeros(len(codes) + 1, np.int64)
+    borders[1:] = np.searchsorted(ends, stops)
+    if digits.max() > 63 or not ends.size or (ends[borders[1:] - 1] + 1 != stops).any():
         raise DataError(f"{where}: broken run-length code, its counts string is cut or holds foreign characters")
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if lengths.max() > 7:  # seven characters hold 35 bits, more than any picture needs
+    lengths = np.diff(ends, prepend=-1)
+    longest = int(lengths.max())
+    if longest > 7:  # seven characters hold 35 bits, more than any picture needs
         raise DataError(f"{where}: broken run-length code, a count is longer than any mask")
-    places = np.arange(digits.size) - np.repeat(starts, lengths)
-    numbers = np.add.reduceat((digits & 0x1F) << (5 * places), starts)
-    negative = (digits[ends] & 0x10) != 0
-    numbers[negative] -= np.int64(1) << (5 * lengths[negative])
-    unpacked = [numbers[first:last] for first, last in pairwise([0, *counts.tolist()])]
-    for values in unpacked:
-        # From the fourth run on, each value is the difference to the run two before it.
-        values[2::2] = np.cumsum(values[2::2])
-        values[1::2] = np.cumsum(values[1::2])
-    return unpacked
+    # The last character of a number holds its highest bits and its sign, in two's complement of five bits.
+    numbers = ((digits[ends] ^ 0x10) & 0x1F).astype(np.int64) - 0x10
+    numbers <<= 5 * (lengths - 1)
+    for place in range(1, longest):
+        longer = np.flatnonzero(lengths > place)
+        lower = (digits[ends[longer] - place] & 0x1F).astype(np.int64)
+        numbers[longer] += lower << (5 * (lengths[longer] - 1 - place))
+    return _pairs(numbers, borders)
+
+
+def _pairs(numbers: IntArray, borders: IntArray) -> tuple[IntArray, IntArray]:
+    """Numbers of codes -> rows of two runs. From a code's fourth number on, each is the difference to two before it."""
+    counts = np.diff(borders)
+    rows = np.zeros(len(borders), np.int64)
+    np.cumsum((counts + 1) // 2, out=rows[1:])
+    padded = np.zeros(2 * int(rows[-1]), np.int64)
+    padded[np.arange(len(numbers)) + np.repeat(2 * rows[:-1] - borders[:-1], counts)] = numbers
+    pairs = padded.reshape(-1, 2)
+    begins = rows[:-1][counts > 0]
+    # A code's first number is whole, and so is its third: the sum down the column begins with the latter.
+    first = pairs[begins, 0]
+    pairs[begins, 0] = 0
+    sums = np.cumsum(pairs, axis=0)
+    before = np.zeros((len(begins), 2), np.int64)
+    before[1:] = sums[begins[1:] - 1]
+    sums -= np.repeat(before, np.diff(rows)[counts > 0], axis=0)
+    sums[begins, 0] = first
+    sums[rows[1:][counts % 2 == 1] - 1, 1] = 0
+    return sums, rows
 
 
 def read_labels(path: Path) -> NDArray[np.integer[Any]]:

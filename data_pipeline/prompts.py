@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_PLACEHOLDER, SEG_TOKEN, Tokenizer
+from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_PLACEHOLDER, SEG_TOKEN
 
 FRAME = f"<im_start>{IMAGE_PLACEHOLDER}<im_end>"
 
@@ -64,14 +66,6 @@ def templates_named(style: str) -> Templates:
     return STYLES[style]
 
 
-@dataclass(frozen=True)
-class TokenizedExpression:
-    """One conversation. `ids` and `labels` are lists of the same length; -200 is a frame, -100 no label."""
-
-    ids: list[int]
-    labels: list[int]
-
-
 def clean_expression(text: str) -> str:
     """The expression as the reference asks it: lower case, without blanks at its ends and a full stop after it."""
     cleaned = text.strip().lower()
@@ -117,15 +111,14 @@ def template_sentences() -> list[str]:
 
 
 def draw_templates(
-    query_frames: int, random: np.random.Generator, templates: Templates = GLUS
-) -> list[tuple[int, int]]:
-    """A (question, answer) pair of template indices for each query frame, at random as in training."""
-    drawn = random.integers(0, [(len(templates.questions), len(templates.answers))] * query_frames)
-    return [(question, answer) for question, answer in drawn.tolist()]
+    expressions: int, query_frames: int, random: np.random.Generator, templates: Templates = GLUS
+) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """For each expression a (question, answer) pair of template indices for each query frame, as in training."""
+    counts = np.array((len(templates.questions), len(templates.answers)))
+    drawn = random.integers(0, counts, (expressions, query_frames, 2)).tolist()
+    return tuple(tuple((question, answer) for question, answer in pairs) for pairs in drawn)
 
 
-def tokenize_conversation(tokenizer: Tokenizer, text: str) -> TokenizedExpression:
-    """Ids and labels of a conversation. Only [SEG] carries a label: GLUS's cross-entropy takes nothing else."""
-    ids = tokenizer.encode_with_images(text)
-    labels = [token if token == tokenizer.seg_id else IGNORED_LABEL for token in ids]
-    return TokenizedExpression(ids, labels)
+def seg_labels(ids: Tensor, seg_id: int) -> Tensor:
+    """Labels, int64 as `ids`, -100 for none. Only [SEG] carries one: GLUS's cross-entropy takes nothing else."""
+    return torch.where(ids == seg_id, ids, IGNORED_LABEL)

@@ -13,9 +13,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import DTypeLike, NDArray
 
 from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.forward import Forward
 from glus.data_pipeline.frames import decode_jpeg
 from glus.data_pipeline.index import INDEX_NAME, MANIFEST_NAME, Manifest, Span, manifest_from_json
 from glus.data_pipeline.index import VideoEntry as VideoEntry
@@ -127,7 +129,7 @@ class ShardedSplit:
         for shard in self.manifest.shards:
             if shards is not None and shard.name not in shards:
                 continue
-            forward = _Forward(self.storage.blocks(shard.name), self.storage.path(shard.name))
+            forward = Forward(self.storage.blocks(shard.name), self.storage.path(shard.name))
             for number in self.index.videos_of(shard.name):
                 _, masks, *jpegs = [forward.take(span) for span in self.index.spans(number)[1]]
                 yield StreamedVideo(number, self.videos[number], self._masks(number, masks), tuple(jpegs))
@@ -135,6 +137,9 @@ class ShardedSplit:
 
     def read_jpegs(self, video: int, frames: Sequence[int]) -> list[bytes]:
         """The original bytes of the frames."""
+        return list(self._jpegs(video, frames))
+
+    def _jpegs(self, video: int, frames: Sequence[int]) -> Iterator[bytes]:
         shard, (_, _, *spans) = self.index.spans(video)
         for frame in frames:
             if not 0 <= frame < len(spans):
@@ -148,7 +153,7 @@ class ShardedSplit:
         """
         entry = self.videos[video]
         pictures = empty((len(frames), entry.height, entry.width, 3), np.uint8)
-        for place, (frame, content) in enumerate(zip(frames, self.read_jpegs(video, frames), strict=True)):
+        for place, (frame, content) in enumerate(zip(frames, self._jpegs(video, frames), strict=True)):
             try:
                 decode_jpeg(content, pictures[place])
             except ValueError as error:
@@ -177,35 +182,27 @@ class ShardedSplit:
         """bool [N, H, W]: union of the masks of the expression's objects; all False where it has none."""
         return self.read_targets(video, [expression], frames)[0]
 
-    def read_targets(
-        self, video: int, expressions: Sequence[Expression], frames: Sequence[int], empty: Empty = np.empty
-    ) -> NDArray[np.bool_]:
-        """bool [E, N, H, W]: `read_target` of each expression; an object set is decoded once, however many name it.
-
-        `empty(shape, dtype)` gives the memory.
-        """
+    def read_targets(self, video: int, expressions: Sequence[Expression], frames: Sequence[int]) -> NDArray[np.bool_]:
+        """bool [E, N, H, W]: `read_target` of each expression; an object set is decoded once, however many name it."""
         entry = self.videos[video]
-        targets = empty((len(expressions), len(frames), entry.height, entry.width), np.bool_)
-        first: dict[frozenset[str], int] = {}
-        for row, expression in enumerate(expressions):
-            first.setdefault(frozenset(expression.object_ids), row)
-        planes, rles = [], []
-        for objects, row in first.items():
-            codes = [self._codes(video, object_id) for object_id in objects]
-            planes += list(targets[row])
-            rles += [[code[frame] for code in codes] for frame in frames]
-        unions_into(planes, rles)
-        for row, expression in enumerate(expressions):
-            if (source := first[frozenset(expression.object_ids)]) != row:
-                targets[row] = targets[source]
-        return targets
+        sets, set_of = distinct_sets(expressions)
+        targets = np.empty((len(sets), len(frames), entry.height, entry.width), np.bool_)
+        unions_into([plane for of_set in targets for plane in of_set], self.read_target_codes(video, sets, frames))
+        return targets[set_of]
+
+    def read_target_codes(
+        self, video: int, sets: Sequence[frozenset[str]], frames: Sequence[int]
+    ) -> list[list[Rle | None]]:
+        """The codes of the objects' masks for each of S object sets, and for each of its N frames: S * N lists."""
+        of_sets = [[self._codes(video, object_id) for object_id in sorted(objects)] for objects in sets]
+        return [[code[frame] for code in codes] for codes in of_sets for frame in frames]
 
     def _codes(self, video: int, object_id: str) -> list[Rle | None]:
         # Expressions of one video are read one after the other, so the last video's masks are kept.
         last = self._last_masks
         if last is None or last[0] != video:
             shard, (_, span, *_) = self.index.spans(video)
-            last = (video, self._masks(video, self._read(shard, [span])[0]))
+            last = (video, self._masks(video, next(self._read(shard, [span]))))
             self._last_masks = last
         if object_id not in last[1]:
             entry = self.videos[video]
@@ -226,23 +223,24 @@ class ShardedSplit:
                 file=where,
                 video=name,
             )
-        masks: dict[str, list[Rle | None]] = json.loads(content)
+        masks: dict[str, list[Rle | None]] = orjson.loads(content)
         return masks
 
-    def _read(self, shard: str, spans: Sequence[Span]) -> list[bytes]:
+    def _read(self, shard: str, spans: Sequence[Span]) -> Iterator[bytes]:
+        """The pieces of a shard: of a local file each when it is asked for, so that it is still in the caches then."""
         where = self.storage.path(shard)
         try:
             if self.storage.local:
                 opened = self._opened(shard)
-                pieces = [os.pread(opened.descriptor, size, offset) for offset, size in spans]
+                pieces: Iterator[bytes] = (os.pread(opened.descriptor, size, offset) for offset, size in spans)
             else:
-                pieces = self.storage.read_spans(shard, spans)
+                pieces = iter(self.storage.read_spans(shard, spans))
         except FileNotFoundError:
             raise DataError(f"{where}: this shard is missing; run `glus prepare` again", file=where) from None
         for (offset, size), piece in zip(spans, pieces, strict=True):
             if len(piece) != size:
                 raise DataError(f"{where}: ends before byte {offset + size}; run `glus prepare` again", file=where)
-        return pieces
+            yield piece
 
     def _open_shard(self, shard: str) -> "_OpenShard":
         return _OpenShard(f"{self.storage.local}/{shard}")
@@ -264,6 +262,13 @@ class ShardedSplit:
         return _reopened, (self.storage, self.manifest, self._source)
 
 
+def distinct_sets(expressions: Sequence[Expression]) -> tuple[list[frozenset[str]], list[int]]:
+    """The object sets that expressions name, each once, and which of them each expression names."""
+    named = [frozenset(expression.object_ids) for expression in expressions]
+    sets = list(dict.fromkeys(named))
+    return sets, [sets.index(each) for each in named]
+
+
 class _OpenShard:
     """A file's descriptor, closed when the last thread that reads it lets go."""
 
@@ -273,46 +278,6 @@ class _OpenShard:
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             os.close(self.descriptor)
-
-
-class _Forward:
-    """Pieces of a file that is read once from front to back and hashed on the way."""
-
-    def __init__(self, blocks: Iterator[bytes], where: str) -> None:
-        self._blocks, self._where = blocks, where
-        self._held, self._start = b"", 0
-        self._sha256 = hashlib.sha256()
-
-    def take(self, span: Span) -> bytes:
-        """The piece at `span`, which lies behind all taken before. Raises DataError where the file ends early."""
-        offset, size = span
-        pieces: list[bytes] = []
-        wanted = size
-        while wanted or not pieces:
-            if offset >= self._start + len(self._held):
-                self._start += len(self._held)
-                self._held = self._next(offset + wanted)
-                continue
-            place = offset - self._start
-            pieces.append(self._held[place : place + wanted])
-            offset, wanted = offset + len(pieces[-1]), wanted - len(pieces[-1])
-        return b"".join(pieces)
-
-    def digest(self) -> str:
-        """SHA-256 of the whole file; what is left of it is read for that."""
-        for block in self._blocks:
-            self._sha256.update(block)
-        return self._sha256.hexdigest()
-
-    def _next(self, wanted: int) -> bytes:
-        try:
-            block = next(self._blocks, b"")
-        except FileNotFoundError:
-            raise DataError(f"{self._where}: this shard is missing; run `glus prepare` again") from None
-        if not block:
-            raise DataError(f"{self._where}: ends before byte {wanted}; run `glus prepare` again", file=self._where)
-        self._sha256.update(block)
-        return block
 
 
 def open_splits(root: Path | str, names: Sequence[str] | None = None) -> list[ShardedSplit]:

@@ -7,6 +7,7 @@ rank takes its slots, so the order of samples depends on neither the number of r
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from glus.data_pipeline.groups import Contrast, contrast_of, draw_group, object_
 from glus.data_pipeline.mixture import Mixture, check_weights
 from glus.data_pipeline.prompts import draw_templates, templates_named
 from glus.data_pipeline.reader import ShardedSplit, VideoEntry
+
+#: Lengths of videos whose equal parts are kept.
+KEPT_BOUNDS = 4096
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class SamplePlan:
         config = self.config
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step, number])))
         split = self._mixture.draw(step, number, random.random(), config.independent_draws)
-        video = int(random.choice(self._eligible[split]))
+        eligible = self._eligible[split]
+        video = int(eligible[random.integers(len(eligible))])
         entry = self.splits[split].videos[video]
         frames = len(entry.frame_names)
         start = int(random.integers(frames - config.query_frames + 1))
@@ -115,14 +120,14 @@ class SamplePlan:
         if config.single_frame:
             query, context = (start,) * config.query_frames, (start,) * config.context_frames
         expressions, grouped = _draw_expressions(entry, config, random)
-        templates = tuple(
-            tuple(draw_templates(config.query_frames, random, templates_named(config.prompts))) for _ in expressions
-        )
+        words = templates_named(config.prompts)
+        templates = draw_templates(len(expressions), config.query_frames, random, words)
         return Slot(split, video, context, query, expressions, templates, grouped)
 
 
-def _bounds(frames: int, parts: int) -> list[int]:
-    return [int(bound) for bound in np.linspace(0, frames, parts + 1, dtype=int)]
+@lru_cache(KEPT_BOUNDS)
+def _bounds(frames: int, parts: int) -> tuple[int, ...]:
+    return tuple(np.linspace(0, frames, parts + 1, dtype=int).tolist())
 
 
 def random_context(frames: int, parts: int, random: np.random.Generator) -> tuple[int, ...]:

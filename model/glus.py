@@ -18,6 +18,12 @@ from glus.model.questions import Prompts, Questions
 from glus.model.segmenter import Segmenter
 
 
+class MasksLike(Protocol):
+    """Masks that take their form of bool [E, Q, H, W] when they are asked for it."""
+
+    def painted(self) -> Tensor: ...
+
+
 class BatchLike(Protocol):
     """What `Glus.forward` reads of a batch. Shapes: data_pipeline/batch.py."""
 
@@ -27,7 +33,9 @@ class BatchLike(Protocol):
     video_of: Tensor
     ids: Tensor
     attention: Tensor
-    masks: list[Tensor]
+
+    @property
+    def masks(self) -> Sequence[MasksLike]: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Glus(nn.Module):
             * seg_cross_entropy(self.language.logits(hidden), self.language.seg_id)
         }
         bce, dice, start = [], [], 0
-        for target in batch.masks:
+        for target in (masks.painted() for masks in batch.masks):
             of_video = logits[start : start + len(target)].float()
             start += len(target)
             full = F.interpolate(of_video, size=target.shape[-2:], mode="bilinear", align_corners=False)

@@ -9,7 +9,7 @@ import torch
 
 from glus.data_pipeline.batch import Batch, collate
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.prompts import conversation, tokenize_conversation
+from glus.data_pipeline.prompts import conversation
 from glus.data_pipeline.sampling import SamplePlan, SamplingConfig, Slot, random_context
 from glus.data_pipeline.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
@@ -65,7 +65,7 @@ def test_frames_are_those_drawn_each_once_and_found_by_context_and_query(batch, 
 def test_a_mask_is_the_union_of_the_expressions_objects(batch, slots):
     of_several = 0
     for number, slot in enumerate(slots):
-        drawing, masks = DRAWN[slot.split][slot.video], batch.masks[number]
+        drawing, masks = DRAWN[slot.split][slot.video], batch.masks[number].painted()
         assert masks.dtype == torch.bool and masks.shape[:2] == (len(slot.expressions), 4)
         for mask, expression in zip(masks, slot.expressions, strict=True):
             said = drawing.expressions[expression]
@@ -82,11 +82,11 @@ def test_ids_labels_and_attention_are_the_padded_conversations(batch, slots, tok
     for row, number, place in rows(slots):
         slot = slots[number]
         said = DRAWN[slot.split][slot.video].expressions[slot.expressions[place]]
-        made = tokenize_conversation(tokenizer, conversation(said.text, 4, slot.templates[place]))
-        real, length = batch.attention[row], len(made.ids)
+        made = tokenizer.encode_with_images(conversation(said.text, 4, slot.templates[place]))
+        real, length = batch.attention[row], len(made)
         assert real.tolist() == [True] * length + [False] * (len(real) - length)
-        assert batch.ids[row][real].tolist() == made.ids and (batch.ids[row][~real] == tokenizer.pad_id).all()
-        assert batch.labels[row][real].tolist() == made.labels and (batch.labels[row][~real] == -100).all()
+        assert batch.ids[row][real].tolist() == made and (batch.ids[row][~real] == tokenizer.pad_id).all()
+        assert batch.labels[row].tolist() == [each if each == tokenizer.seg_id else -100 for each in batch.ids[row]]
         assert (batch.ids[row] == -200).sum() == 8 and (batch.labels[row] == tokenizer.seg_id).sum() == 4
 
 
@@ -122,7 +122,8 @@ def test_the_single_frame_control_reads_one_frame_and_repeats_its_mask(plan, tok
     one = replace(slot, context=(2,) * 4, query=(2,) * 4)
     batch = collate(plan, [one], tokenizer)
     assert len(batch.frames[0]) == 1 and not batch.context.any() and not batch.query.any()
-    assert torch.equal(batch.masks[0], batch.masks[0][:, :1].expand_as(batch.masks[0]))
+    masks = batch.masks[0].painted()
+    assert torch.equal(masks, masks[:, :1].expand_as(masks))
 
 
 def test_without_context_frames_the_query_frames_alone_are_shown(plan, tokenizer):
@@ -138,7 +139,8 @@ def test_a_slot_gives_the_same_rows_alone_and_among_others(plan, slots, batch, t
         alone, rows_of = collate(plan, [slot], tokenizer), slice(start, start + len(slot.expressions))
         start += len(slot.expressions)
         length = alone.ids.shape[1]
-        assert torch.equal(batch.frames[number], alone.frames[0]) and torch.equal(batch.masks[number], alone.masks[0])
+        assert torch.equal(batch.frames[number], alone.frames[0])
+        assert torch.equal(batch.masks[number].painted(), alone.masks[0].painted())
         assert torch.equal(batch.ids[rows_of, :length], alone.ids)
         assert torch.equal(batch.attention[rows_of, :length], alone.attention)
 
@@ -181,7 +183,8 @@ def test_a_conversation_may_lose_what_follows_its_last_seg(plan, tokenizer):
 def test_moving_a_batch_moves_every_tensor_and_keeps_the_names(batch):
     moved = batch.to("meta")
     singles = (moved.context, moved.query, moved.video_of, moved.ids, moved.labels, moved.attention)
-    tensors = [*moved.frames, *moved.masks, *singles, moved.video_key, moved.objects]
+    runs = [each for masks in moved.masks for each in (masks.begins, masks.ends, masks.set_of)]
+    tensors = [*moved.frames, *runs, *singles, moved.video_key, moved.objects]
     assert {each.device.type for each in tensors} == {"meta"}
     assert moved.names == batch.names and [each.shape for each in moved.masks] == [each.shape for each in batch.masks]
     assert torch.equal(batch.to("cpu").ids, batch.ids)

@@ -17,7 +17,7 @@ from glus.data_pipeline.tokenizer import Tokenizer
 
 from .tiny_splits import PARITY, write_splits
 
-SLOTS, SIZE, STEPS = 12, 2, 2
+SLOTS, SIZE, STEPS = 12, 2, 4
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,10 @@ def assert_equal(first: Batch, second: Batch) -> None:
         elif field.name == "names":
             assert ours == theirs
         else:
-            assert len(ours) == len(theirs) and all(map(torch.equal, ours, theirs)), field.name
+            pixels = [
+                [part if field.name == "frames" else part.painted() for part in parts] for parts in (ours, theirs)
+            ]
+            assert len(ours) == len(theirs) and all(map(torch.equal, *pixels)), field.name
 
 
 def test_one_rank_gets_the_slots_of_every_step_in_order(plan, alone):
@@ -115,6 +118,35 @@ def test_bad_data_is_told_in_one_line_wherever_it_is_read(tmp_path, tokenizer, w
     with pytest.raises(DataError) as caught:
         read(plan, tokenizer, workers=workers)
     assert str(caught.value).startswith(f"{shard}: ends before byte ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_damage_is_told_when_its_turn_has_come_however_far_ahead_it_was_read(tmp_path, tokenizer, workers):
+    splits = write_splits(tmp_path)
+    name = "refer_youtube_vos/train"
+    number = 1
+    (shard, (_, (offset, _), *_)) = splits[1].index.spans(number)
+    path = Path(splits[1].storage.path(shard))
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"[")
+    plan = SamplePlan(splits, SamplingConfig(mixture={"mevis/train": 9.0, name: 1.0}), seed=3, slots=SLOTS)
+    turn = next(
+        turn
+        for turn in range(STEPS * SLOTS // SIZE)
+        if any(
+            (slot.split, slot.video) == (1, number) for slot in plan.global_batch(turn // 6)[turn % 6 * SIZE :][:SIZE]
+        )
+    )
+    assert turn % 8 not in (0, 7)
+    with Loader(plan, tokenizer, rank=0, ranks=1, size=SIZE, start=0, stop=STEPS, workers=workers) as loader:
+        for _ in range(turn):
+            next(loader)
+        with pytest.raises(
+            DataError, match=f"{shard}: the masks of video {splits[1].videos[number].video} are not those"
+        ):
+            next(loader)
 
 
 def test_reading_goes_on_with_the_same_rest_from_any_position_on_any_number_of_ranks(plan, tokenizer, alone):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +17,8 @@ from glus.data_pipeline.prompts import (
     conversation,
     draw_templates,
     inference_prompt,
+    seg_labels,
     templates_named,
-    tokenize_conversation,
 )
 from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_TOKEN_ID, Tokenizer
 
@@ -72,7 +73,9 @@ def test_without_its_trailing_blank_a_prompt_ends_as_training_has_it_before_seg(
 
 def test_templates_are_drawn_from_all_and_by_the_generator_alone():
     def draw(seed: int) -> list[tuple[int, int]]:
-        return draw_templates(400, np.random.Generator(np.random.Philox(key=seed)))
+        drawn = draw_templates(4, 100, np.random.Generator(np.random.Philox(key=seed)))
+        assert [len(pairs) for pairs in drawn] == [100] * 4
+        return [pair for pairs in drawn for pair in pairs]
 
     assert draw(1) == draw(1) != draw(2)
     assert set(draw(1)) == {
@@ -87,9 +90,9 @@ def test_templates_are_drawn_from_all_and_by_the_generator_alone():
 )
 def test_ids_hold_every_frame_and_one_seg_a_query_frame_and_labels_stand_at_seg_alone(text, context, templates):
     tokenizer = Tokenizer(PARITY)
-    made = tokenize_conversation(tokenizer, conversation(text, context, templates))
-    ids, labels = made.ids, made.labels
-    assert len(ids) == len(labels) and ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id
+    ids = tokenizer.encode_with_images(conversation(text, context, templates))
+    labels = seg_labels(torch.tensor(ids), tokenizer.seg_id).tolist()
+    assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id
     assert ids.count(IMAGE_TOKEN_ID) == context + len(templates)
     assert ids.count(tokenizer.seg_id) == len(templates)
     assert labels == [token if token == tokenizer.seg_id else IGNORED_LABEL for token in ids]
@@ -105,7 +108,7 @@ def test_prompts_under_llamas_own_tokenizer_are_those_of_the_reference(real_data
     assert len(prompts) > 30
     for prompt in prompts:
         text = conversation(prompt["expression"], 4, prompt["qa_template_index"])
-        assert tokenize_conversation(tokenizer, text).ids == prompt["input_ids"], prompt["expression"]
+        assert tokenizer.encode_with_images(text) == prompt["input_ids"], prompt["expression"]
 
 
 def test_the_short_style_says_nothing_but_the_expression() -> None:

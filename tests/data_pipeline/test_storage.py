@@ -8,16 +8,21 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import torch
 from moto.server import ThreadedMotoServer
 
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.finish import finish_split
+from glus.data_pipeline.loader import micro_batches
 from glus.data_pipeline.prepare import plan_jobs
 from glus.data_pipeline.reader import ShardedSplit, open_splits
 from glus.data_pipeline.sampling import SamplePlan, SamplingConfig
 from glus.data_pipeline.shard_job import ShardMaker
 from glus.data_pipeline.storage import Storage
+from glus.data_pipeline.tokenizer import Tokenizer
+
+from .tiny_splits import PARITY
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +71,18 @@ def test_an_object_store_holds_the_same_bytes_as_a_disk_and_is_resumed_alike(raw
     assert [*there.files(), *there.files("parts")] == [
         *("index.arrow", "manifest.json", "shard-00000.tar", "shard-00000.json")
     ]
+
+
+@pytest.mark.usefixtures("store")
+def test_batches_from_an_object_store_are_those_from_a_disk(raw, tmp_path):
+    read = {}
+    for place in (str(tmp_path / "shards"), "s3://bucket/batches"):
+        prepare_here(raw, place)
+        plan = SamplePlan(open_splits(place), SamplingConfig(mixture={"mevis/train": 1.0}), 0, 2)
+        read[place] = list(micro_batches(plan, Tokenizer(PARITY), rank=0, ranks=1, size=1, start=0, stop=3, workers=2))
+    for ours, theirs in zip(*read.values(), strict=True):
+        assert torch.equal(ours.frames[0], theirs.frames[0]) and torch.equal(ours.ids, theirs.ids)
+        assert ours.masks[0].painted().any() and torch.equal(ours.masks[0].painted(), theirs.masks[0].painted())
 
 
 @pytest.mark.usefixtures("store")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from glus.data_pipeline.batch import Batch
+from glus.data_pipeline.mask_runs import MaskRuns
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.model.config import LanguageConfig, LossConfig, ModelConfig, SegmenterConfig, VisionConfig
 from glus.model.glus import Glus
@@ -157,7 +158,7 @@ class Recording:
             ids=torch.from_numpy(self.arrays["train_input_ids"]).long(),
             labels=torch.from_numpy(self.arrays["train_labels"]).long(),
             attention=torch.from_numpy(self.arrays["train_attention_mask"]).bool(),
-            masks=[torch.from_numpy(self.masks(f"train_masks_{i}", shapes[i])) for i in numbers],
+            masks=[MaskRuns.of(torch.from_numpy(self.masks(f"train_masks_{i}", shapes[i]))) for i in numbers],
             video_key=self.video_of,
             objects=torch.eye(expressions, dtype=torch.bool),
             names=[f"recorded/{i}" for i in range(expressions)],

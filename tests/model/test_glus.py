@@ -54,7 +54,7 @@ def test_videos_of_different_sizes_give_states_masks_and_finite_losses(together)
 
 def test_every_mask_counts_the_same_whatever_its_videos_size_and_number_of_expressions(together):
     batch, start, bce = tiny_batch(WIDE, HIGH), 0, []
-    for target in batch.masks:
+    for target in (masks.painted() for masks in batch.masks):
         for row, of_expression in enumerate(target):
             logits = together.logits[start + row].unsqueeze(0)
             full = F.interpolate(logits, size=of_expression.shape[-2:], mode="bilinear", align_corners=False)[0]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from glus.data_pipeline.prompts import conversation, inference_prompt, tokenize_conversation
+from glus.data_pipeline.prompts import conversation, inference_prompt, seg_labels
 from glus.data_pipeline.sampling import middle_context
 
 from .reference import CONTEXT, QUERY, Recording, our_name, rule_weight
@@ -48,14 +48,15 @@ def test_training_conversations_read_as_in_the_reference(recording):
 def test_training_conversations_have_the_ids_of_the_reference(recording):
     expected, mask = recording.arrays["train_input_ids"], recording.arrays["train_attention_mask"]
     for text, ids, real in zip(conversations(recording), expected, mask, strict=True):
-        ours = tokenize_conversation(recording.tokenizer, text).ids
+        ours = recording.tokenizer.encode_with_images(text)
         assert ours == ids[real].tolist()
         assert (ids[~real] == recording.tokenizer.pad_id).all()
 
 
 def test_labels_are_those_of_the_reference_at_seg_and_absent_elsewhere(recording):
     for text, labels in zip(conversations(recording), recording.arrays["train_labels"], strict=True):
-        ours = tokenize_conversation(recording.tokenizer, text).labels
+        ids = torch.tensor(recording.tokenizer.encode_with_images(text))
+        ours = seg_labels(ids, recording.tokenizer.seg_id).tolist()
         of_seg = np.where(labels == recording.tokenizer.seg_id, labels, -100)[: len(ours)]
         assert ours == of_seg.tolist() and (of_seg != -100).sum() == QUERY
 

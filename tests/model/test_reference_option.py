@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from glus.data_pipeline.batch import padded_ids
-from glus.data_pipeline.prompts import conversation, inference_prompt, tokenize_conversation
+from glus.data_pipeline.prompts import conversation, inference_prompt
 from glus.data_pipeline.sampling import middle_context
 from glus.data_pipeline.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ def write_recording(folder: Path) -> Path:
     """The prompts of three expressions and of an inference from the last frame; no weight or mask."""
     tokenizer, templates = Tokenizer(CARRIED), [[0, 4], [3, 1], [1, 1], [2, 0]]
     told = [conversation(text, CONTEXT, templates) for text in TEXTS]
-    ids, attention = padded_ids([tokenize_conversation(tokenizer, text).ids for text in told], tokenizer.pad_id)
+    ids, attention = padded_ids([tokenizer.encode_with_images(text) for text in told], tokenizer.pad_id)
     values = {
         "seg_token_id": tokenizer.seg_id,
         "vocab": tokenizer.vocab_size,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from glus.data_pipeline.batch import Batch
+from glus.data_pipeline.mask_runs import MaskRuns
 from glus.model.config import LanguageConfig, LossConfig, ModelConfig, SegmenterConfig, VisionConfig
 from glus.model.glus import Glus
 
@@ -98,7 +99,7 @@ def tiny_batch(*clips: TinyClip, padding: int = 0) -> Batch:
         ids=ids,
         labels=torch.where(ids == SEG, SEG, -100),
         attention=torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows]),
-        masks=[clip.masks() for clip in clips],
+        masks=[MaskRuns.of(clip.masks()) for clip in clips],
         video_key=video_of,
         objects=torch.tensor([[target == column for column in range(2)] for clip in clips for target in clip.objects]),
         names=[f"tiny/{number}" for number in range(len(rows))],

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.loader import micro_batches
+from glus.data_pipeline.mask_runs import MaskRuns
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.sampling import SamplePlan
 from glus.data_pipeline.tokenizer import Tokenizer
@@ -113,7 +114,7 @@ def without_groups(batch: Batch) -> Batch:
 
 def without_masks(batch: Batch) -> Batch:
     """No object is seen in any frame."""
-    return replace(batch, masks=[torch.zeros_like(mask) for mask in batch.masks])
+    return replace(batch, masks=[MaskRuns.of(torch.zeros(mask.shape, dtype=torch.bool)) for mask in batch.masks])
 
 
 def rank_story(configs: dict[str, RunConfig], run: RunConfig, folder: Path) -> None:

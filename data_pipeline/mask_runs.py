@@ -1,0 +1,62 @@
+"""Masks on their way to the model's device: where they begin and end, a few kB in place of megabytes of pixels."""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MaskRuns:
+    """Masks of E expressions, bool [E, Q, H, W], as runs of set pixels that are painted where they are needed.
+
+    begins, ends: int64 [N], places in the pixels of S object sets by Q frames, the columns of each plane one after the
+    other; runs may overlap: what any of them covers is set;
+    set_of: int64 [E], each expression's object set; size: (S, Q, H, W).
+    """
+
+    begins: Tensor
+    ends: Tensor
+    set_of: Tensor
+    size: tuple[int, int, int, int]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of `painted()`."""
+        return torch.Size([len(self.set_of), *self.size[1:]])
+
+    def painted(self) -> Tensor:
+        """bool [E, Q, H, W], on the device where the runs are."""
+        sets, frames, height, width = self.size
+        # How many more runs cover a pixel than the one before it; the last entry is the end behind the last pixel.
+        change = torch.zeros(sets * frames * height * width + 1, dtype=torch.int32, device=self.begins.device)
+        one = torch.ones_like(self.begins, dtype=torch.int32)
+        change.index_add_(0, self.begins, one)
+        change.index_add_(0, self.ends, one, alpha=-1)
+        covered = change[:-1].cumsum(0, dtype=torch.int32) > 0
+        return covered.view(sets, frames, width, height).transpose(2, 3).index_select(0, self.set_of)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MaskRuns":
+        """The same on another device (asynchronously from pinned memory)."""
+        moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in _TENSORS}
+        return replace(self, **moved)
+
+    def pin_memory(self) -> "MaskRuns":
+        """The same in pinned memory."""
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
+
+    @classmethod
+    def of(cls, masks: Tensor) -> "MaskRuns":
+        """The runs of masks that are pixels already, bool [E, Q, H, W], each expression a set of its own."""
+        expressions, frames, height, width = masks.shape
+        columns = masks.transpose(2, 3).reshape(expressions * frames, height * width).to(torch.int8)
+        edges = F.pad(columns, (1, 1)).diff(dim=1)
+        plane, begins = (edges > 0).nonzero(as_tuple=True)
+        _, ends = (edges < 0).nonzero(as_tuple=True)
+        shift = plane * (height * width)
+        size = (expressions, frames, height, width)
+        return cls(begins + shift, ends + shift, torch.arange(expressions, device=masks.device), size)
+
+
+_TENSORS = ("begins", "ends", "set_of")

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glus.data_pipeline.buffers import Buffers
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.mask_runs import MaskRuns
 from glus.data_pipeline.masks import CodedPlanes, edges
 from glus.data_pipeline.prompts import conversation, seg_labels, templates_named
-from glus.data_pipeline.reader import Empty, ShardedSplit, distinct_sets
+from glus.data_pipeline.reader import ShardedSplit, distinct_sets
 from glus.data_pipeline.sampling import SamplePlan, Slot
 from glus.data_pipeline.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
@@ -79,9 +80,12 @@ class Described:
     batch: Batch
     wanted: list[tuple[ShardedSplit, int, list[int]]]
 
-    def with_frames(self, empty: Empty = np.empty) -> Batch:
-        """Read the frames, into memory that `empty` gives. Raises DataError from the reader."""
-        pictures = [split.read_frames(video, frames, empty) for split, video, frames in self.wanted]
+    def with_frames(self, buffers: Buffers) -> Batch:
+        """Read the frames into memory of `buffers`. Raises DataError from the reader."""
+        sizes = [(split.videos[video].height, split.videos[video].width) for split, video, _ in self.wanted]
+        pictures = [buffers.empty((len(each[2]), *size, 3)) for each, size in zip(self.wanted, sizes, strict=True)]
+        for (split, video, frames), into in zip(self.wanted, pictures, strict=True):
+            split.read_frames(video, frames, into)
         # A view: the colours stay where the decoder put them, and are moved on the model's device when they are scaled.
         return replace(self.batch, frames=[torch.from_numpy(each).permute(0, 3, 1, 2) for each in pictures])
 
@@ -171,4 +175,4 @@ def _describe(
 
 def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_text_tokens: int = 512) -> Batch:
     """Describe `slots` and read their frames. Raises as `describe` and `Described.with_frames` do."""
-    return describe(plan, [slots], tokenizer, max_text_tokens)[0].with_frames()
+    return describe(plan, [slots], tokenizer, max_text_tokens)[0].with_frames(Buffers())

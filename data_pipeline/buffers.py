@@ -1,4 +1,4 @@
-"""Memory for frames and masks that is used again once a batch is gone.
+"""Memory for frames that is used again once a batch is gone.
 
 Fresh memory comes from the system page by page, each cleared first: for a sample of eight frames that costs a fifth of
 the time that decoding them takes (docs/log.md). With a GPU the memory is pinned, from torch's own cache.
@@ -7,11 +7,10 @@ the time that decoding them takes (docs/log.md). With a GPU the memory is pinned
 import math
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 #: Sizes are rounded up to these, so that frames of nearly equal size share memory.
 GRAIN = 2**20
@@ -20,26 +19,25 @@ KEPT_BLOCKS = 16
 
 
 class Buffers:
-    """`empty(shape, dtype)` as NumPy's; the array's memory comes back here when the array and its views are gone."""
+    """`empty(shape)` gives frames their memory, which comes back here when the array and its views are gone."""
 
     def __init__(self) -> None:
         # Appending to and popping from a deque is atomic: threads share it without a lock.
         self._free: dict[int, deque[NDArray[np.uint8]]] = defaultdict(lambda: deque(maxlen=KEPT_BLOCKS))
         self._pinned = torch.cuda.is_available()
 
-    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """An array of whatever the memory held before."""
-        wanted = np.dtype(dtype)
-        size = math.prod(shape) * wanted.itemsize
+    def empty(self, shape: Sequence[int]) -> NDArray[np.uint8]:
+        """uint8 `shape`, of whatever the memory held before."""
+        size = math.prod(shape)
         if self._pinned:
-            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy().view(wanted).reshape(shape)
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy().reshape(shape)
         grains = -(-size // GRAIN)
         free = self._free[grains]
         try:
             block = free.pop()
         except IndexError:
             block = np.empty(grains * GRAIN, np.uint8)
-        return np.asarray(_Lease(block, free))[:size].view(wanted).reshape(shape)
+        return np.asarray(_Lease(block, free))[:size].reshape(shape)
 
 
 class _Lease:

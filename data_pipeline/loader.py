@@ -116,7 +116,7 @@ class Loader(Iterator[Batch]):
     def _read(self, number: int, row: tuple[range, Future[list[Described]]] | None = None) -> Batch:
         described = row[1].result() if row else []
         mine = described[number - row[0].start] if row and described else self._describe([number])[0]
-        batch = mine.with_frames(self._buffers.empty)
+        batch = mine.with_frames(self._buffers)
         return batch.pin_memory() if self._pinned else batch
 
     def state_dict(self) -> dict[str, Any]:

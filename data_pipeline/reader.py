@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.forward import Forward
@@ -26,8 +26,6 @@ from glus.data_pipeline.masks import decode, unions_into
 from glus.data_pipeline.records import Expression, Rle
 from glus.data_pipeline.storage import Storage
 
-#: Gives memory for an array of a shape and a type, as `numpy.empty` does.
-Empty = Callable[[Sequence[int], DTypeLike], NDArray[Any]]
 #: Shards of a split that are kept open.
 OPEN_SHARDS = 64
 
@@ -146,13 +144,15 @@ class ShardedSplit:
                 raise IndexError(f"video {self.videos[video].video} has frames 0 to {len(spans) - 1}, not {frame}")
         return self._read(shard, [spans[frame] for frame in frames])
 
-    def read_frames(self, video: int, frames: Sequence[int], empty: Empty = np.empty) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, 3] RGB of the frames at their own size, in the order asked for. Raises DataError.
+    def read_frames(
+        self, video: int, frames: Sequence[int], into: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """uint8 [N, H, W, 3] RGB of the frames at their own size, in the order asked for, in `into` where it is given.
 
-        `empty(shape, dtype)` gives the memory.
+        Raises DataError.
         """
         entry = self.videos[video]
-        pictures = empty((len(frames), entry.height, entry.width, 3), np.uint8)
+        pictures = np.empty((len(frames), entry.height, entry.width, 3), np.uint8) if into is None else into
         for place, (frame, content) in enumerate(zip(frames, self._jpegs(video, frames), strict=True)):
             try:
                 decode_jpeg(content, pictures[place])

@@ -27,8 +27,9 @@ from glus.training import checkpoint
 from glus.training.config import RunConfig
 from glus.training.run_record import run_of_folder
 from glus.training.tracking import find_runs
+from tests.running import ranks_of
 from tests.slurm.conftest import Cluster, start_cluster
-from tests.slurm.world import World, make_world, ranks_of
+from tests.slurm.world import World, make_world
 
 GLUS = [sys.executable, "-P", "-m", "glus.launch.cli"]
 
@@ -49,7 +50,7 @@ def preempt(cluster: Cluster, job: str, run: RunConfig, log: Path) -> None:
     begun = newest(run)
     cluster.until(lambda: newest(run) > begun, "a step more", 400, log)
     # So that few steps are enough: it waits for the other job. SLURM lets those go on that it tells to stop.
-    os.kill(ranks_of(run)[0], signal.SIGSTOP)
+    os.kill(ranks_of(run.out)[0], signal.SIGSTOP)
     high = cluster.run("sbatch", "--parsable", "-p", "high", "-N", "2", "-o", "/dev/null", "--wrap", "true")
     asked_at = time.monotonic()
     cluster.wait(high.strip(), "COMPLETED", 400, log)
@@ -64,11 +65,11 @@ def kill(cluster: Cluster, run: RunConfig, log: Path) -> None:
     begun, attempts = newest(run), Path(run.out) / ATTEMPTS
     cluster.until(lambda: newest(run) > begun, "a step more", 400, log)
     before, ended = newest(run), len(json.loads(attempts.read_text(encoding="utf-8")))
-    os.kill(ranks_of(run)[1], signal.SIGKILL)
+    os.kill(ranks_of(run.out)[1], signal.SIGKILL)
     died = time.monotonic()
     cluster.until(lambda: len(json.loads(attempts.read_text(encoding="utf-8"))) > ended, "the attempt's end", 400, log)
     decided = time.monotonic() - died
-    cluster.until(lambda: len(ranks_of(run)) == 2, "two ranks", 400, log)
+    cluster.until(lambda: len(ranks_of(run.out)) == 2, "two ranks", 400, log)
     again = time.monotonic() - died
     cluster.until(lambda: newest(run) > before, "a checkpoint", 400, log)
     trained = time.monotonic() - died

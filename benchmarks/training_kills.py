@@ -32,6 +32,7 @@ from glus.training import checkpoint
 from glus.training.config import RunConfig
 from glus.training.run_record import run_of_folder
 from glus.training.tracking import find_runs
+from tests.running import ranks_of
 
 ROOT = Path(__file__).parents[1]
 GLUS = [sys.executable, "-P", "-m", "glus.launch.cli"]
@@ -51,19 +52,6 @@ def make_run(folder: Path, out: str, steps: int) -> RunConfig:
     config = load_config(RunConfig, ROOT / "tests/tiny_run.yaml", [*places, "checkpoint_every=2", "log_every=1"])
     (folder / f"{out}.yaml").write_text(to_yaml(config), encoding="utf-8")
     return config
-
-
-def ranks_of(out: str) -> list[int]:
-    """Processes of the ranks that train into `out`."""
-    found = []
-    for place in Path("/proc").iterdir():
-        try:
-            words = (place / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue  # no process, or one that ended while we looked
-        if b"glus.launch.ranks" in words and f"{out}/config.yaml".encode() in words:
-            found.append(int(place.name))
-    return found
 
 
 def begin(folder: Path, config: RunConfig) -> "subprocess.Popen[bytes]":
@@ -110,7 +98,7 @@ def kill_once(folder: Path, config: RunConfig, after: float, draw: random.Random
     if process.poll() is not None or not ranks:
         process.wait()
         return None
-    os.kill(draw.choice(ranks), signal.SIGKILL)
+    os.kill(draw.choice([*ranks.values()]), signal.SIGKILL)
     killed = time.monotonic()
     code = process.wait(300)
     ended = time.monotonic() - killed

@@ -6,6 +6,7 @@ depend neither on the number of workers nor on how often it was stopped.
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from glus.data_pipeline.storage import Storage
 
 #: Ray's shared memory: only small reports travel through it.
 OBJECT_STORE_BYTES = 100 * 1024**2
+#: How long a Ray cluster may take to answer at its address.
+ANSWER_SECONDS = 10.0
 #: How often a task is tried again on a fresh worker after one was killed.
 RETRIES = 3
 
@@ -143,9 +146,19 @@ def _start_ray(config: PrepareConfig) -> None:
         )
         return
     try:
+        _ask_for_an_answer(config.ray_address)
         ray.init(address=config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise DataError(f"no Ray cluster at {config.ray_address} ({error}); start one or leave it out") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"no Ray cluster at {config.ray_address} ({error}): start one (ray start --head), or leave ray_address out"
+        ) from error
+
+
+def _ask_for_an_answer(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT: Ray itself would wait for longer than five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
 
 
 def _run_jobs(jobs: list[ShardJob], workers: list[Any], config: PrepareConfig) -> None:

@@ -1,6 +1,8 @@
 """`glus prepare` on Ray: the same bytes with any number of workers, and whoever is killed."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import ray
 from benchmarks.data_kills import digests, killed_run, undisturbed, write_mevis
 from glus.data_pipeline.prepare import OBJECT_STORE_BYTES, PrepareConfig, prepare
 from glus.data_pipeline.reader import ShardedSplit
+from tests.running import unused_ports
 
 VIDEOS = 24
 
@@ -48,6 +51,17 @@ def test_any_number_of_workers_writes_the_same_bytes(source, wanted, four_cpus, 
         out = tmp_path / f"{workers}"
         (manifest,) = prepare(PrepareConfig(["mevis:train"], source, str(out), videos_per_shard=2, workers=workers))
         assert manifest.counts.videos == VIDEOS and digests(out) == wanted
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once_and_nothing_is_written(source, tmp_path):
+    address = f"127.0.0.1:{unused_ports(1)[0]}"
+    words = ["prepare", "datasets=[mevis:train]", f"root={source}", f"out={tmp_path}/out", f"ray_address={address}"]
+    # A process of its own: this one has a Ray already.
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "glus.launch.cli", *words], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2 and not (tmp_path / "out").exists()
+    assert ended.stderr.startswith(f"glus prepare: no Ray cluster at {address} (") and ended.stderr.count("\n") == 1
 
 
 @pytest.mark.timeout(600)

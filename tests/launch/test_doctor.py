@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from glus.launch import cli, doctor
-from glus.launch.configuration import to_yaml
 from glus.launch.doctor import DoctorConfig, findings, planned_bytes
 from glus.launch.doctor_network import meet
 from glus.launch.errors import LaunchError
 from glus.launch.nodes import ALONE, RENDEZVOUS, Nodes
 from glus.training.config import KeepConfig, RunConfig
+from tests.running import unused_ports, written
 
 TinyRun = Callable[..., RunConfig]
 
@@ -28,18 +27,6 @@ def tiny_run(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Tin
     """As everywhere, with one MLflow file for all tests here: making one takes seconds."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
     return lambda out, *changes: tiny_run(out, f"tracking.uri={uri}", *changes)
-
-
-def unused_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-def written(run: RunConfig, folder: Path) -> Path:
-    file = folder / "run.yaml"
-    file.write_text(to_yaml(run), encoding="utf-8")
-    return file
 
 
 def test_a_run_that_can_begin_is_ok_line_by_line(
@@ -72,7 +59,7 @@ def wrong(run: RunConfig) -> str:
     ],
 )
 def test_what_is_lacking_is_told_with_what_to_do(change: str, message: str, tiny_run: TinyRun, tmp_path: Path) -> None:
-    changes = [change.format(folder=tmp_path, port=unused_port())]
+    changes = [change.format(folder=tmp_path, port=unused_ports(1)[0])]
     if "flash" in change:
         changes.append("engine.precision=bf16")
     told = [
@@ -114,7 +101,7 @@ print(found.seconds > 0, found.skew < 1, found.same_code, found.backend)
 
 
 def test_the_machines_of_a_job_meet() -> None:
-    job = {RENDEZVOUS: f"127.0.0.1:{unused_port()}", "SLURM_STEP_NUM_NODES": "2", "SLURM_JOB_ID": "7"}
+    job = {RENDEZVOUS: f"127.0.0.1:{unused_ports(1)[0]}", "SLURM_STEP_NUM_NODES": "2", "SLURM_JOB_ID": "7"}
     job["GLOO_SOCKET_IFNAME"] = "lo"
     machines = [
         subprocess.Popen(
@@ -129,7 +116,7 @@ def test_the_machines_of_a_job_meet() -> None:
 
 
 def test_a_machine_that_does_not_come_is_told() -> None:
-    nodes = Nodes(1, 2, f"127.0.0.1:{unused_port()}", "glus-7", "n2")
+    nodes = Nodes(1, 2, f"127.0.0.1:{unused_ports(1)[0]}", "glus-7", "n2")
     with pytest.raises(LaunchError, match=r"the 2 machines did not meet at 127\.0\.0\.1:\d+ within 1 s .*: see which"):
         meet(nodes, 4, 1)
 

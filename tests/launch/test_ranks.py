@@ -4,7 +4,6 @@ comes."""
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,25 +13,13 @@ from pathlib import Path
 import pytest
 
 from glus.launch import cli, ranks
-from glus.launch.configuration import to_yaml
 from glus.training.config import RunConfig
 from glus.training.tracking import find_runs
+from tests.running import ranks_of, unused_ports, written
 
 TinyRun = Callable[..., RunConfig]
 #: As bits of a mask.
 TERM, USR2 = 1 << (signal.SIGTERM - 1), 1 << (signal.SIGUSR2 - 1)
-
-
-def unused_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-def written(config: RunConfig, folder: Path) -> Path:
-    file = folder / "run.yaml"
-    file.write_text(to_yaml(config), encoding="utf-8")
-    return file
 
 
 @pytest.mark.parametrize(
@@ -57,7 +44,7 @@ def test_what_cannot_work_is_one_message(
 ) -> None:
     config = written(tiny_run(tmp_path / "run"), tmp_path)
     capfd.readouterr()
-    assert cli.main(["train", str(config), change.format(folder=tmp_path, port=unused_port())]) == 2
+    assert cli.main(["train", str(config), change.format(folder=tmp_path, port=unused_ports(1)[0])]) == 2
     told = capfd.readouterr().err
     assert message in told
     assert told.startswith("glus train: ") and told.count("\n") == 1
@@ -69,21 +56,12 @@ class Run:
 
     def __init__(self, config: RunConfig, folder: Path, *changes: str) -> None:
         words = [sys.executable, "-m", "glus.launch.cli", "train", str(written(config, folder)), "ranks=2", *changes]
-        self.resolved = f"{config.out}/config.yaml".encode()
+        self.out = config.out
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
 
     def ranks(self) -> dict[int, int]:
         """Process number of each rank that runs."""
-        found = {}
-        for folder in Path("/proc").iterdir():
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                settings = (folder / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue  # no process, or one that ended while we looked
-            if b"glus.launch.ranks" in words and self.resolved in words:
-                found |= {int(each[5:]): int(folder.name) for each in settings if each.startswith(b"RANK=")}
-        return found
+        return ranks_of(self.out)
 
     def masks(self) -> dict[int, int]:
         """Thread of the launcher -> the signals that it blocks (bit N - 1 for signal N), the oldest first."""
@@ -123,7 +101,7 @@ def test_what_both_ranks_find_is_told_once(tiny_run: TinyRun, tmp_path: Path) ->
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_what_one_rank_finds_ends_the_others(tiny_run: TinyRun, tmp_path: Path) -> None:
-    run = Run(tiny_run(tmp_path / "run", f"tracking.uri=http://127.0.0.1:{unused_port()}"), tmp_path)
+    run = Run(tiny_run(tmp_path / "run", f"tracking.uri=http://127.0.0.1:{unused_ports(1)[0]}"), tmp_path)
     code, out, err = run.end()
     assert (code, out) == (2, "")
     assert err.startswith("glus train: no MLflow server can be reached at http://127.0.0.1:") and err.count("\n") == 1

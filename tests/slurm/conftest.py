@@ -3,7 +3,6 @@
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.running import unused_ports
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 #: Debian puts the daemons where an ordinary user's PATH does not look.
@@ -109,7 +110,7 @@ def start_cluster(folder: Path, running: ExitStack) -> Cluster:
         (folder / name).mkdir(mode=0o700)
     (folder / "munge" / "key").write_bytes(os.urandom(1024))
     (folder / "munge" / "key").chmod(0o400)
-    ports = dict(zip(("port", "first", "second"), _unused_ports(3), strict=True))
+    ports = dict(zip(("port", "first", "second"), unused_ports(3), strict=True))
     config = folder / "slurm.conf"
     config.write_text(CONFIG.format(folder=folder, user=getpass.getuser(), **ports), encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
@@ -160,11 +161,3 @@ def _end_jobs(cluster: Cluster) -> None:
     cluster.run("scancel", "--user", getpass.getuser(), "--signal=KILL", "--full")
     cluster.run("scancel", "--user", getpass.getuser())
     cluster.until(lambda: not cluster.run("squeue", "-h").strip(), "the end of all jobs", 30)
-
-
-def _unused_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        taken = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in taken:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in taken]

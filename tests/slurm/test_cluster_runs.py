@@ -21,8 +21,9 @@ from glus.training import checkpoint
 from glus.training.config import RunConfig
 from glus.training.run_record import run_of_folder
 from glus.training.tracking import RunRecord, find_runs
+from tests.running import ranks_of
 from tests.slurm.conftest import Cluster
-from tests.slurm.world import CONFIGS, HOSTILE, HOSTILE_EXPRESSION, STEPS, World, make_world, ranks_of
+from tests.slurm.world import CONFIGS, HOSTILE, HOSTILE_EXPRESSION, STEPS, World, make_world
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -105,16 +106,16 @@ def test_a_run_that_is_killed_and_preempted_ends_as_an_undisturbed_one(
     checkpoints, [log] = Path(config.out) / "checkpoints", [Path(config.out) / "jobs" / "001-train" / "log.txt"]
 
     cluster.until((checkpoints / "step-000002").is_dir, "two steps", 600, log)
-    os.kill(ranks_of(config)[1], signal.SIGKILL)
+    os.kill(ranks_of(config.out)[1], signal.SIGKILL)
     died = time.monotonic()
     cluster.until((Path(config.out) / ATTEMPTS).is_file, "the end of the attempt", 300, log)
     assert "rank 1 was killed by SIGKILL" in (Path(config.out) / ATTEMPTS).read_text(encoding="utf-8")
-    cluster.until(lambda: len(ranks_of(config)) == 2, "ranks again", 300, log)
+    cluster.until(lambda: len(ranks_of(config.out)) == 2, "ranks again", 300, log)
     print(f"ranks again {time.monotonic() - died:.1f} s after one of them had died")
 
     cluster.until((checkpoints / "step-000004").is_dir, "four steps", 600, log)
     # It must not come to its end before the other job comes. SLURM lets those go on that it tells to stop.
-    os.kill(ranks_of(config)[0], signal.SIGSTOP)
+    os.kill(ranks_of(config.out)[0], signal.SIGSTOP)
     other = cluster.run("sbatch", "--parsable", "-p", "high", "-N", "2", "-o", "/dev/null", "--wrap", "true").strip()
     cluster.wait(other, "COMPLETED", 600, log)
     cluster.wait(job, "COMPLETED", 900, log)

@@ -79,17 +79,3 @@ def make_world(folder: Path) -> World:
     }
     (folder / "site.yaml").write_text(format_yaml(site), encoding="utf-8")
     return World(folder)
-
-
-def ranks_of(config: RunConfig) -> dict[int, int]:
-    """Rank -> process, of the ranks that train into `out` here."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            settings = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue  # no process, or one that ended while we looked
-        if b"glus.launch.ranks" in words and f"{config.out}/config.yaml".encode() in words:
-            found |= {int(each[5:]): int(folder.name) for each in settings if each.startswith(b"RANK=")}
-    return found

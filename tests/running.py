@@ -1,0 +1,37 @@
+"""Programs that tests start: their settings, the ports they are given, the ranks they have."""
+
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+
+from glus.launch.configuration import to_yaml
+from glus.training.config import RunConfig
+
+
+def written(config: RunConfig, folder: Path) -> Path:
+    """FOLDER/run.yaml with the settings."""
+    file = folder / "run.yaml"
+    file.write_text(to_yaml(config), encoding="utf-8")
+    return file
+
+
+def unused_ports(count: int) -> list[int]:
+    """Ports of loopback where nobody listens, all different."""
+    with ExitStack() as held:
+        taken = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in taken:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in taken]
+
+
+def ranks_of(out: str) -> dict[int, int]:
+    """Rank -> process, of the ranks that train into `out` on this machine."""
+    found = {}
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        # None where it is another user's.
+        words, settings = process.info["cmdline"] or [], process.info["environ"] or {}
+        if "glus.launch.ranks" in words and f"{out}/config.yaml" in words and "RANK" in settings:
+            found[int(settings["RANK"])] = process.pid
+    return found

@@ -31,8 +31,9 @@ from glus.launch.demo import (
 )
 from glus.launch.errors import LaunchError
 from glus.launch.stages import Stage, StageFailed, Stages
+from glus.training.recorded_runs import RunRecord, find_runs
 from glus.training.run_record import run_of_folder
-from glus.training.tracking import RunRecord, TrackingConfig, find_runs
+from glus.training.tracking import TrackingConfig
 
 EXPERIMENT = "ablations"
 OVERALL, MOTION = "eval/overall/JF", "eval/kind/motion/JF"

@@ -25,8 +25,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 from glus.launch.attempts import ATTEMPTS
 from glus.training import checkpoint
 from glus.training.config import RunConfig
+from glus.training.recorded_runs import find_runs
 from glus.training.run_record import run_of_folder
-from glus.training.tracking import find_runs
 from tests.running import ranks_of
 from tests.slurm.conftest import Cluster, start_cluster
 from tests.slurm.world import World, make_world

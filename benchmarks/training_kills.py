@@ -30,8 +30,8 @@ from glus.data_pipeline.demo_world import DemoWorldConfig
 from glus.launch.configuration import load_config, to_yaml
 from glus.training import checkpoint
 from glus.training.config import RunConfig
+from glus.training.recorded_runs import find_runs
 from glus.training.run_record import run_of_folder
-from glus.training.tracking import find_runs
 from tests.running import ranks_of
 
 ROOT = Path(__file__).parents[1]

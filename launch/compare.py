@@ -7,8 +7,9 @@ from rich.console import Console
 
 from glus.evaluation.comparison import comparison_table, published_rich, run_labels, write_comparison
 from glus.evaluation.published import published_table, read_published
+from glus.training.recorded_runs import find_runs
 from glus.training.run_record import run_of_folder
-from glus.training.tracking import TrackingConfig, find_runs
+from glus.training.tracking import TrackingConfig
 
 
 @dataclass(frozen=True)

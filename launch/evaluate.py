@@ -25,7 +25,8 @@ from glus.launch.predict import Prediction, PredictionBug, predict, processes_fo
 from glus.launch.splits import chosen_splits
 from glus.model.released_sam2 import Hiera
 from glus.training.distributed import Rank
-from glus.training.tracking import TrackingConfig, find_runs, log_evaluation
+from glus.training.recorded_runs import find_runs
+from glus.training.tracking import TrackingConfig, log_evaluation
 
 BUG = 1
 

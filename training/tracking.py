@@ -1,19 +1,14 @@
-"""Runs, metrics and artifacts in MLflow: the only file that knows MLflow, imported where a function needs it.
+"""Runs, metrics and artifacts that go to MLflow, which is imported where a function needs it.
 
 Only rank 0 talks. Metrics go out from a background thread (delivery.py), everything else at once.
 """
 
 import json
-import math
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
 
 from glus.training.code_version import code_version
 from glus.training.delivery import Delivery
@@ -21,21 +16,14 @@ from glus.training.errors import TrainingError
 from glus.training.logged_models import FIGURE, logged_model, mark_best
 from glus.training.record_names import checked_name, shortened
 from glus.training.record_names import flatten as flatten
+from glus.training.tracking_client import client_of, experiment_id, told
 from glus.training.tracking_place import TrackingConfig as TrackingConfig
-from glus.training.tracking_place import check_place, shown, sqlite_file
+from glus.training.tracking_place import shown
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
 
-#: Set before MLflow is imported, where the person has not: two quick tries instead of minutes, no pages of migrations.
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 LONGEST_DIGEST = 36
 PARAMETERS_A_CALL = 100
 #: Parameters (or their beginnings) that change no figure: how a run is kept, not what it is.
@@ -44,19 +32,6 @@ NOT_OF_FIGURES = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang
 
 #: A metric record that waits: name, value, milliseconds since the epoch, step.
 Unsent = tuple[str, float, int, int]
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One recorded run. `metrics` holds each metric's last value, `history` all of them as (step, value) in order."""
-
-    run_id: str
-    name: str
-    status: str
-    params: dict[str, str]
-    tags: dict[str, str]
-    metrics: dict[str, float]
-    history: dict[str, tuple[tuple[int, float], ...]]
 
 
 class Tracker:
@@ -94,11 +69,11 @@ class Tracker:
         a checkpoint kept of records that were not delivered when it was written.
         Raises TrainingError where MLflow cannot be reached or the run does not exist.
         """
-        client = _client(config, create=True)
+        client = client_of(config, create=True)
         everything = dict(tags or {}) | code_version()
-        with _told(config):
+        with told(config):
             if run_id is None:
-                run = client.create_run(_experiment_id(client, config, create=True), run_name=run_name)
+                run = client.create_run(experiment_id(client, config, create=True), run_name=run_name)
             else:
                 run = client.get_run(run_id)
                 client.update_run(run_id, status="RUNNING", name=run_name)
@@ -125,7 +100,7 @@ class Tracker:
         """Copies a file or a folder to the run's artifacts, below `folder`."""
         if not path.exists():
             raise TrainingError(f"{path}: no such file to record with run {self.run_id}")
-        with _told(self._config):
+        with told(self._config):
             if path.is_dir():
                 self._client.log_artifacts(self.run_id, str(path), folder or None)
             else:
@@ -133,7 +108,7 @@ class Tracker:
 
     def log_text(self, text: str, file: str) -> None:
         """Writes a text as artifact `file`, such as the resolved config as "config.yaml"."""
-        with _told(self._config):
+        with told(self._config):
             self._client.log_text(self.run_id, text, file)
 
     def log_dataset(self, name: str, fingerprint: str, counts: Mapping[str, int]) -> None:
@@ -148,12 +123,12 @@ class Tracker:
             profile=json.dumps(dict(counts)),
         )
         tags = [InputTag(key="mlflow.data.context", value="training")]
-        with _told(self._config):
+        with told(self._config):
             self._client.log_inputs(self.run_id, [DatasetInput(dataset=dataset, tags=tags)])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags of the run."""
-        with _told(self._config):
+        with told(self._config):
             for key, value in tags.items():
                 self._client.set_tag(self.run_id, key, value)
 
@@ -173,7 +148,7 @@ class Tracker:
                 f"{left.count} metric records of run {self.run_id} did not reach MLflow at {shown(self._config.uri)} "
                 f"({left.error}); the checkpoints are not touched by this"
             ) from left.error
-        with _told(self._config):
+        with told(self._config):
             self._client.set_terminated(self.run_id, status)
 
     def __enter__(self) -> Self:
@@ -202,30 +177,10 @@ class Tracker:
 
 def reach(config: TrackingConfig) -> str:
     """Tells the place and its experiment. Raises TrainingError where it cannot be reached or written."""
-    client = _client(config, create=True)
-    with _told(config):
-        _experiment_id(client, config, create=True)
+    client = client_of(config, create=True)
+    with told(config):
+        experiment_id(client, config, create=True)
     return f"{shown(config.uri)}, experiment {config.experiment}"
-
-
-def find_runs(config: TrackingConfig, names: Sequence[str] = ()) -> list[RunRecord]:
-    """The runs with these names or ids, in this order; without names all runs of the experiment, oldest first.
-
-    Raises TrainingError for a name that no run has (with the names there are) or that several have (with their ids).
-    """
-    client = _client(config, create=False)
-    with _told(config):
-        experiment = _experiment_id(client, config, create=False)
-        runs: list[Run] = []
-        token: str | None = None
-        while True:
-            page = client.search_runs([experiment], order_by=["attributes.start_time ASC"], page_token=token)
-            runs.extend(page)
-            token = page.token
-            if not token:
-                break
-        chosen = [_the_run(runs, name, config) for name in names] if names else runs
-        return [_run_record(client, run) for run in chosen]
 
 
 def log_figures(
@@ -235,8 +190,8 @@ def log_figures(
 
     With `model_id`, of a LoggedModel, they are linked to it as well.
     """
-    client = _client(config, create=False)
-    with _told(config):
+    client = client_of(config, create=False)
+    with told(config):
         client.log_batch(run_id, metrics=_metrics(figures, step, model_id))
 
 
@@ -255,11 +210,11 @@ def log_evaluation(
     tags as "evaluation.CHECKPOINT.NAME": a later evaluation of another checkpoint leaves these as they are. They are
     linked to the checkpoint's LoggedModel; that of the highest overall J&F has the alias "best" (logged_models.py).
     """
-    client = _client(config, create=False)
-    with _told(config):
+    client = client_of(config, create=False)
+    with told(config):
         model_id = logged_model(client, run_id, checkpoint, "", step)
     log_figures(config, run_id, figures, step, model_id)
-    with _told(config):
+    with told(config):
         if FIGURE in figures and not figures.get("eval/partial"):
             mark_best(client, config.experiment, run_id, model_id, figures[FIGURE])
         for name, value in tags.items():
@@ -303,83 +258,3 @@ def _metric(unsent: Unsent) -> "Metric":
 
     name, value, timestamp, step = unsent
     return Metric(checked_name(name), value, timestamp, step)
-
-
-def _the_run(runs: "Sequence[Run]", name: str, config: TrackingConfig) -> "Run":
-    found = [run for run in runs if name in (run.info.run_id, run.info.run_name)]
-    if len(found) == 1:
-        return found[0]
-    where = f"in experiment {config.experiment!r} of {shown(config.uri)}"
-    if found:
-        ids = ", ".join(run.info.run_id for run in found)
-        raise TrainingError(f"{len(found)} runs are named {name!r} {where}; say which by its id: {ids}")
-    there = ", ".join(sorted({run.info.run_name for run in runs})) or "none yet"
-    raise TrainingError(f"no run is named {name!r} {where}; the runs are: {there}")
-
-
-def _run_record(client: "MlflowClient", run: "Run") -> RunRecord:
-    history = {
-        name: tuple((point.step, point.value) for point in _in_order(client.get_metric_history(run.info.run_id, name)))
-        for name in run.data.metrics
-    }
-    return RunRecord(
-        run_id=run.info.run_id,
-        name=run.info.run_name,
-        status=run.info.status,
-        params=dict(run.data.params),
-        tags={key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
-        metrics={name: points[-1][1] if points else math.nan for name, points in history.items()},
-        history=history,
-    )
-
-
-def _in_order(points: "Sequence[Metric]") -> "list[Metric]":
-    return sorted(points, key=lambda point: (point.step, point.timestamp))
-
-
-def _client(config: TrackingConfig, create: bool) -> "MlflowClient":
-    """A client of a place that was found to answer. `create`: an absent SQLite file is made."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    file = check_place(config)
-    if file and create:
-        with _told(config):
-            file.parent.mkdir(parents=True, exist_ok=True)
-    elif file and not file.is_file():
-        raise TrainingError(f"{file}: no such MLflow file (tracking.uri={config.uri}); nothing was recorded there yet")
-    from mlflow.tracking import MlflowClient
-
-    with _told(config):
-        return MlflowClient(config.uri)
-
-
-def _experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) -> str:
-    experiment = client.get_experiment_by_name(config.experiment)
-    if experiment is not None:
-        if experiment.lifecycle_stage == "deleted":
-            raise TrainingError(
-                f"experiment {config.experiment!r} was deleted in {shown(config.uri)}; restore it or choose another "
-                "tracking.experiment"
-            )
-        return str(experiment.experiment_id)
-    if not create:
-        raise TrainingError(f"no experiment {config.experiment!r} in {shown(config.uri)}; see tracking.experiment")
-    location = None
-    if urlsplit(config.uri).scheme == "sqlite":
-        # MLflow's default would be ./mlruns of whatever folder the command was started in.
-        location = (sqlite_file(config).parent.resolve() / "mlartifacts").as_uri()
-    return str(client.create_experiment(config.experiment, artifact_location=location))
-
-
-@contextmanager
-def _told(config: TrackingConfig) -> Iterator[None]:
-    """MLflow's errors as one message of ours."""
-    import requests
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise TrainingError(f"MLflow at {shown(config.uri)}: {reason}") from error

@@ -24,7 +24,7 @@ from glus.launch.errors import LaunchError
 from glus.launch.predict import Prediction, predict, processes_for
 from glus.training.config import RunConfig
 from glus.training.distributed import Rank
-from glus.training.tracking import find_runs
+from glus.training.recorded_runs import find_runs
 from glus.training.train import train
 
 SPLIT = "mevis/valid_u"

@@ -14,7 +14,7 @@ import pytest
 
 from glus.launch import cli, ranks
 from glus.training.config import RunConfig
-from glus.training.tracking import find_runs
+from glus.training.recorded_runs import find_runs
 from tests.running import ranks_of, unused_ports, written
 
 TinyRun = Callable[..., RunConfig]

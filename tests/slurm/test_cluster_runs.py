@@ -19,8 +19,8 @@ from glus.evaluation.results import read_scores
 from glus.launch.attempts import ATTEMPTS
 from glus.training import checkpoint
 from glus.training.config import RunConfig
+from glus.training.recorded_runs import RunRecord, find_runs
 from glus.training.run_record import run_of_folder
-from glus.training.tracking import RunRecord, find_runs
 from tests.running import ranks_of
 from tests.slurm.conftest import Cluster
 from tests.slurm.world import CONFIGS, HOSTILE, HOSTILE_EXPRESSION, STEPS, World, make_world

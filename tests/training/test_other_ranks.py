@@ -17,9 +17,9 @@ from glus.launch.ranks import launch_settings
 from glus.training import checkpoint
 from glus.training.config import RunConfig
 from glus.training.distributed import Rank
+from glus.training.recorded_runs import find_runs
 from glus.training.run_record import run_of_folder
 from glus.training.stopping import StopFlag
-from glus.training.tracking import find_runs
 
 #: Two groups of parameters: DeepSpeed's universal checkpoint gives all groups the settings of the first.
 FACTORS = 'optimizer.factors={"segmenter.*": 0.5}'

@@ -14,8 +14,8 @@ from glus.training.config import RunConfig
 from glus.training.distributed import Rank
 from glus.training.errors import TrainingError
 from glus.training.orders import Orders
+from glus.training.recorded_runs import find_runs
 from glus.training.stopping import STOP, Cause, Due, StopFlag, forget_stop, obeyed, read_stopped
-from glus.training.tracking import find_runs
 from glus.training.train import train
 
 ALONE = Rank(0, 0, 1)

@@ -15,7 +15,8 @@ import pytest
 import requests
 
 from glus.training.errors import TrainingError
-from glus.training.tracking import Tracker, TrackingConfig, find_runs, flatten, log_evaluation, log_figures
+from glus.training.recorded_runs import find_runs
+from glus.training.tracking import Tracker, TrackingConfig, flatten, log_evaluation, log_figures
 
 
 @dataclass(frozen=True)

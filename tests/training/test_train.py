@@ -24,7 +24,7 @@ from glus.training.errors import TrainingError
 from glus.training.health import FILE, refuse_non_finite
 from glus.training.overfit import plan_of
 from glus.training.profiling import FOLDER, OPERATIONS, TRACE
-from glus.training.tracking import RunRecord, find_runs
+from glus.training.recorded_runs import RunRecord, find_runs
 from glus.training.train import train
 
 ALONE = Rank(0, 0, 1)

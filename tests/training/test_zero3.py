@@ -32,8 +32,8 @@ from glus.training.config import EngineConfig, RunConfig
 from glus.training.distributed import Rank
 from glus.training.engine import Engine
 from glus.training.engines import TrainingEngine, joined, make_contrast, make_engine
+from glus.training.recorded_runs import find_runs
 from glus.training.schedule import learning_rate
-from glus.training.tracking import find_runs
 from glus.training.train import train
 
 STEPS, RATE = 3, 1e-3

@@ -12,6 +12,7 @@ from PIL import Image
 from glus.data_pipeline.datasets.table import read_dataset, splits_there
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.masks import decode
+from tests.videos import write_video
 
 SPLITS_WITH_MASKS = [
     ("mevis", "train"),
@@ -94,16 +95,13 @@ def test_converted_lv_vis_is_read_from_either_place(raw, folder):
 
 def test_a_video_file_takes_the_place_of_a_folder_of_frames(raw):
     images = raw.root / "mevis" / "train" / "JPEGImages"
-    writer = cv2.VideoWriter(str(images / "two.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (48, 32))
-    for content in raw.videos[1].jpegs:
-        writer.write(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
-    writer.release()
+    drawn = [cv2.imdecode(np.frombuffer(each, np.uint8), cv2.IMREAD_COLOR) for each in raw.videos[1].jpegs]
+    write_video(images / "two.mp4", drawn, "mp4v")
     shutil.rmtree(images / "two")
     record = read_dataset("mevis", raw.root, "train").record("two")
     assert record.frames.names == raw.videos[1].frame_names
     frame = cv2.imdecode(np.frombuffer(record.frames.read_bytes(2), np.uint8), cv2.IMREAD_COLOR)
-    drawn = cv2.imdecode(np.frombuffer(raw.videos[1].jpegs[2], np.uint8), cv2.IMREAD_COLOR)
-    assert np.abs(frame.astype(int) - drawn).mean() < 20
+    assert np.abs(frame.astype(int) - drawn[2]).mean() < 20
 
 
 def test_the_valid_file_that_lists_test_videos_too_gives_valid_videos_only(raw, caplog):

@@ -8,20 +8,13 @@ import pytest
 from glus.data_pipeline import frames as frames_module
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.frames import FrameFolder, VideoFile, extract_frames, jpeg_size
+from tests.videos import without_its_end, write_video
 
 
 @pytest.fixture
 def folder(tmp_path, tiny):
     tiny.write_frames(tmp_path / "video")
     return tmp_path / "video"
-
-
-def write_video(path, frames, size, codec="MJPG"):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 5, size)
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-    return path
 
 
 def test_a_folder_gives_the_named_frames_unchanged(folder, tiny):
@@ -80,7 +73,7 @@ def test_frames_of_a_video_file_look_as_drawn_at_any_width(tmp_path, size):
     drawn = [np.full((size[1], size[0], 3), (40 * index, 20, 80), np.uint8) for index in range(4)]
     for frame in drawn:
         frame[5:20, 10:30] = (40, 40, 200)
-    video = VideoFile(write_video(tmp_path / "clip.avi", drawn, size))
+    video = VideoFile(write_video(tmp_path / "clip.avi", drawn))
     assert video.names == ("00000", "00001", "00002", "00003") and video.size == (size[1], size[0])
     assert video.read_bytes(2) == video.read_bytes(2)
     assert jpeg_size(video.read_bytes(2), "") == video.size
@@ -90,13 +83,13 @@ def test_frames_of_a_video_file_look_as_drawn_at_any_width(tmp_path, size):
 
 
 def test_a_still_ending_is_not_taken_for_missing_frames(tmp_path):
-    video = VideoFile(write_video(tmp_path / "still.mp4", [np.full((48, 64, 3), 99, np.uint8)] * 6, (64, 48), "mp4v"))
+    video = VideoFile(write_video(tmp_path / "still.mp4", [np.full((48, 64, 3), 99, np.uint8)] * 6, "mp4v"))
     assert len(video.names) == 6
 
 
 def test_names_pick_frames_by_number_where_there_are_more_frames(tmp_path):
     drawn = [np.full((48, 64, 3), 25 * index, np.uint8) for index in range(10)]
-    path = write_video(tmp_path / "clip.avi", drawn, (64, 48))
+    path = write_video(tmp_path / "clip.avi", drawn)
     video = VideoFile(path, ["00000", "00005"])
     decoded = cv2.imdecode(np.frombuffer(video.read_bytes(1), np.uint8), cv2.IMREAD_COLOR)
     assert abs(int(decoded.mean()) - 125) < 4 and video.origin(1).endswith("clip.avi frame 00005")
@@ -112,21 +105,10 @@ def test_files_that_are_no_video_are_refused(tmp_path):
         VideoFile(tmp_path / "y.mp4")
 
 
-def without_its_end(path, share):
-    """The same video, its last samples overwritten: the header still promises them."""
-    content = bytearray(path.read_bytes())
-    start = content.index(b"mdat") + 4
-    size = int.from_bytes(content[start - 8 : start - 4], "big") - 8
-    begin = start + int(size * (1 - share))
-    content[begin : start + size] = bytes(start + size - begin)
-    path.write_bytes(content)
-    return path
-
-
 def test_a_header_that_lies_is_read_as_far_as_it_decodes_and_told(tmp_path, caplog):
     random = np.random.Generator(np.random.Philox(3))
     drawn = [random.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(12)]
-    path = without_its_end(write_video(tmp_path / "clip.mp4", drawn, (64, 48), "mp4v"), 0.3)
+    path = without_its_end(write_video(tmp_path / "clip.mp4", drawn, "mp4v"), 0.3)
     # decord's threads fail at another frame each time; what is read must not depend on that.
     contents = {tuple(map(video.read_bytes, range(len(video.names)))) for video in [VideoFile(path) for _ in range(8)]}
     assert len(contents) == 1 and 6 <= len(contents.pop()) <= 8
@@ -135,7 +117,7 @@ def test_a_header_that_lies_is_read_as_far_as_it_decodes_and_told(tmp_path, capl
 
 def test_a_video_without_a_frame_that_decodes_is_refused(tmp_path):
     drawn = [np.full((48, 64, 3), 20 * index, np.uint8) for index in range(5)]
-    path = without_its_end(write_video(tmp_path / "clip.mp4", drawn, (64, 48)), 1)
+    path = without_its_end(write_video(tmp_path / "clip.mp4", drawn), 1)
     for read in (VideoFile, lambda path: extract_frames(path, tmp_path / "frames")):
         with pytest.raises(DataError, match=r"clip\.mp4: (no video that can be read|not one frame can be decoded)"):
             read(path)
@@ -144,7 +126,7 @@ def test_a_video_without_a_frame_that_decodes_is_refused(tmp_path):
 @pytest.mark.parametrize("way", [VideoFile, lambda path: extract_frames(path, path.parent / "frames").frames])
 def test_frames_are_decoded_as_they_are_written(tmp_path, monkeypatch, way):
     drawn = (np.full((480, 640, 3), index, np.uint8) for index in range(250))
-    path = write_video(tmp_path / "clip.avi", drawn, (640, 480))
+    path = write_video(tmp_path / "clip.avi", drawn)
     process, encode, held = psutil.Process(), frames_module._encoded, []
 
     def encoded(frame, origin):
@@ -162,7 +144,7 @@ def test_frames_are_decoded_as_they_are_written(tmp_path, monkeypatch, way):
 def test_extracted_frames_are_those_of_the_video_file(tmp_path, share):
     random = np.random.Generator(np.random.Philox(3))
     drawn = [random.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(12)]
-    path = without_its_end(write_video(tmp_path / "clip.mp4", drawn, (64, 48), "mp4v"), share)
+    path = without_its_end(write_video(tmp_path / "clip.mp4", drawn, "mp4v"), share)
     video, extracted = VideoFile(path), extract_frames(path, tmp_path / "new" / "frames")
     assert (extracted.frames.names, extracted.frames.size) == (video.names, (48, 64))
     assert [*map(extracted.frames.read_bytes, range(len(video.names)))] == [

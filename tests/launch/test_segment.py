@@ -24,6 +24,7 @@ from glus.training.config import RunConfig
 from glus.training.distributed import Rank
 from glus.training.train import train
 from tests.model.releases import write_clip, write_glus
+from tests.videos import without_its_end, write_video
 
 FRAMES = tuple(f"{index:05d}" for index in range(6))
 
@@ -121,10 +122,8 @@ def test_overlay_and_contact_sheet_show_every_expression(video: Path, answering_
 
 def test_a_video_file_is_as_the_folder_of_its_frames(video: Path, answering_run: Path, tmp_path: Path) -> None:
     random = np.random.Generator(np.random.Philox(5))
-    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (64, 48))
-    for _ in range(5):
-        writer.write(cv2.resize(random.integers(0, 256, (6, 8, 3), np.uint8), (64, 48)))
-    writer.release()
+    drawn = [cv2.resize(random.integers(0, 256, (6, 8, 3), np.uint8), (64, 48)) for _ in range(5)]
+    write_video(tmp_path / "clip.avi", drawn)
     (tmp_path / "clip").mkdir()
     frames = VideoFile(tmp_path / "clip.avi")
     for index, name in enumerate(frames.names):
@@ -140,26 +139,15 @@ def test_a_video_file_is_as_the_folder_of_its_frames(video: Path, answering_run:
     capture.release()
 
 
-def broken_video(path: Path, share: float) -> Path:
-    """Twelve frames, the last `share` of the samples overwritten: the header still promises them."""
+def noise(frames: int) -> list[NDArray[np.uint8]]:
     random = np.random.Generator(np.random.Philox(3))
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 5, (64, 48))
-    for _ in range(12):
-        writer.write(random.integers(0, 256, (48, 64, 3), np.uint8))
-    writer.release()
-    content = bytearray(path.read_bytes())
-    start = content.index(b"mdat") + 4
-    size = int.from_bytes(content[start - 8 : start - 4], "big") - 8
-    begin = start + int(size * (1 - share))
-    content[begin : start + size] = bytes(start + size - begin)
-    path.write_bytes(content)
-    return path
+    return [random.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(frames)]
 
 
 def test_a_header_that_lies_is_read_as_far_as_it_decodes_and_told(
     answering_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = broken_video(tmp_path / "clip.mp4", 0.5)
+    path = without_its_end(write_video(tmp_path / "clip.mp4", noise(12), "mp4v"), 0.5)
     assert segment(path, answering_run, tmp_path / "out", "a circle") == 0
     count = len(masks_of(tmp_path / "out", "clip", 0))
     assert 3 <= count <= 6 and frames_shown(tmp_path / "out" / "overlay.webm") == count
@@ -291,7 +279,7 @@ def test_a_damaged_video_is_told_and_leaves_nothing(
 def test_a_file_without_a_frame_is_told(
     content: bytes | None, message: str, answering_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = broken_video(tmp_path / "clip.mp4", 1)
+    path = without_its_end(write_video(tmp_path / "clip.mp4", noise(12), "mp4v"), 1)
     if content is not None:
         path.write_bytes(content)
     assert segment(path, answering_run, tmp_path / "out", "the red circle") == 2

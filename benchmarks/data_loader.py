@@ -5,7 +5,8 @@
 Bare decoding: the same frames of the same slots, already in memory, by the same library and number of threads, into a
 new array each. The reference's way (its dataset/refer_video_seg_dataset.py): as many processes of torch's DataLoader,
 which read eight frames of a sample with OpenCV, run transformers' CLIP processor on each, and resize each to 1024x1024
-for SAM 2. FOLDER holds JPEG frames to take in place of made-up ones; they are scaled to the size.
+for SAM 2. What is left to the model's device, painting the masks, is told beside it. FOLDER holds JPEG frames to take
+in place of made-up ones; they are scaled to the size.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.finish import write_split
 from glus.data_pipeline.frames import FrameFolder, decode_jpeg
 from glus.data_pipeline.loader import Loader
@@ -147,6 +149,17 @@ def reference_way(samples: ReferenceSamples, workers: int) -> Iterator[None]:
         yield
 
 
+def paint(batch: Batch) -> float:
+    """Seconds for a batch's masks to become pixels on the device that trains."""
+    moved = batch.to("cuda" if torch.cuda.is_available() else "cpu")
+    started = time.perf_counter()
+    for masks in moved.masks:
+        masks.painted()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds by the clock, and of this process's cores."""
     started, used = time.perf_counter(), time.process_time()
@@ -182,6 +195,7 @@ def measure(width: int, height: int, workers: int, samples: int, rounds: int, so
                 held = [split.read_jpegs(slot.video, sorted({*slot.context, *slot.query})) for slot in same]
                 loads.append(seconds(load))
                 bares.append(seconds(partial(bare_decoding, held, (height, width, 3), workers)))
+            painting = min(paint(next(loader)) for _ in range(rounds + 1))
         # In the first turn memory is taken from the system.
         del loads[0], bares[0]
         few = slots[: max(samples // 8, 2 * MICRO_BATCH * (workers + 1))]
@@ -202,6 +216,7 @@ def measure(width: int, height: int, workers: int, samples: int, rounds: int, so
         "loader : bare decoding, median of turns": float(np.median(ratios)),
         "loader : bare decoding, seconds of cores": bare_core / load_core,
         "loader : reference's way": samples / best_load * reference,
+        "painting masks on the model's device, ms a sample": 1000 * painting / MICRO_BATCH,
     }
 
 

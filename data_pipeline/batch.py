@@ -115,7 +115,8 @@ def _read_masks(plan: SamplePlan, slots: Sequence[Slot]) -> list[MaskRuns]:
     for slot, set_of, of_video, (begins, ends) in zip(slots, sets_of, coded, edges(coded), strict=True):
         queries = len(slot.query)
         size = (len(of_video.planes) // queries, queries, of_video.height, of_video.width)
-        masks.append(MaskRuns(torch.from_numpy(begins), torch.from_numpy(ends), torch.tensor(set_of), size))
+        runs = (torch.from_numpy(begins), torch.from_numpy(ends), int((ends - begins).sum()))
+        masks.append(MaskRuns(*runs, torch.tensor(set_of), size))
     return masks
 
 

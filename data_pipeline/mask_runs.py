@@ -12,12 +12,13 @@ class MaskRuns:
     """Masks of E expressions, bool [E, Q, H, W], as runs of set pixels that are painted where they are needed.
 
     begins, ends: int64 [N], places in the pixels of S object sets by Q frames, the columns of each plane one after the
-    other; runs may overlap: what any of them covers is set;
+    other; runs may overlap: what any of them covers is set; covered: the sum of their lengths;
     set_of: int64 [E], each expression's object set; size: (S, Q, H, W).
     """
 
     begins: Tensor
     ends: Tensor
+    covered: int
     set_of: Tensor
     size: tuple[int, int, int, int]
 
@@ -29,13 +30,17 @@ class MaskRuns:
     def painted(self) -> Tensor:
         """bool [E, Q, H, W], on the device where the runs are."""
         sets, frames, height, width = self.size
-        # How many more runs cover a pixel than the one before it; the last entry is the end behind the last pixel.
-        change = torch.zeros(sets * frames * height * width + 1, dtype=torch.int32, device=self.begins.device)
-        one = torch.ones_like(self.begins, dtype=torch.int32)
-        change.index_add_(0, self.begins, one)
-        change.index_add_(0, self.ends, one, alpha=-1)
-        covered = change[:-1].cumsum(0, dtype=torch.int32) > 0
-        return covered.view(sets, frames, width, height).transpose(2, 3).index_select(0, self.set_of)
+        device, lengths = self.begins.device, self.ends - self.begins
+        # The place of each set pixel: its run's begin, and how many pixels of the run come before it. That their number
+        # is known beforehand spares a GPU the wait for it.
+        before = lengths.cumsum(0) - lengths
+        places = torch.repeat_interleave(self.begins - before, lengths, output_size=self.covered)
+        places += torch.arange(self.covered, device=device)
+        columns = torch.zeros(sets * frames * width * height, dtype=torch.bool, device=device).index_fill_(
+            0, places, True
+        )
+        planes = columns.view(sets, frames, width, height).transpose(2, 3).contiguous()
+        return planes.index_select(0, self.set_of)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "MaskRuns":
         """The same on another device (asynchronously from pinned memory)."""
@@ -56,7 +61,8 @@ class MaskRuns:
         _, ends = (edges < 0).nonzero(as_tuple=True)
         shift = plane * (height * width)
         size = (expressions, frames, height, width)
-        return cls(begins + shift, ends + shift, torch.arange(expressions, device=masks.device), size)
+        covered = int((ends - begins).sum())
+        return cls(begins + shift, ends + shift, covered, torch.arange(expressions, device=masks.device), size)
 
 
 _TENSORS = ("begins", "ends", "set_of")

@@ -1,5 +1,7 @@
 """Run-length codes, boolean arrays and label maps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,8 @@ def painted(planes: list[list], shape: tuple[int, int]) -> np.ndarray:
     mine, none, other = edges([*videos, *videos])[3:]
     assert not none[0].size and np.array_equal(other, [[0], [6]])
     begins, ends = map(torch.from_numpy, mine)
-    return MaskRuns(begins, ends, torch.tensor([0]), (1, len(planes), *shape)).painted()[0].numpy()
+    covered = int((ends - begins).sum())
+    return MaskRuns(begins, ends, covered, torch.tensor([0]), (1, len(planes), *shape)).painted()[0].numpy()
 
 
 @given(
@@ -84,7 +87,7 @@ def test_runs_of_pixels_give_them_back_for_every_expression_of_an_object(mask, s
     masks = torch.from_numpy(np.stack([[mask, ~mask], [mask, mask], [np.zeros_like(mask), mask]]))
     runs = MaskRuns.of(masks)
     assert torch.equal(runs.painted(), masks) and runs.shape == masks.shape
-    said = MaskRuns(runs.begins, runs.ends, torch.tensor(set_of), runs.size)
+    said = replace(runs, set_of=torch.tensor(set_of))
     assert torch.equal(said.painted(), masks[set_of]) and said.painted().is_contiguous()
 
 

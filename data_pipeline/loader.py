@@ -167,19 +167,3 @@ class Loader(Iterator[Batch]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def micro_batches(
-    plan: SamplePlan,
-    tokenizer: Tokenizer,
-    *,
-    rank: int,
-    ranks: int,
-    size: int,
-    start: int,
-    stop: int,
-    workers: int = 0,
-) -> Iterator[Batch]:
-    """The batches of a `Loader`, which is closed when they end or are no longer asked for."""
-    with Loader(plan, tokenizer, rank=rank, ranks=ranks, size=size, start=start, stop=stop, workers=workers) as loader:
-        yield from loader

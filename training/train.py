@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.loader import micro_batches
+from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.sampling import SamplePlan
 from glus.data_pipeline.tokenizer import Tokenizer
@@ -94,7 +94,7 @@ def _train(trainer: Trainer, resumed: Path | None) -> Path:
         trainer.engine.load(resumed / checkpoint.ENGINE, state.ranks)
         if trainer.contrast:
             trainer.contrast.load(resumed / checkpoint.CONTRAST)
-    batches = micro_batches(
+    loader = Loader(
         trainer.plan,
         trainer.tokenizer,
         rank=rank.rank,
@@ -105,7 +105,8 @@ def _train(trainer: Trainer, resumed: Path | None) -> Path:
         workers=config.workers,
     )
     trainer.watchdog.beat()
-    path = trainer.run(_metered(config, batches, rank, trainer.tokenizer), start)
+    with loader:
+        path = trainer.run(_metered(config, loader, rank, trainer.tokenizer), start)
     if trainer.tracker:
         trainer.tracker.set_tags({"checkpoint": str(path.resolve())})
     trainer.engine.close()

@@ -11,7 +11,7 @@ import torch
 
 from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.loader import Loader, micro_batches
+from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.sampling import SamplePlan, SamplingConfig
 from glus.data_pipeline.tokenizer import Tokenizer
 
@@ -32,7 +32,7 @@ def tokenizer() -> Tokenizer:
 
 
 def read(plan, tokenizer, rank=0, ranks=1, start=0, stop=STEPS, workers=0) -> list[Batch]:
-    stream = micro_batches(plan, tokenizer, rank=rank, ranks=ranks, size=SIZE, start=start, stop=stop, workers=workers)
+    stream = Loader(plan, tokenizer, rank=rank, ranks=ranks, size=SIZE, start=start, stop=stop, workers=workers)
     return list(stream)
 
 
@@ -91,7 +91,7 @@ def test_workers_give_equal_batches_in_equal_order(plan, tokenizer, alone, worke
 
 def test_nothing_is_read_before_it_is_asked_for(plan, tokenizer, alone):
     # A run may be planned for millions of steps.
-    first = islice(micro_batches(plan, tokenizer, rank=0, ranks=1, size=SIZE, start=0, stop=10**9), 2)
+    first = islice(Loader(plan, tokenizer, rank=0, ranks=1, size=SIZE, start=0, stop=10**9), 2)
     for ours, expected in zip(first, alone[:2], strict=True):
         assert_equal(ours, expected)
 

@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.finish import finish_split
-from glus.data_pipeline.loader import micro_batches
+from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.prepare import plan_jobs
 from glus.data_pipeline.reader import ShardedSplit, open_splits
 from glus.data_pipeline.sampling import SamplePlan, SamplingConfig
@@ -79,7 +79,7 @@ def test_batches_from_an_object_store_are_those_from_a_disk(raw, tmp_path):
     for place in (str(tmp_path / "shards"), "s3://bucket/batches"):
         prepare_here(raw, place)
         plan = SamplePlan(open_splits(place), SamplingConfig(mixture={"mevis/train": 1.0}), 0, 2)
-        read[place] = list(micro_batches(plan, Tokenizer(PARITY), rank=0, ranks=1, size=1, start=0, stop=3, workers=2))
+        read[place] = list(Loader(plan, Tokenizer(PARITY), rank=0, ranks=1, size=1, start=0, stop=3, workers=2))
     for ours, theirs in zip(*read.values(), strict=True):
         assert torch.equal(ours.frames[0], theirs.frames[0]) and torch.equal(ours.ids, theirs.ids)
         assert ours.masks[0].painted().any() and torch.equal(ours.masks[0].painted(), theirs.masks[0].painted())

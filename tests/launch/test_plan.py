@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glus.data_pipeline.loader import micro_batches
+from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.sampling import SamplePlan
 from glus.launch import cli
@@ -40,7 +40,7 @@ def test_activations_are_told_within_a_tenth(tiny_run: Callable[..., RunConfig],
     splits = open_splits(Path(config.shards), list(config.sampling.mixture))
     built = build_for_training(config)
     plan = SamplePlan(splits, config.sampling, config.seed, config.global_batch_size)
-    batch = next(micro_batches(plan, built.tokenizer, rank=0, ranks=1, size=2, start=0, stop=1))
+    batch = next(Loader(plan, built.tokenizer, rank=0, ranks=1, size=2, start=0, stop=1))
     measured = kept_bytes(built.model, batch)
     shown = batch.context.shape[1] + batch.query.shape[1]
     tokens = len(batch.names) * (batch.ids.shape[1] + shown * (config.model.vision.tokens_per_frame - 1))

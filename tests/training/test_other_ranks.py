@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 import glus.training.train as training
 from glus.data_pipeline.batch import Batch
+from glus.data_pipeline.loader import Loader
 from glus.launch.ranks import launch_settings
 from glus.training import checkpoint
 from glus.training.config import RunConfig
@@ -43,18 +44,17 @@ def one_rank(config: RunConfig, one_step: bool) -> None:
     Appends to OUT/given.jsonl of each micro-batch that it trained on: step, place in the global batch, ids, digest.
     """
     rank, flag = Rank.from_environment(), StopFlag()
-    read = training.micro_batches
-    turns = config.global_batch_size // config.engine.micro_batch_size // rank.ranks
 
-    def noted(*words: Any, start: int, **settings: Any) -> Iterator[Batch]:
-        for number, batch in enumerate(read(*words, start=start, **settings)):
-            place = number % turns * rank.ranks + rank.rank
-            given = [start + number // turns, place, batch.names, batch.query_numbers.tolist(), digest(batch)]
+    class Noted(Loader):
+        def __next__(self) -> Batch:
+            step, slots = self.slots_of(self.position)
+            batch = super().__next__()
+            given = [step, slots.start // self.size, batch.names, batch.query_numbers.tolist(), digest(batch)]
             with open(Path(config.out) / "given.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(given) + "\n")
-            yield batch
+            return batch
 
-    training.micro_batches = noted
+    training.Loader = Noted
     with flag.listening():
         if one_step and rank.rank == rank.ranks - 1:  # not the first of two: they must agree
             os.kill(os.getpid(), signal.SIGUSR2)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.loader import micro_batches
+from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.mask_runs import MaskRuns
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.sampling import SamplePlan
@@ -78,7 +78,7 @@ def take_steps(
     with joined(config, rank):
         engine, contrast = make_engine(config, built.model, rank), make_contrast(config, rank)
         _keep(engine, weights / "before")
-        batches = micro_batches(
+        batches = Loader(
             plan,
             built.tokenizer,
             rank=rank.rank,

@@ -148,14 +148,17 @@ def _start_ray(config: PrepareConfig) -> None:
     try:
         _ask_for_an_answer(config.ray_address)
         ray.init(address=config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise DataError(
             f"no Ray cluster at {config.ray_address} ({error}): start one (ray start --head), or leave ray_address out"
         ) from error
 
 
 def _ask_for_an_answer(address: str) -> None:
-    """Raises OSError where nobody listens at HOST:PORT: Ray itself would wait for longer than five minutes."""
+    """Raises OSError where nobody listens at HOST:PORT, OverflowError where the port is above 65535.
+
+    Ray itself would wait for longer than five minutes.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()

@@ -53,8 +53,9 @@ def test_any_number_of_workers_writes_the_same_bytes(source, wanted, four_cpus, 
         assert manifest.counts.videos == VIDEOS and digests(out) == wanted
 
 
-def test_a_cluster_that_is_not_there_is_told_at_once_and_nothing_is_written(source, tmp_path):
-    address = f"127.0.0.1:{unused_ports(1)[0]}"
+@pytest.mark.parametrize("port", [None, 99999])
+def test_a_cluster_that_is_not_there_is_told_at_once_and_nothing_is_written(source, tmp_path, port):
+    address = f"127.0.0.1:{port or unused_ports(1)[0]}"
     words = ["prepare", "datasets=[mevis:train]", f"root={source}", f"out={tmp_path}/out", f"ray_address={address}"]
     # A process of its own: this one has a Ray already.
     ended = subprocess.run(

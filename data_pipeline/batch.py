@@ -52,7 +52,7 @@ class Batch:
         return self._each(lambda part: part.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in pinned memory; torch's DataLoader calls this."""
+        """The same batch in pinned memory."""
         return self._each(lambda part: part.pin_memory())
 
     def _each(self, change: Callable[[Tensor | MaskRuns], Tensor | MaskRuns]) -> "Batch":
@@ -115,8 +115,7 @@ def _read_masks(plan: SamplePlan, slots: Sequence[Slot]) -> list[MaskRuns]:
     for slot, set_of, of_video, (begins, ends) in zip(slots, sets_of, coded, edges(coded), strict=True):
         queries = len(slot.query)
         size = (len(of_video.planes) // queries, queries, of_video.height, of_video.width)
-        runs = (torch.from_numpy(begins), torch.from_numpy(ends), int((ends - begins).sum()))
-        masks.append(MaskRuns(*runs, torch.tensor(set_of), size))
+        masks.append(MaskRuns.between(torch.from_numpy(begins), torch.from_numpy(ends), torch.tensor(set_of), size))
     return masks
 
 
@@ -172,8 +171,3 @@ def _describe(
         names=names,
     )
     return Described(batch, wanted)
-
-
-def collate(plan: SamplePlan, slots: Sequence[Slot], tokenizer: Tokenizer, max_text_tokens: int = 512) -> Batch:
-    """Describe `slots` and read their frames. Raises as `describe` and `Described.with_frames` do."""
-    return describe(plan, [slots], tokenizer, max_text_tokens)[0].with_frames(Buffers())

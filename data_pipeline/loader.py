@@ -30,7 +30,8 @@ class Loader(Iterator[Batch]):
 
     Micro-batch k of a step holds slots [k*size, (k+1)*size) and goes to rank k % ranks, so that more ranks only mean
     fewer micro-batches each, and neither ranks nor `workers` change what a step holds. Batches are in pinned memory
-    where there is a GPU. Raises DataError where the global batch does not divide, and from `collate`.
+    where there is a GPU. Raises DataError where the global batch does not divide, and as `describe` and `with_frames`
+    do (batch.py).
     """
 
     def __init__(

@@ -52,6 +52,11 @@ class MaskRuns:
         return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
 
     @classmethod
+    def between(cls, begins: Tensor, ends: Tensor, set_of: Tensor, size: tuple[int, int, int, int]) -> "MaskRuns":
+        """Runs on the CPU, what they cover counted."""
+        return cls(begins, ends, int((ends - begins).sum()), set_of, size)
+
+    @classmethod
     def of(cls, masks: Tensor) -> "MaskRuns":
         """The runs of masks that are pixels already, bool [E, Q, H, W], each expression a set of its own."""
         expressions, frames, height, width = masks.shape
@@ -61,8 +66,7 @@ class MaskRuns:
         _, ends = (edges < 0).nonzero(as_tuple=True)
         shift = plane * (height * width)
         size = (expressions, frames, height, width)
-        covered = int((ends - begins).sum())
-        return cls(begins + shift, ends + shift, covered, torch.arange(expressions, device=masks.device), size)
+        return cls.between(begins + shift, ends + shift, torch.arange(expressions, device=masks.device), size)
 
 
 _TENSORS = ("begins", "ends", "set_of")

@@ -66,16 +66,17 @@ def unions_into(planes: Sequence[BoolArray], rles: Sequence[Sequence[Rle | None]
     fitting: list[tuple[BoolArray, str]] = []
     for plane, codes in zip(planes, rles, strict=True):
         plane.fill(False)
-        for code in codes:
-            if code is None:
-                continue
-            if code["size"] == [*plane.shape]:
-                fitting.append((plane, code["counts"]))
-            else:
-                plane |= decode(code, *plane.shape)
+        fitting += [(plane, counts) for counts in _fitted(codes, *plane.shape)]
     runs, borders = _unpacked([counts for _, counts in fitting], "a mask")
     for (plane, _), (first, last) in zip(fitting, pairwise(borders.tolist()), strict=True):
         _set_where_seen(plane, runs[first:last].ravel())
+
+
+def _fitted(codes: Sequence[Rle | None], height: int, width: int) -> list[str]:
+    """The packed counts of the codes that are there, cropped or padded where the size is another."""
+    size = [height, width]
+    there = [code for code in codes if code is not None]
+    return [(code if code["size"] == size else encode(decode(code, height, width)))["counts"] for code in there]
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,12 @@ def edges(videos: Sequence[CodedPlanes]) -> list[tuple[IntArray, IntArray]]:
     counts: list[str] = []
     pixels, starts, ends_of = [], [], []
     for video in videos:
-        size, area = [video.height, video.width], video.height * video.width
+        plane = video.height * video.width
         for number, codes in enumerate(video.planes):
-            for code in codes:
-                if code is not None:
-                    fitted = code if code["size"] == size else encode(decode(code, *size))
-                    counts.append(fitted["counts"])
-                    pixels.append(area)
-                    starts.append(number * area)
+            fitted = _fitted(codes, video.height, video.width)
+            counts += fitted
+            pixels += [plane] * len(fitted)
+            starts += [number * plane] * len(fitted)
         ends_of.append(len(counts))
     runs, borders = _unpacked(counts, "a mask")
     # Each code fills a plane, so that the sum of all runs goes on from one code's plane to the next one's.

@@ -24,7 +24,7 @@ _GREY = "#868e96"
 
 
 class RunRecord(Protocol):
-    """A training or evaluation run, wherever it is kept (training/tracking.py yields them).
+    """A training or evaluation run, wherever it is kept (training/recorded_runs.py yields them).
 
     `metrics` are last values; `history[name]` holds (step, value) in the order of steps.
     """

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glus.training.errors import TrainingError
-from glus.training.tracking_client import client_of, experiment_id, told
+from glus.training.tracking import client_of, experiment_id, told
 from glus.training.tracking_place import TrackingConfig, shown
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
-    from mlflow.tracking import MlflowClient
+    from glus.training.tracking import Metric, MlflowClient, Run
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
-"""Runs, metrics and artifacts that go to MLflow, which is imported where a function needs it.
+"""Runs, metrics and artifacts in MLflow: the only file that knows MLflow, imported where a function needs it.
 
 Only rank 0 talks. Metrics go out from a background thread (delivery.py), everything else at once.
 """
 
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 from glus.training.code_version import code_version
 from glus.training.delivery import Delivery
@@ -16,14 +19,23 @@ from glus.training.errors import TrainingError
 from glus.training.logged_models import FIGURE, logged_model, mark_best
 from glus.training.record_names import checked_name, shortened
 from glus.training.record_names import flatten as flatten
-from glus.training.tracking_client import client_of, experiment_id, told
 from glus.training.tracking_place import TrackingConfig as TrackingConfig
-from glus.training.tracking_place import shown
+from glus.training.tracking_place import check_place, shown, sqlite_file
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
-    from mlflow.tracking import MlflowClient
+    # Others take the types from here (recorded_runs.py).
+    from mlflow.entities import Metric as Metric
+    from mlflow.entities import Run as Run
+    from mlflow.tracking import MlflowClient as MlflowClient
 
+#: Set before MLflow is imported, where the person has not: two quick tries instead of minutes, no pages of migrations.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 LONGEST_DIGEST = 36
 PARAMETERS_A_CALL = 100
 #: Parameters (or their beginnings) that change no figure: how a run is kept, not what it is.
@@ -258,3 +270,52 @@ def _metric(unsent: Unsent) -> "Metric":
 
     name, value, timestamp, step = unsent
     return Metric(checked_name(name), value, timestamp, step)
+
+
+def client_of(config: TrackingConfig, create: bool) -> "MlflowClient":
+    """A client of a place that was found to answer. `create`: an absent SQLite file is made."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    file = check_place(config)
+    if file and create:
+        with told(config):
+            file.parent.mkdir(parents=True, exist_ok=True)
+    elif file and not file.is_file():
+        raise TrainingError(f"{file}: no such MLflow file (tracking.uri={config.uri}); nothing was recorded there yet")
+    from mlflow.tracking import MlflowClient
+
+    with told(config):
+        return MlflowClient(config.uri)
+
+
+def experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) -> str:
+    """Its id. `create`: an experiment that is absent is made. Raises TrainingError for a deleted or an absent one."""
+    experiment = client.get_experiment_by_name(config.experiment)
+    if experiment is not None:
+        if experiment.lifecycle_stage == "deleted":
+            raise TrainingError(
+                f"experiment {config.experiment!r} was deleted in {shown(config.uri)}; restore it or choose another "
+                "tracking.experiment"
+            )
+        return str(experiment.experiment_id)
+    if not create:
+        raise TrainingError(f"no experiment {config.experiment!r} in {shown(config.uri)}; see tracking.experiment")
+    location = None
+    if urlsplit(config.uri).scheme == "sqlite":
+        # MLflow's default would be ./mlruns of whatever folder the command was started in.
+        location = (sqlite_file(config).parent.resolve() / "mlartifacts").as_uri()
+    return str(client.create_experiment(config.experiment, artifact_location=location))
+
+
+@contextmanager
+def told(config: TrackingConfig) -> Iterator[None]:
+    """MLflow's errors as one message of ours."""
+    import requests
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise TrainingError(f"MLflow at {shown(config.uri)}: {reason}") from error

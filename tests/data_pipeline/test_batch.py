@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from glus.data_pipeline.batch import Batch, collate
+from glus.data_pipeline.batch import Batch, describe
+from glus.data_pipeline.buffers import Buffers
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.prompts import conversation
 from glus.data_pipeline.sampling import SamplePlan, SamplingConfig, Slot, random_context
@@ -39,6 +40,12 @@ def slots(plan) -> list[Slot]:
         if {(slot.split, slot.video) for slot in slots} >= {(0, 0), (0, 2), (1, 0)}
         and any(slot.video == slot.split == 0 and 4 in slot.expressions for slot in slots)
     )
+
+
+def collate(plan: SamplePlan, slots: list[Slot], tokenizer: Tokenizer, **settings: int) -> Batch:
+    """One micro-batch, as a loader makes it."""
+    [described] = describe(plan, [slots], tokenizer, **settings)
+    return described.with_frames(Buffers())
 
 
 @pytest.fixture(scope="module")

@@ -65,8 +65,7 @@ def painted(planes: list[list], shape: tuple[int, int]) -> np.ndarray:
     mine, none, other = edges([*videos, *videos])[3:]
     assert not none[0].size and np.array_equal(other, [[0], [6]])
     begins, ends = map(torch.from_numpy, mine)
-    covered = int((ends - begins).sum())
-    return MaskRuns(begins, ends, covered, torch.tensor([0]), (1, len(planes), *shape)).painted()[0].numpy()
+    return MaskRuns.between(begins, ends, torch.tensor([0]), (1, len(planes), *shape)).painted()[0].numpy()
 
 
 @given(

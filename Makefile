@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -qq --no-compile
 STAMP := $(VENV)/installed
 GLUS := $(BIN)/glus
-FOLDERS := data_pipeline model training evaluation launch
+FOLDERS := common data_pipeline model training evaluation launch
 CODE := $(wildcard $(FOLDERS) tests benchmarks setup.py)
 
 # Where this is set (container images often do), each process would compile its libraries anew: ten seconds each.

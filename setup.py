@@ -8,7 +8,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-FOLDERS = ["data_pipeline", "model", "training", "evaluation", "launch"]
+FOLDERS = ["common", "data_pipeline", "model", "training", "evaluation", "launch"]
 DATA_FOLDERS = {"configs": ["**/*.yaml"], "slurm": ["*.sbatch"]}
 
 
@@ -38,6 +38,7 @@ setup(
     packages=list(packages()),
     package_dir=packages(),
     package_data={
+        "glus.common": ["py.typed"],
         "glus.data_pipeline": ["py.typed"],
         "glus.model": ["py.typed"],
         "glus.training": ["py.typed"],

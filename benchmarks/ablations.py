@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glus.launch.cli import CANNOT_WORK, TOLD
+from glus.common.errors import UserError
+from glus.launch.cli import CANNOT_WORK
 from glus.launch.demo import (
     CONFIGS,
     EVALUATE_CODE,
@@ -173,7 +174,7 @@ def main() -> int:
     except StageFailed as failed:
         print(f"{failed}; the same command goes on from there", file=sys.stderr)
         return failed.code
-    except TOLD as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return CANNOT_WORK
     (place.out / "ablations.md").write_text(found, encoding="utf-8")

@@ -1,7 +1,9 @@
-"""The one exception of evaluation that a person can mend."""
+"""The one exception of evaluation that the user can fix."""
+
+from glus.common.errors import UserError
 
 
-class EvaluationError(Exception):
+class EvaluationError(UserError):
     """Predictions, splits or runs that cannot be scored or compared.
 
     The message says what is wrong, where (file, video, expression) and what to do.

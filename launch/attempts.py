@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from glus.common.errors import UserError
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.launch.configuration import load_config
 from glus.launch.errors import LaunchError
@@ -127,12 +128,11 @@ def _json(file: Path) -> Any:
 
 def main() -> int:
     """Print the decision and return its code."""
-    from glus.launch.cli import TOLD
 
     config, code, most = sys.argv[1:]
     try:
         decision = decide(load_config(RunConfig, Path(config), []), int(code), int(most))
-    except TOLD as error:
+    except UserError as error:
         print(f"glus: {error}", file=sys.stderr)
         return FAILED
     print(f"glus: {decision.words}", file=sys.stderr, flush=True)

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glus.data_pipeline.errors import DataError
-from glus.evaluation.errors import EvaluationError
+from glus.common.errors import UserError
 from glus.launch.errors import LaunchError
-from glus.model.errors import ModelError
-from glus.training.errors import TrainingError
 
 INTERRUPTED = 130
 CANNOT_WORK = 2
@@ -138,12 +135,9 @@ COMMANDS = {
     ),
 }
 
-#: What a person can mend: told without a traceback.
-TOLD = (DataError, ModelError, TrainingError, EvaluationError, LaunchError)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns the exit code: 0, 2 for what a person can mend, 130 when interrupted.
+    """Runs a command and returns the exit code: 0, 2 for what the user can fix, 130 when interrupted.
 
     Anything else is a bug and keeps its traceback.
     """
@@ -153,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _run(words[0], words[1:])
-    except TOLD as error:
+    except UserError as error:
         print(f"glus {words[0]}: {error}", file=sys.stderr)
         return CANNOT_WORK
     except KeyboardInterrupt:

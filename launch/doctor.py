@@ -13,19 +13,17 @@ from pathlib import Path
 
 import torch
 
-from glus.data_pipeline.errors import DataError
+from glus.common.errors import UserError
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.storage import Storage
 from glus.launch.configuration import load_config
 from glus.launch.doctor_network import Meeting, meet
 from glus.launch.errors import LaunchError
 from glus.launch.nodes import Nodes
-from glus.model.errors import ModelError
 from glus.training import checkpoint
 from glus.training.build import build_for_training
 from glus.training.code_version import code_version
 from glus.training.config import RunConfig
-from glus.training.errors import TrainingError
 from glus.training.tracking import reach
 
 UNWELL = 2
@@ -97,7 +95,7 @@ def findings(run: RunConfig, config: DoctorConfig, nodes: Nodes) -> Iterator[Fin
 def _finding(name: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(name, look())
-    except (DataError, ModelError, TrainingError, LaunchError) as error:
+    except UserError as error:
         found, _, remedy = str(error).partition(": ") if ": " in str(error) else (str(error), "", "")
         return Finding(name, found, remedy or "see docs/cluster.md")
 

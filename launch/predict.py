@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
+from glus.common.errors import UserError
 from glus.data_pipeline.reader import ShardedSplit
 from glus.evaluation.inference_config import InferenceConfig, Predicted
 from glus.evaluation.model_source import ModelSource
@@ -186,7 +187,6 @@ def _check_end(process: SpawnProcess) -> None:
 
 def work_part(work: Prediction, index: int, processes: int, pipe: Connection) -> None:
     """A spawned process: predicts the items that come through the pipe until None comes, and tells through it."""
-    from glus.launch.cli import TOLD
 
     # Ctrl-C goes to all; the one that the person started tells of it and stops the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -200,7 +200,7 @@ def work_part(work: Prediction, index: int, processes: int, pipe: Connection) ->
         pipe.send(_News("ready"))
         while (item := pipe.recv()) is not None:
             pipe.send(_News("done", one.predict(item)))
-    except TOLD as error:
+    except UserError as error:
         pipe.send(_News("told", text=str(error)))
     except Exception:  # noqa: BLE001 -- told by the process that started this one
         pipe.send(_News("bug", text=traceback.format_exc()))

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glus.common.errors import UserError
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.errors import DataError
 from glus.launch.attempts import Failure, record_failure
@@ -79,15 +80,13 @@ def main() -> int:
     quiet_libraries()
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-    from glus.launch import cli
-
     handler = get_error_handler()
     handler.initialize()
     try:
         return _one_rank(load_config(RunConfig, Path(sys.argv[1]), []), stop)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except cli.TOLD as error:
+    except UserError as error:
         handler.record_exception(error)
         return TOLD
     except Exception as error:  # noqa: BLE001 -- told by `train`, with its traceback

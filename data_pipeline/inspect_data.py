@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from glus.common.paths import PathText
 from glus.data_pipeline.contact_sheet import draw_slot, write_sheets
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.reader import open_splits
@@ -24,7 +25,7 @@ class DataConfig:
 
     action: list[str]
     """stats: counts, distributions, partners. show: a contact sheet of slots as the trainer will get them."""
-    shards: str
+    shards: PathText
     """Folder or URL of the shards of `glus prepare`."""
     splits: list[str] = field(default_factory=list)
     """Names such as mevis/train; none for all."""

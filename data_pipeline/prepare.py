@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from glus.common.paths import PathText
 from glus.data_pipeline.check import check_splits
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.datasets.table import read_dataset, splits_there
@@ -51,10 +52,10 @@ class PrepareConfig:
 
     datasets: list[str]
     root: Path
-    out: str
+    out: PathText
     videos_per_shard: int = 32
     workers: int | None = None
-    ray_address: str | None = None
+    ray_address: PathText | None = None
     strict: bool = False
     max_bad_share: float = 0.01
     decode: bool = False

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from glus.common.paths import PathText
 from glus.launch.errors import LaunchError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -42,7 +43,7 @@ class ClusterConfig:
     """Environment modules to load."""
     container: tuple[str, ...] = ()
     """Words that begin every command in a container: [apptainer, exec, --nv, glus.sif]."""
-    python: str = ""
+    python: PathText = ""
     """The interpreter on the machines of the cluster; empty takes the one that submits."""
     environment: dict[str, str] = field(default_factory=dict)
     """Variables of every job, such as NCCL_SOCKET_IFNAME."""

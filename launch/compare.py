@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from glus.common.paths import PathText
 from glus.evaluation.comparison import comparison_table, published_rich, run_labels, write_comparison
 from glus.evaluation.published import published_table, read_published
 from glus.training.recorded_runs import find_runs
@@ -16,7 +17,7 @@ from glus.training.tracking import TrackingConfig
 class CompareConfig:
     """Which runs, and where their comparison goes."""
 
-    runs: tuple[str, ...] = ()
+    runs: tuple[PathText, ...] = ()
     """Names or ids of runs, or folders of trainings; without any, all runs of the experiment."""
     out: Path | None = Path("build/compare")
     """Folder for comparison.html, comparison.md and curves/; null for the terminal only."""

@@ -13,8 +13,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
+from glus.common.errors import InputError
+from glus.common.paths import expand_path, expand_paths, holds_paths
 from glus.launch.errors import LaunchError
 from glus.launch.schema import is_flag, is_list, is_table, known_keys, nearest_key, section_of, type_name
 from glus.launch.yaml_text import format_yaml, parse_yaml, read_yaml
@@ -38,7 +40,7 @@ def load_config(cls: type[Config], path: Path | None, overrides: Sequence[str]) 
     """A config of `cls` from its defaults, then a YAML file, then `key=value` or `--key value` words.
 
     Raises LaunchError for a key that does not exist (with the nearest one that does), a value of another type, a key
-    that is missing, or words that are none of these.
+    that is missing, a path that cannot be meant (common/paths.py), or words that are none of these.
     """
     found, words = parse_words(cls, overrides)
     if words:
@@ -75,6 +77,7 @@ def build_config(cls: type[Config], path: Path | None, overrides: Sequence[Overr
     tree: dict[str, Any] = {}
     sources: dict[str, str] = {}
     if path is not None:
+        path = _expanded_file(path)
         content = read_yaml(path)
         if content is not None and not isinstance(content, dict):
             raise LaunchError(f"{path}: a config is a list of `key: value` lines, not {type(content).__name__}")
@@ -88,7 +91,7 @@ def build_config(cls: type[Config], path: Path | None, overrides: Sequence[Overr
             _put(tree, sources, key, leaf, override.source)
     _refuse_unknown(cls, keys, sources)
     _refuse_no_section(keys, tree, sources)
-    return _instance(cls, keys, tree, sources)
+    return _with_paths(_instance(cls, keys, tree, sources), sources, None if path is None else str(path))
 
 
 def to_yaml(config: object) -> str:
@@ -102,7 +105,8 @@ def config_help(cls: type, usage: str, description: str) -> str:
     parser.usage = usage
     parser.description = description
     # jsonargparse would take the path of a file for a section; load_config does not (one file, one place to look).
-    return re.sub(r"^ +--\S+ CONFIG\s+Path to a configuration file\.\n", "", parser.format_help(), flags=re.MULTILINE)
+    text = re.sub(r"^ +--\S+ CONFIG\s+Path to a configuration file\.\n", "", parser.format_help(), flags=re.MULTILINE)
+    return re.sub(r"Annotated\[str,\s+path\]", "path", text)
 
 
 def _parser(cls: type) -> "ArgumentParser":
@@ -125,6 +129,35 @@ def _instance(cls: type[Config], keys: Mapping[str, Any], tree: dict[str, Any], 
         raise LaunchError(_type_message(cls, str(error), keys, tree, sources)) from error
     except (ValueError, TypeError) as error:  # a config's own __post_init__
         raise LaunchError(f"{cls.__name__}: {error}") from error
+
+
+def _with_paths(config: Config, sources: Mapping[str, str], file: str | None, prefix: str = "") -> Config:
+    """The config with every path in it expanded. Raises LaunchError with the key and, of a file, its name."""
+    hints = get_type_hints(type(config), include_extras=True)
+    changed = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        key, value = f"{prefix}{field.name}", getattr(config, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            expanded: Any = _with_paths(value, sources, file, f"{key}.")
+        elif holds_paths(hints[field.name]):
+            try:
+                expanded = expand_paths(value)
+            except InputError as error:
+                # An override is not repeated: its value may hold a password.
+                from_file = any(sources[name] == file for name in sources if name == key or name.startswith(f"{key}."))
+                raise LaunchError(f"{f'{file}: ' if from_file else ''}{key}: {error}") from error
+        else:
+            continue
+        if expanded != value:
+            changed[field.name] = expanded
+    return dataclasses.replace(config, **changed) if changed else config  # type: ignore[type-var]
+
+
+def _expanded_file(path: Path) -> Path:
+    try:
+        return Path(expand_path(str(path)))
+    except InputError as error:
+        raise LaunchError(f"config file: {error}") from error
 
 
 def _type_message(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from glus.common.paths import PathText
 from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.storage import Storage
 from glus.evaluation import provenance
@@ -37,7 +38,7 @@ class EvaluateConfig:
 
     checkpoint: Path
     """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS in the released layout."""
-    shards: str
+    shards: PathText
     """Folder with the shards of `glus prepare`, or its URL."""
     out: Path
     """Folder for predictions/, scores.json, scores.csv, report.html and overlays/."""

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from glus.common.paths import PathText
 from glus.launch.batch import JOB, JOBS
 from glus.launch.errors import LaunchError
 from glus.training import checkpoint
@@ -25,7 +26,7 @@ FORGOTTEN = "ended"
 class JobsConfig:
     """Where to look."""
 
-    folders: tuple[str, ...] = ("build",)
+    folders: tuple[PathText, ...] = ("build",)
     """Folders of runs, or folders above them."""
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from glus.common.paths import PathText
 from glus.data_pipeline.reader import open_splits
 from glus.evaluation.packages import write_package
 
@@ -13,7 +14,7 @@ class PackageConfig:
 
     predictions: Path
     """Folder of DATASET/SPLIT/VIDEO/EXPRESSION/FRAME.png, or the OUT of a `glus evaluate` that holds predictions/."""
-    shards: str
+    shards: PathText
     """Folder with the shards of `glus prepare`, or its URL: they say which videos, expressions and frames are due."""
     split: str
     """mevis/valid or refer_youtube_vos/valid."""

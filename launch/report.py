@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from glus.common.paths import PathText
 from glus.data_pipeline.reader import ShardedSplit, open_splits
 from glus.evaluation.results import Scored, read_scores
 from glus.evaluation.side_by_side import write_side_by_side
@@ -17,7 +18,7 @@ class ReportConfig:
     """Two folders or more that `glus evaluate` or `glus score` wrote. The others are compared with the first."""
     out: Path = Path("build/report")
     """Folder for side_by_side.html and overlays/."""
-    shards: str = ""
+    shards: PathText = ""
     """Folder with the shards, or its URL; empty takes the one that the first evaluation names."""
     title: str = "Evaluations side by side"
     """Title of the page."""

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from glus.common.paths import PathText
 from glus.data_pipeline.reader import ShardedSplit, open_splits
 from glus.data_pipeline.storage import Storage
 from glus.evaluation.predictions import split_folder
@@ -21,7 +22,7 @@ class ScoreConfig:
 
     predictions: Path
     """Folder of DATASET/SPLIT/VIDEO/EXPRESSION/FRAME.png, or the OUT of a `glus evaluate` that holds predictions/."""
-    shards: str
+    shards: PathText
     """Folder with the shards of `glus prepare`, or its URL."""
     out: Path
     """Folder for scores.json, scores.csv, videos.csv, report.html and overlays/."""

@@ -4,6 +4,7 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import Literal
 
+from glus.common.paths import PathText
 from glus.model.errors import ModelError
 
 
@@ -171,4 +172,4 @@ class ModelConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     #: Folder or file of the SentencePiece tokenizer.
-    tokenizer: str = ""
+    tokenizer: PathText = ""

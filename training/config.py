@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from glus.common.paths import PathText
 from glus.data_pipeline.sampling import SamplingConfig
 from glus.model.config import ModelConfig
 from glus.training.errors import TrainingError
@@ -67,13 +68,13 @@ class WeightsConfig:
     """Released weights to start from (docs/weights.md). What none of them holds is freshly drawn."""
 
     #: Folder of a GLUS checkpoint: language model, projector, text_hidden_fcs and SAM 2.
-    glus: str = ""
+    glus: PathText = ""
     #: Folder of LISA-7B-v1, or of another Llama of transformers (Vicuna, TinyLlama, SmolLM2).
-    language: str = ""
+    language: PathText = ""
     #: Folder of openai/clip-vit-large-patch14; with `glus`, its own clip_vision_tower/ is taken where this is empty.
-    vision: str = ""
+    vision: PathText = ""
     #: File sam2_hiera_*.pt or sam2.1_hiera_*.pt.
-    segmenter: str = ""
+    segmenter: PathText = ""
 
     @property
     def named(self) -> dict[str, str]:
@@ -110,11 +111,11 @@ class RunConfig:
     #: Name of the run in MLflow.
     name: str = "glus"
     #: Folder for checkpoints and the resolved config.
-    out: str = "build/run"
+    out: PathText = "build/run"
     #: Folder with the shards of `glus prepare`.
-    shards: str = "build/shards"
+    shards: PathText = "build/shards"
     #: Checkpoint folder to start from (weights only); empty starts from freshly drawn weights.
-    init_from: str = ""
+    init_from: PathText = ""
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     seed: int = 0
     #: Optimiser steps; 0 writes the checkpoint of the model as it begins.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from glus.common.paths import PathText
 from glus.training.errors import TrainingError
 
 REACH_TIMEOUT_S = 5.0
@@ -13,7 +14,7 @@ REACH_TIMEOUT_S = 5.0
 class TrackingConfig:
     """Where runs are recorded."""
 
-    uri: str = "sqlite:///build/mlflow.db"
+    uri: PathText = "sqlite:///build/mlflow.db"
     """A SQLite file (sqlite:///relative.db, sqlite:////absolute.db) or an MLflow server (http://host:5000)."""
     experiment: str = "glus"
     """The MLflow experiment that holds the runs."""

@@ -1,6 +1,8 @@
 """Typed configs from defaults, a YAML file and overrides; every misspelling is told with what was meant."""
 
+import importlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glus.common.paths import PathText
+from glus.launch.cli import COMMANDS
 from glus.launch.configuration import config_help, load_config, to_yaml
 from glus.launch.errors import LaunchError
+from glus.launch.schema import is_list, known_keys
 
 
 @dataclass(frozen=True)
@@ -219,3 +224,98 @@ def test_help_lists_every_key_with_type_default_and_docs() -> None:
         assert piece in shown
     assert "How weights are changed" in shown
     assert "Path to a configuration file" not in shown
+
+
+@dataclass(frozen=True)
+class Places:
+    """Every form in which a config holds paths, and texts that are none."""
+
+    out: Path = Path("out")
+    shards: PathText = ""
+    vision: Path | None = None
+    start: PathText | None = None
+    key_frame: int | Path = 0
+    runs: tuple[PathText, ...] = ()
+    folders: tuple[Path, ...] = ()
+    by_name: dict[str, PathText] = field(default_factory=dict)
+    expressions: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A section with paths."""
+
+    places: Places = field(default_factory=Places)
+
+
+PATHS = [
+    ("out", "{}", Path),
+    ("shards", "{}", str),
+    ("vision", "{}", Path),
+    ("start", "{}", str),
+    ("key_frame", "{}", Path),
+    ("runs", "[a, '{}']", lambda path: ("a", path)),
+    ("folders", "['{}']", lambda path: (Path(path),)),
+    ("by_name", "{{a: '{}'}}", lambda path: {"a": path}),
+    ("by_name.b", "{}", lambda path: {"b": path}),
+]
+
+
+@pytest.mark.parametrize("from_file", [False, True], ids=["override", "file"])
+@pytest.mark.parametrize(("key", "form", "kind"), PATHS, ids=[key for key, _, _ in PATHS])
+def test_a_home_folder_is_expanded_in_every_path_and_a_variable_refused(
+    key: str, form: str, kind: Callable[[str], object], from_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+
+    def loaded(value: str) -> Placed:
+        text = form.format(value)
+        if from_file:
+            quoted = f"'{text}'" if form == "{}" else text
+            section, _, name = key.partition(".")
+            line = f"{section}: {{{name}: {quoted}}}" if name else f"{section}: {quoted}"
+            return load_config(Placed, write(tmp_path, f"places: {{{line}}}\n"), [])
+        return load_config(Placed, None, [f"places.{key}={text}"])
+
+    assert getattr(loaded("~/x").places, key.partition(".")[0]) == kind("/home/me/x")
+    for wrong in ("a/~/x", "$SCRATCH/x"):
+        with pytest.raises(
+            LaunchError, match=rf"^{'.*run.yaml: ' if from_file else ''}places\.{key.partition('.')[0]}: "
+        ):
+            loaded(wrong)
+
+
+def test_texts_that_are_no_paths_keep_what_a_shell_would_expand() -> None:
+    words = ["places.note=~/x costs $HOME", 'places.expressions=["the $5 note", "~ the $NAME tag"]']
+    places = load_config(Placed, None, words).places
+    assert (places.note, places.expressions) == ("~/x costs $HOME", ("the $5 note", "~ the $NAME tag"))
+
+
+@pytest.mark.parametrize(
+    ("command", "needed", "keys"),
+    [
+        ("train", "", "out shards init_from weights.glus weights.language weights.vision weights.segmenter"),
+        ("train", "", "model.tokenizer tracking.uri"),
+        ("prepare", "datasets=[mevis] root=a out=a", "root out ray_address"),
+        ("evaluate", "checkpoint=a shards=a out=a", "checkpoint shards out vision inference.key_frames tracking.uri"),
+        ("segment", "video=a weights=a out=a expressions=[x]", "video weights out vision key_frame"),
+        ("segment", "video=a weights=a out=a expressions=[x]", "inference.key_frames"),
+        ("data", "action=[stats] shards=a", "shards out"),
+        ("score", "predictions=a shards=a out=a", "predictions shards out"),
+        ("package", "predictions=a shards=a out=a split=mevis/valid", "predictions shards out"),
+        ("report", "", "evaluations out shards"),
+        ("compare", "", "runs out tracking.uri"),
+        ("jobs", "", "folders"),
+        ("submit", "what=train config=a", "config cluster prepare evaluate"),
+        ("teach-encoder", "out=a run=a", "out run"),
+        ("export", "checkpoint=a out=a", "checkpoint out"),
+    ],
+)
+def test_every_key_of_a_command_that_holds_a_path_refuses_a_variable(command: str, needed: str, keys: str) -> None:
+    place, _, name = COMMANDS[command].config.partition(":")
+    cls = getattr(importlib.import_module(place), name)
+    for key in keys.split():
+        value = "[$SCRATCH/x]" if is_list(known_keys(cls)[key]) else "$SCRATCH/x"
+        with pytest.raises(LaunchError, match=rf"^{key}: \$SCRATCH is not expanded"):
+            load_config(cls, None, [*needed.split(), f"{key}={value}"])

@@ -1,6 +1,8 @@
 """Several runs side by side: what differs in their parameters, their figures, their curves."""
 
+import hashlib
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from glus.data_pipeline.aside import write_bytes_aside
+from glus.evaluation.directions import direction
 from glus.evaluation.errors import EvaluationError
 from glus.evaluation.published import PublishedTable
 
 ABSENT = "–"
 _COLOURS = ("#2f6fed", "#e8590c", "#2b9348", "#9c36b5", "#c2255c", "#0c8599", "#a07800", "#6c757d")
 _GREY = "#868e96"
+#: Matplotlib computes with differences and margins of the values, which overflow beyond it.
+_FARTHEST = 1e300
+#: Bytes of a file's name, without its ending.
+_LONGEST_NAME = 200
 
 
 class RunRecord(Protocol):
@@ -43,11 +50,19 @@ class RunRecord(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a comparison: each run's value as text (ABSENT where it has none), and which is best, if any."""
+    """One line of a comparison: each run's value as text (ABSENT where it has none), and which is best, if any.
+
+    `equals` are the others that are as good as `best`.
+    """
 
     name: str
     values: tuple[str, ...]
     best: int | None = None
+    equals: tuple[int, ...] = ()
+
+    def is_best(self, run: int) -> bool:
+        """Whether the run with this number is marked."""
+        return run == self.best or run in self.equals
 
 
 def compare_params(params: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -57,16 +72,28 @@ def compare_params(params: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [row for row in rows if len(set(row.values)) > 1]
 
 
-def compare_figures(figures: Sequence[Mapping[str, float | None]]) -> list[Row]:
-    """A row for each figure of any run, by name. Best is the highest; of losses and seconds the lowest."""
+def compare_figures(figures: Sequence[Mapping[str, float | None]], partial: Sequence[bool] = ()) -> list[Row]:
+    """A row for each metric of any run, by name. The best value is the one that its direction says (directions.py).
+
+    Values that are shown alike are equal; all of the best are marked, none where all are equal or the metric has no
+    direction. A value that is not finite is never the best, nor is any of a `partial` run, nor the eval/... of one
+    whose eval/partial is not 0.
+    """
     rows = []
     for name in sorted({name for one in figures for name in one}):
-        values = [one.get(name) for one in figures]
-        known = sorted({value for value in values if value is not None and value == value})
-        best = None
-        if len(known) > 1:
-            best = values.index(known[0] if _lower_is_better(name) else known[-1])
-        rows.append(Row(name, tuple(ABSENT if value is None else f"{value:.4g}" for value in values), best))
+        texts = [ABSENT if one.get(name) is None else f"{one[name]:.4g}" for one in figures]
+        # float(): what is shown alike is equal.
+        known = {run: float(text) for run, text in enumerate(texts) if text != ABSENT and math.isfinite(float(text))}
+        of_eval = name.startswith("eval/") and name != "eval/partial"
+        apart = {run for run, one in enumerate(figures) if of_eval and one.get("eval/partial")}
+        apart |= {run for run, flag in enumerate(partial) if flag}
+        known = {run: value for run, value in known.items() if run not in apart}
+        wanted = direction(name)
+        best: list[int] = []
+        if wanted and len(set(known.values())) > 1:
+            top = max(known.values()) if wanted == "higher" else min(known.values())
+            best = [run for run, value in known.items() if value == top]
+        rows.append(Row(name, tuple(texts), best[0] if best else None, tuple(best[1:])))
     return rows
 
 
@@ -80,7 +107,7 @@ def comparison_table(runs: Sequence[RunRecord]) -> Table:
         table.add_row(escape(row.name), *map(escape, row.values), style="dim")
     table.add_section()
     for row in compare_figures([run.metrics for run in runs]):
-        shown = [f"[bold green]{text}[/]" if i == row.best else text for i, text in enumerate(row.values)]
+        shown = [f"[bold green]{text}[/]" if row.is_best(i) else text for i, text in enumerate(row.values)]
         table.add_row(escape(row.name), *shown)
     return table
 
@@ -134,7 +161,14 @@ def write_comparison(
 
 
 def draw_curves(name: str, labels: Sequence[str], lines: Sequence[Sequence[tuple[int, float]]]) -> str:
-    """One metric over steps, a line a run, as SVG text; the same input gives the same bytes."""
+    """One metric over steps, a line a run, as SVG text; the same input gives the same bytes.
+
+    A value that is not finite is a gap, one beyond 1e300 is drawn there: the line below counts both.
+    """
+    every = [value for points in lines for _, value in points]
+    gaps = sum(not math.isfinite(value) for value in every)
+    beyond = sum(abs(value) > _FARTHEST for value in every) - sum(math.isinf(value) for value in every)
+    notes = [f"{gaps} not finite"] * bool(gaps) + [f"{beyond} beyond {_FARTHEST:g}"] * bool(beyond)
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure = Figure(figsize=(4.4, 2.7), layout="constrained")
         axes = figure.add_subplot()
@@ -143,9 +177,10 @@ def draw_curves(name: str, labels: Sequence[str], lines: Sequence[Sequence[tuple
                 marker = "o" if len(points) < 12 else ""
                 colour = _COLOURS[index % len(_COLOURS)]
                 steps, values = zip(*points, strict=True)
+                values = tuple(min(max(v, -_FARTHEST), _FARTHEST) if math.isfinite(v) else math.nan for v in values)
                 axes.plot(steps, values, label=label, color=colour, linewidth=1.8, marker=marker, markersize=3)
         axes.set_title(name, color=_GREY, fontsize=10, loc="left", parse_math=False)
-        axes.set_xlabel("step", color=_GREY, fontsize=9)
+        axes.set_xlabel(", ".join(["step", *notes]), color=_GREY, fontsize=9)
         axes.tick_params(colors=_GREY, labelsize=9)
         axes.set_facecolor("none")
         axes.grid(color=_GREY, alpha=0.2, linewidth=0.6)
@@ -183,7 +218,7 @@ def _markdown(
         lines.append(f"| | {' | '.join(map(_cell, labels))} |")
         lines.append("|---" * (len(labels) + 1) + "|")
         for row in rows:
-            shown = [f"**{_cell(text)}**" if i == row.best else _cell(text) for i, text in enumerate(row.values)]
+            shown = [f"**{_cell(text)}**" if row.is_best(i) else _cell(text) for i, text in enumerate(row.values)]
             lines.append(f"| {_cell(row.name)} | {' | '.join(shown)} |")
         lines.append("")
     if curves:
@@ -211,10 +246,9 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
-def _lower_is_better(name: str) -> bool:
-    words = ("loss", "seconds", "missing", "left_out", "partial", "control/jf", "control_jf")
-    return any(word in name.lower() for word in words)
-
-
 def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+    kept = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+    if len(kept.encode()) <= _LONGEST_NAME:
+        return kept
+    start = kept.encode()[: _LONGEST_NAME - 17].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from glus.data_pipeline.captions import text_font
+from glus.data_pipeline.captions import fitting, text_font
 from glus.evaluation.clip import Clip
 from glus.evaluation.errors import EvaluationError
 from glus.evaluation.overlays import PREDICTION, contact_strip, draw_overlay, spread_frames, write_png
@@ -94,18 +94,8 @@ def _legend(expressions: Sequence[str], width: int) -> NDArray[np.uint8]:
     for number, (tint, text) in enumerate(lines):
         top = _MARGIN + _LINE * number
         pen.rectangle((_MARGIN, top + 3, _MARGIN + 12, top + 15), fill=tint)
-        pen.text((_MARGIN + 20, top), _fitting(text, font, width - 2 * _MARGIN - 20), fill=_INK, font=font)
+        pen.text((_MARGIN + 20, top), fitting(text, font, width - 2 * _MARGIN - 20), fill=_INK, font=font)
     return np.asarray(legend)
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    text = " ".join(text[:500].split())
-    if font.getlength(text) <= width:
-        return text
-    kept = len(text)
-    while kept and font.getlength(f"{text[:kept]}…") > width:
-        kept -= 1
-    return f"{text[:kept]}…"
 
 
 @contextmanager

@@ -81,7 +81,8 @@ def figure_rows(runs: Sequence[Scored]) -> list[Row]:
         named |= {f"all expressions, {name}": run.summary["overall"][key] for key, name in _FIGURES}
         found.append(named)
     order = list(dict.fromkeys(name for one in found for name in one))
-    return sorted(compare_figures(found), key=lambda row: order.index(row.name))
+    partial = [bool(run.summary["partial"]) for run in runs]
+    return sorted(compare_figures(found, partial), key=lambda row: order.index(row.name))
 
 
 _FIGURES = (("J", "J"), ("F", "F"), ("JF", "J&F"), ("drop", "text control, drop"))

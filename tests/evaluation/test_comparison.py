@@ -1,12 +1,20 @@
 """Runs side by side: what differs, what is best, and files that hold names of any kind."""
 
+import re
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from glus.evaluation.comparison import ABSENT, compare_figures, compare_params, comparison_table, write_comparison
+from glus.evaluation.comparison import (
+    ABSENT,
+    compare_figures,
+    compare_params,
+    comparison_table,
+    draw_curves,
+    write_comparison,
+)
 from glus.evaluation.errors import EvaluationError
 
 
@@ -74,17 +82,102 @@ def test_a_figure_of_one_step_is_in_the_table_and_draws_no_curve(tmp_path):
     assert "<svg" not in page.read_text()
 
 
-def test_a_text_control_is_better_where_it_is_lower():
+def marked(*figures, name=None):
+    [row] = [row for row in compare_figures(figures) if name in (None, row.name)]
+    return [run for run in range(len(figures)) if row.is_best(run)]
+
+
+def test_the_score_against_another_text_has_no_best_and_its_drop_has():
     figures = [
-        {"eval/control/JF": 20.0, "eval/control/drop": 50.0},
-        {"eval/control/JF": 70.0, "eval/control/drop": 1.0},
+        {"eval/control/JF": 2.0, "eval/control/drop": 0.1, "eval/mevis/valid_u/control_JF": 1.0},
+        {"eval/control/JF": 40.0, "eval/control/drop": 30.0, "eval/mevis/valid_u/control_JF": 2.0},
     ]
-    assert [row.best for row in compare_figures(figures)] == [0, 0]
+    assert {row.name: row.best for row in compare_figures(figures)} == {
+        "eval/control/JF": None,
+        "eval/control/drop": 1,
+        "eval/mevis/valid_u/control_JF": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cross_entropy", "mask_bce", "mask_dice", "total", "contrastive", "train/loss", "val_loss", "step_seconds"]
+    + ["loss/val", "eval/mevis/valid_u/missing", "memory_gib", "waiting_for_data_share", "eval/partial"],
+)
+def test_a_loss_is_better_where_it_is_lower(name):
+    assert marked({name: 0.7}, {name: 0.0}) == [1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["eval/overall/JF", "eval/revos/valid/A", "eval/kind/motion/JF", "MeViS valid_u, J&F", "tokens_per_second", "mfu"]
+    + ["eval/object_size/low/JF", "eval/ref_davis17/valid/merged/J", "text control, drop"],
+)
+def test_a_score_is_better_where_it_is_higher(name):
+    assert marked({name: 50.0}, {name: 60.0}, {name: 1.0}) == [1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["eval/overall/JF_low", "eval/overall/JF_high", "learning_rate", "gradient_norm", "system/node-0/cpu_percent"]
+    + ["system/node-0/network_mib_per_second", "system/loss", "contrastive_share", "epoch", "unheard_of"],
+)
+def test_a_metric_without_a_meaning_has_no_best(name):
+    assert marked({name: 50.0}, {name: 60.0}) == []
+
+
+def test_all_of_the_best_are_marked_and_what_is_shown_alike_is_equal():
+    assert marked({"loss": 0.5}, {"loss": 0.2}, {"loss": 0.20000001}) == [1, 2]
+    assert marked({"loss": 0.2}, {"loss": 0.20000001}) == []
+
+
+def test_what_is_not_finite_is_never_the_best():
+    nan, inf = float("nan"), float("inf")
+    assert marked({"loss": nan}, {"loss": 2.0}, {"loss": 1.0}, {"loss": -inf}) == [2]
+    assert marked({"eval/overall/JF": inf}, {"eval/overall/JF": 2.0}, {"eval/overall/JF": 1.0}) == [1]
+    assert marked({"loss": nan}, {"loss": 1.0}) == []
 
 
 def test_a_partial_evaluation_is_never_the_better_one():
-    [row] = compare_figures([{"eval/partial": 1.0}, {"eval/partial": 0.0}])
-    assert row.best == 1
+    runs = [{"eval/overall/JF": 90.0, "eval/partial": 1.0}, {"eval/overall/JF": 50.0, "eval/partial": 0.0}]
+    assert marked(*runs, name="eval/partial") == [1]
+    assert marked(*runs, name="eval/overall/JF") == []
+    assert marked(*runs, {"eval/overall/JF": 40.0}, name="eval/overall/JF") == [1]
+
+
+def test_terminal_page_and_text_mark_the_same(tmp_path):
+    metrics = [{"cross_entropy": 2.0, "lr": 1.0}, {"cross_entropy": 1.5, "lr": 2.0}, {"cross_entropy": 1.5, "lr": 3.0}]
+    runs = [Run(str(number), f"run{number}", {}, each) for number, each in enumerate(metrics)]
+    page, text = (place.read_text() for place in write_comparison(runs, tmp_path))
+    assert "| cross_entropy | 2 | **1.5** | **1.5** |" in text and "| lr | 1 | 2 | 3 |" in text
+    assert re.findall(r'<td class="wrap( best)?">', page) == ["", " best", " best", "", "", ""]
+    console = Console(width=100, force_terminal=True)
+    with console.capture() as capture:
+        console.print(comparison_table(runs))
+    assert re.findall(r"\x1b\[1;32m([\d.]+)", capture.get()) == ["1.5", "1.5"]
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ((1e308, -1e308), "step, 2 beyond 1e+300"),
+        ((1.7976931348623157e308, 1.0), "step, 1 beyond 1e+300"),
+        ((float("inf"), 1.0, float("nan")), "step, 2 not finite"),
+        ((float("nan"), float("nan")), "step, 2 not finite"),
+        ((5e-324, 1e300), "step"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_curve_of_any_value_is_drawn_and_says_what_it_cannot_show(values, note):
+    svg = draw_curves("loss", ["a"], [tuple(enumerate(values))])
+    assert f">{note}</text>" in svg
+    assert "inf" not in svg and "nan" not in svg
+
+
+def test_a_metric_with_a_long_name_has_a_curve(tmp_path):
+    names = ["é" * 249 + "a", "é" * 249 + "b"]
+    run = Run("1", "a", {}, {}, dict.fromkeys(names, ((0, 1.0), (1, 2.0))))
+    assert len({place.name for place in write_comparison([run], tmp_path)}) == 4
 
 
 def test_names_cannot_put_markup_on_the_page(tmp_path):

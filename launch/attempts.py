@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glus.common.errors import UserError
+from glus.common.terminal import one_line
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.launch.configuration import load_config
 from glus.launch.errors import LaunchError
@@ -133,9 +134,9 @@ def main() -> int:
     try:
         decision = decide(load_config(RunConfig, Path(config), []), int(code), int(most))
     except UserError as error:
-        print(f"glus: {error}", file=sys.stderr)
+        print(one_line(f"glus: {error}"), file=sys.stderr)
         return FAILED
-    print(f"glus: {decision.words}", file=sys.stderr, flush=True)
+    print(one_line(f"glus: {decision.words}"), file=sys.stderr, flush=True)
     return decision.code
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glus.common.errors import UserError
+from glus.common.terminal import one_line
 from glus.launch.errors import LaunchError
 
 INTERRUPTED = 130
@@ -137,7 +138,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns the exit code: 0, 2 for what the user can fix, 130 when interrupted.
+    """Runs a command and returns the exit code: 0, 2 for what the user can fix (one line), 130 when interrupted.
 
     Anything else is a bug and keeps its traceback.
     """
@@ -148,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words[0], words[1:])
     except UserError as error:
-        print(f"glus {words[0]}: {error}", file=sys.stderr)
+        print(one_line(f"glus {words[0]}: {error}"), file=sys.stderr)
         return CANNOT_WORK
     except KeyboardInterrupt:
         print(f"\nglus {words[0]}: interrupted", file=sys.stderr)

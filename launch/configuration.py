@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from glus.common.errors import InputError
+from glus.common.json_file import is_unfit
 from glus.common.paths import expand_path, expand_paths, holds_paths
 from glus.launch.errors import LaunchError
 from glus.launch.schema import is_flag, is_list, is_table, known_keys, nearest_key, section_of, type_name
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 Config = TypeVar("Config")
+#: Our reader of YAML, by the name that jsonargparse knows it by.
+_LOADER = "glus"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def build_config(cls: type[Config], path: Path | None, overrides: Sequence[Overr
             value = parse_yaml(value, override.source)
         for key, leaf in _leaves(value, keys, override.key):
             _put(tree, sources, key, leaf, override.source)
+    _refuse_unfit(tree, sources)
     _refuse_unknown(cls, keys, sources)
     _refuse_no_section(keys, tree, sources)
     return _with_paths(_instance(cls, keys, tree, sources), sources, None if path is None else str(path))
@@ -113,9 +117,15 @@ def _parser(cls: type) -> "ArgumentParser":
     import jsonargparse
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, default_env=False, add_help=False)
+    # Lists and numbers inside a text ("datasets=[mevis]") are read as those of files are.
+    jsonargparse.set_loader(_LOADER, _load_value, exceptions=(LaunchError,))
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, default_env=False, add_help=False, parser_mode=_LOADER)
     parser.add_class_arguments(cls)
     return parser
+
+
+def _load_value(text: str) -> Any:
+    return parse_yaml(text, "value")
 
 
 def _instance(cls: type[Config], keys: Mapping[str, Any], tree: dict[str, Any], sources: Mapping[str, str]) -> Config:
@@ -127,8 +137,8 @@ def _instance(cls: type[Config], keys: Mapping[str, Any], tree: dict[str, Any], 
         return cls(**vars(made))
     except jsonargparse.ArgumentError as error:
         raise LaunchError(_type_message(cls, str(error), keys, tree, sources)) from error
-    except (ValueError, TypeError) as error:  # a config's own __post_init__
-        raise LaunchError(f"{cls.__name__}: {error}") from error
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:  # a config's own __post_init__
+        raise LaunchError(f"{cls.__name__}: {error or type(error).__name__}") from error
 
 
 def _with_paths(config: Config, sources: Mapping[str, str], file: str | None, prefix: str = "") -> Config:
@@ -176,11 +186,25 @@ def _type_message(
         return f"{cls.__name__}: {message}"
     worst = given[0]
     value = _get(tree, worst)
-    shown = repr(value) if not isinstance(value, str) else f'"{value}"'
+    shown = f'"{value:.200}"' if isinstance(value, str) else f"{value!r:.200}"
     text = f"{sources[worst]}: {worst} = {shown} does not fit; wanted: {type_name(keys.get(worst, keys[key]))}"
     if is_list(keys.get(worst)) and isinstance(value, str) and not value.startswith("["):
         text += f", such as {worst}=[{value}]"
     return text
+
+
+def _refuse_unfit(tree: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Bytes of a command line that are no UTF-8 come as halves of surrogate pairs; neither can be written back."""
+    for key in sources:
+        waiting = [key, _get(tree, key)]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str) and is_unfit(value):
+                raise LaunchError(f"{key}: holds NUL or bytes that are no UTF-8 text; rename it")
+            if isinstance(value, Mapping):
+                waiting += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                waiting += value
 
 
 def _refuse_unknown(cls: type, keys: Mapping[str, Any], sources: Mapping[str, str]) -> None:
@@ -195,7 +219,7 @@ def _refuse_unknown(cls: type, keys: Mapping[str, Any], sources: Mapping[str, st
         else:
             meant = f"there are: {', '.join(_neighbours(key, keys))}"
         lines.append(f"{sources[key]}: no key {key!r} in {cls.__name__}; {meant}")
-    raise LaunchError("\n".join(lines))
+    raise LaunchError("; ".join(lines))
 
 
 def _refuse_no_section(keys: Mapping[str, Any], tree: Mapping[str, Any], sources: Mapping[str, str]) -> None:

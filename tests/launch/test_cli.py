@@ -166,3 +166,9 @@ def test_recorded_runs_are_compared_on_the_terminal_and_as_pages(
     assert "arXiv 2504.07962" in (tmp_path / "others" / "comparison.md").read_text(encoding="utf-8")
     assert cli.main(["compare", "plian", f"tracking.uri={uri}"]) == 2
     assert "the runs are: contrastive, plain" in capsys.readouterr().err
+
+
+def test_an_error_is_one_line_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", "no\x1b[31mne\n\nglus compare: all is well.yaml"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and "\x1b" not in shown and "no\\x1b[31mne glus" in shown

@@ -158,9 +158,9 @@ def test_a_wrong_file_is_told_with_its_name(tmp_path: Path, text: str, message: 
 def test_all_unknown_keys_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(LaunchError) as told:
         load_config(Run, write(tmp_path, "out: a\nstep: 1\nsed: 2\n"), ["kid=lora"])
-    lines = str(told.value).splitlines()
-    assert len(lines) == 3
-    assert [line.split("did you mean ")[1].split(" ")[0] for line in lines] == ["steps", "seed", "kind"]
+    text = str(told.value)
+    assert "\n" not in text
+    assert [part.split(" ")[0] for part in text.split("did you mean ")[1:]] == ["steps", "seed", "kind"]
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         load_config(Run, tmp_path / "absent.yaml", [])
 
 
-texts = st.text(alphabet=st.characters(blacklist_categories=["Cs"]), max_size=20)
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 numbers = st.floats(allow_nan=False)
 
 

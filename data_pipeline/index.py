@@ -10,6 +10,7 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from glus.common.names import check_name, check_path, check_unique
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.records import Expression
 
@@ -218,7 +219,10 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
 
 
 def manifest_from_json(content: Any, path: Path | str) -> Manifest:
-    """Raises DataError where `content` is another format, another version, or incomplete."""
+    """Raises DataError where `content` is another format, another version, or incomplete.
+
+    Raises InputError where a shard or source has a name that leads out of its folder.
+    """
     if not isinstance(content, dict) or content.get("format") != "glus-shards":
         raise DataError(f"{path}: not a manifest of shards; choose a folder that `glus prepare` wrote")
     if content.get("version") != FORMAT_VERSION:
@@ -227,7 +231,7 @@ def manifest_from_json(content: Any, path: Path | str) -> Manifest:
             "run `glus prepare` again into another folder"
         )
     try:
-        return Manifest(
+        manifest = Manifest(
             dataset=content["dataset"],
             split=content["split"],
             counts=Counts(**content["counts"]),
@@ -238,3 +242,19 @@ def manifest_from_json(content: Any, path: Path | str) -> Manifest:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: a damaged manifest ({error!r}); run `glus prepare` again") from error
+    _check_names(manifest, str(path))
+    return manifest
+
+
+def _check_names(manifest: Manifest, where: str) -> None:
+    """Refuse names that lead out of the folder of shards, of predictions, or of the raw datasets."""
+    texts = (manifest.dataset, manifest.split, *(shard.name for shard in manifest.shards), *manifest.source)
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{where}: a damaged manifest (a name is no text); run `glus prepare` again")
+    check_name(manifest.dataset, "dataset", where)
+    check_name(manifest.split, "split", where)
+    for shard in manifest.shards:
+        check_name(shard.name, "shard", where)
+    check_unique([shard.name for shard in manifest.shards], "shard", where)
+    for source in manifest.source:
+        check_path(source, "source", where)

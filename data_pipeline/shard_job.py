@@ -8,10 +8,12 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from glus.common.errors import UserError
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.errors import DataError
@@ -152,9 +154,17 @@ def _good_samples(job: ShardJob, source: AnnotatedSplit, quarantine: list[BadIte
             if job.decode:
                 decode_frames(sample)
             yield sample
-        except DataError as error:
-            file = error.file.removeprefix(prefix) if error.file is not None else None
-            quarantine.append(BadItem(video, str(error).replace(prefix, ""), file, error.frame))
+        except (UserError, OSError) as error:
+            quarantine.append(_bad(video, error, prefix))
+
+
+def _bad(video: str, error: UserError | OSError, prefix: str) -> BadItem:
+    if isinstance(error, OSError):
+        file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+        reason = f"{file or video}: cannot be read ({error.strerror or error})"
+        error = DataError(reason, file=file)
+    file = error.file.removeprefix(prefix) if error.file is not None else None
+    return BadItem(video, str(error).replace(prefix, ""), file, error.frame)
 
 
 def _stamp(job: ShardJob, source: AnnotatedSplit) -> str:

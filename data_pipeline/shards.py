@@ -19,6 +19,7 @@ from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.frames import decode_jpeg
 from glus.data_pipeline.index import IndexedVideo, ShardSummary, Span, VideoEntry, entry_to_json, json_bytes
 from glus.data_pipeline.masks import checked
+from glus.data_pipeline.names import check_names
 from glus.data_pipeline.records import VideoRecord
 from glus.data_pipeline.storage import Storage
 
@@ -54,7 +55,8 @@ def _key_part(name: str) -> str:
 def encode_sample(record: VideoRecord) -> Sample:
     """Read every frame and check every mask of a record.
 
-    Raises DataError where a frame cannot be read, a mask is broken, or expressions name objects without masks.
+    Raises DataError where a frame cannot be read, a mask is broken, or expressions name objects without masks;
+    InputError where a name cannot be that of a file.
     """
     _check_record(record)
     place = f"{record.dataset}/{record.split}/{record.video}"
@@ -108,14 +110,13 @@ def _check_record(record: VideoRecord) -> None:
         if len(rles) != len(record.frames.names):
             count = len(record.frames.names)
             raise DataError(f"{place}: object {object_id} has masks for {len(rles)} frames, the video has {count}")
-    texts = [record.video, *record.frames.names, *record.objects]
-    texts += [text for each in record.expressions for text in (each.id, each.text, each.kind, *each.object_ids)]
+    check_names(
+        f"{record.dataset}/{record.split}", record.video, record.frames.names, record.expressions, record.objects
+    )
+    texts = [text for each in record.expressions for text in (each.text, each.kind)]
     for text in texts:
         if not text.isascii() and not text.encode("utf-8", "ignore").decode() == text:
             raise DataError(f"{place}: {text!r} holds half a character (a lone surrogate); take the annotation anew")
-    ids = [expression.id for expression in record.expressions]
-    if len(set(ids)) != len(ids):
-        raise DataError(f"{place}: two expressions have the id {max(ids, key=ids.count)}")
     for expression in record.expressions:
         unknown = [object_id for object_id in expression.object_ids if object_id not in record.objects]
         if unknown:

@@ -10,13 +10,15 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from glus.common.names import check_name, check_path, check_unique
+from glus.data_pipeline.names import check_names
 from glus.data_pipeline.reader import VideoEntry
 from glus.data_pipeline.records import Expression
 from glus.evaluation.errors import EvaluationError
@@ -28,14 +30,30 @@ _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
 def split_folder(root: Path, dataset: str, split: str) -> Path:
-    """Where the predictions of one split lie. Raises EvaluationError for a name that leads out of `root`."""
-    return root / _inside(dataset, "dataset") / _inside(split, "split")
+    """Where the predictions of one split lie. Raises InputError for a name that leads out of `root`."""
+    return root / check_name(dataset, "dataset") / check_name(split, "split")
 
 
 def expression_folder(root: Path, entry: VideoEntry, expression: Expression) -> Path:
-    """Where the masks of one expression lie. Raises EvaluationError for a name that leads out of `root`."""
-    folder = split_folder(root, entry.dataset, entry.split)
-    return folder / _inside(entry.video, "video") / _inside(expression.id, "expression")
+    """Where the masks of one expression lie. Raises InputError for a name that leads out of `root`."""
+    where = f"{entry.dataset}/{entry.split}"
+    folder = split_folder(root, entry.dataset, entry.split) / check_path(entry.video, "video", where)
+    return folder / check_name(expression.id, "expression", f"{where} video {entry.video}")
+
+
+def check_entries(videos: Iterable[VideoEntry]) -> None:
+    """Refuse names under which masks cannot be kept apart, before any is predicted, scored or packed.
+
+    Raises InputError for a name that is not one of a file, and for two videos, expressions or frames that would share
+    one. Shards that `glus prepare` writes have none.
+    """
+    names: dict[str, list[str]] = {}
+    for entry in videos:
+        where = f"{entry.dataset}/{entry.split}"
+        check_names(where, entry.video, entry.frame_names, entry.expressions, ())
+        names.setdefault(where, []).append(entry.video)
+    for where, found in names.items():
+        check_unique(found, "video", where)
 
 
 def write_masks(root: Path, entry: VideoEntry, expression: Expression, masks: NDArray[np.bool_]) -> Path:
@@ -66,7 +84,8 @@ class MaskWriter:
 
     def write(self, index: int, mask: NDArray[np.bool_]) -> None:
         """Write the mask of frame `index`, bool [H, W]."""
-        (self._aside / f"{_inside(self._entry.frame_names[index], 'frame')}.png").write_bytes(_encoded(mask))
+        name = check_name(self._entry.frame_names[index], "frame", self._label)
+        (self._aside / f"{name}.png").write_bytes(_encoded(mask))
         self._written.add(index)
 
     def check_whole(self) -> None:
@@ -124,13 +143,16 @@ def check_folders(root: Path, dataset: str, split: str, videos: Iterable[VideoEn
     """Refuse predictions for videos or expressions that the split does not have.
 
     Such a folder means another split or another release of the expressions: scoring the rest would hide it.
-    Raises EvaluationError with the first such folders, and where the split has no predictions at all.
+    Raises EvaluationError with the first such folders, and where the split has no predictions at all; InputError as
+    `check_entries`.
     """
     top = split_folder(root, dataset, split)
     if not top.is_dir():
         raise EvaluationError(
             f"no predictions for {dataset}/{split}: {top} is not a folder; give the folder above DATASET"
         )
+    videos = list(videos)
+    check_entries(videos)
     known = {expression_folder(root, entry, exp) for entry in videos for exp in entry.expressions}
     on_the_way = {parent for folder in known for parent in folder.parents}
     strays: list[str] = []
@@ -201,16 +223,6 @@ def _put_in_place(aside: Path, folder: Path) -> None:
         shutil.rmtree(old)
     else:
         aside.rename(folder)
-
-
-def _inside(name: str, what: str) -> PurePosixPath:
-    """A name as a path that stays below its parent: some datasets have a slash in a video's name."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or not path.parts or "\0" in name or any(part.startswith(".") for part in path.parts):
-        raise EvaluationError(
-            f"the {what} name {name!r} cannot be a folder of predictions (it is empty, absolute or hidden)"
-        )
-    return path
 
 
 def _label(entry: VideoEntry, expression: Expression) -> str:

@@ -14,7 +14,7 @@ from glus.evaluation import provenance
 from glus.evaluation.inference_config import InferenceConfig
 from glus.evaluation.key_frames import check_key_frames
 from glus.evaluation.model_source import ModelSource
-from glus.evaluation.predictions import remove_unfinished
+from glus.evaluation.predictions import check_entries, remove_unfinished
 from glus.evaluation.report import write_report
 from glus.evaluation.results import write_scores
 from glus.evaluation.scored_splits import score_splits
@@ -81,6 +81,7 @@ def evaluate(config: EvaluateConfig) -> int:
     if config.inference.key_frames is not None:
         named, expressions = check_key_frames(config.inference.key_frames, splits)
         print(f"key frames: {named} of {expressions} expressions have one, the others begin at the first frame")
+    check_entries(entry for split in splits for entry in split.videos)
     items = work_list(splits)
     processes = _processes(config, rank, len(items))
     tracking = _tracking(config, source, rank)

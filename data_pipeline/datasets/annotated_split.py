@@ -2,11 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from glus.common.errors import InputError, UserError
+from glus.common.names import meeting, shown
 from glus.data_pipeline.datasets.annotations import VideoAnnotation, parse_video
 from glus.data_pipeline.datasets.json_file import read_json
 from glus.data_pipeline.datasets.mask_sources import MaskSource
@@ -35,7 +39,7 @@ class AnnotatedSplit:
     def __post_init__(self) -> None:
         if not self.entries:
             raise DataError(f"{self.annotation}: lists no video, an empty split", file=str(self.annotation))
-        if not self.images.is_dir():
+        if not os.path.isdir(self.images):
             raise DataError(f"{self.images}: this folder of frames is missing", file=str(self.images))
 
     def videos(self) -> list[str]:
@@ -43,7 +47,10 @@ class AnnotatedSplit:
         return list(self.entries)
 
     def record(self, video: str) -> VideoRecord:
-        """Read one video's annotation and masks; its frames are read when asked for. Raises DataError."""
+        """Read one video's annotation and masks; its frames are read when asked for.
+
+        Raises a UserError, or OSError where a file or folder of the video cannot be opened.
+        """
         annotation = self._annotation(video)
         frames = open_frames(self.images, video, annotation)
         height, width = frames.size
@@ -71,17 +78,29 @@ class AnnotatedSplit:
         """SHA-256 over a video's annotation and over names, sizes and times of its files: changes when they do."""
         try:
             annotation = self._annotation(video)
-        except DataError as error:
+            paths = frame_places(self.images, video)
+            if self.masks is not None:
+                paths += self.masks.paths(video, _named_objects(annotation))
+        except UserError as error:
             return _digest([self.entries[video], str(error)])
-        paths = frame_places(self.images, video)
-        if self.masks is not None:
-            paths += self.masks.paths(video, _named_objects(annotation))
         return _digest([self.entries[video], self.ids_key, [_file_stamps(path) for path in paths]])
+
+    @cached_property
+    def _meeting(self) -> dict[str, str]:
+        return meeting(self.entries)
 
     def _annotation(self, video: str) -> VideoAnnotation:
         if video not in self.entries:
             raise DataError(f"{self.annotation}: has no video {video}", file=str(self.annotation), video=video)
-        return parse_video(self.annotation, video, self.entries[video], self.ids_key)
+        annotation = parse_video(self.annotation, video, self.entries[video], self.ids_key)
+        if video in self._meeting:
+            raise InputError(
+                f"{self.annotation}: the videos {shown(self._meeting[video])} and {shown(video)} would share a folder; "
+                "rename one in the source",
+                file=str(self.annotation),
+                video=video,
+            )
+        return annotation
 
 
 def read_entries(path: Path) -> dict[str, Any]:
@@ -119,10 +138,28 @@ def _named_objects(annotation: VideoAnnotation) -> list[str]:
 
 
 def _file_stamps(path: Path) -> list[tuple[str, int, int]]:
-    """(name, size, time) of a file, or of each file of a folder; empty where there is none."""
-    files: Iterable[Path] = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
-    found = [(file.name, file.stat()) for file in files]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
+    """(name, size, time) of a file, or of each file of a folder; empty where there is none.
+
+    What cannot be looked at (a dangling link, a folder without rights, a name that is too long) has the error's number
+    in place of size and time: reading it then fails with its reason, and the stamp changes when it is fixed.
+    """
+    try:
+        names = sorted(os.listdir(path))
+    except NotADirectoryError:
+        return [_file_stamp(path)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        return [(path.name, -1, getattr(error, "errno", None) or 0)]
+    return [_file_stamp(path / name) for name in names]
+
+
+def _file_stamp(path: Path) -> tuple[str, int, int]:
+    try:
+        stat = path.stat()
+    except (OSError, ValueError) as error:
+        return path.name, -1, getattr(error, "errno", None) or 0
+    return path.name, stat.st_size, stat.st_mtime_ns
 
 
 def _digest(content: Any) -> str:

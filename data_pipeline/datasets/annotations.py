@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.names import check_names
 from glus.data_pipeline.records import Expression
 
 
@@ -23,10 +24,9 @@ def parse_video(path: Path, video: str, content: Any, ids_key: str | None) -> Vi
 
     Expressions are keyed by id with "exp" (MeViS and its kin), or a list with "exp_id" and "exp_text" (ReasonVOS).
     `ids_key` names the object ids ("anno_id", "obj_id"); None where the split hides them. An optional "kind" is kept.
-    Raises DataError with the file, the video and the expression.
+    Raises DataError with the file, the video and the expression; InputError for a name that cannot be one of a file.
     """
     place = f"{path}: video {video}"
-    check_name(place, video)
     if not isinstance(content, dict) or not isinstance(content.get("expressions"), dict | list):
         raise DataError(f'{place}: has no "expressions"; take this file anew', file=str(path), video=video)
     expressions = []
@@ -40,16 +40,9 @@ def parse_video(path: Path, video: str, content: Any, ids_key: str | None) -> Vi
             raise DataError(f'{where}: "kind" must be a text and "type_id" a whole number', file=str(path), video=video)
         object_ids = () if ids_key is None else _object_ids(where, entry, ids_key, type_id)
         expressions.append(Expression(exp_id, text, object_ids, kind, type_id))
-    ids = [expression.id for expression in expressions]
-    if len(set(ids)) < len(ids):
-        raise DataError(f"{place}: two expressions have the id {max(ids, key=ids.count)}", file=str(path), video=video)
-    return VideoAnnotation(video, _frame_names(place, content), tuple(expressions))
-
-
-def check_name(place: str, name: str) -> None:
-    """Refuse a name that would lead out of the dataset's folder. Some datasets name videos FOLDER/VIDEO."""
-    if not name or "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
-        raise DataError(f"{place}: {name!r} is no name of a video or frame; take this file anew")
+    frames = _frame_names(place, content)
+    check_names(str(path), video, frames or (), expressions, [each for said in expressions for each in said.object_ids])
+    return VideoAnnotation(video, frames, tuple(expressions))
 
 
 def _entries(place: str, expressions: dict[str, Any] | list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -82,9 +75,4 @@ def _frame_names(place: str, content: dict[str, Any]) -> tuple[str, ...] | None:
         return None
     if not isinstance(frames, list) or not frames or any(type(name) not in (str, int) for name in frames):
         raise DataError(f'{place}: its "frames" must be a list of names that is not empty; take this file anew')
-    names = tuple(str(name).removesuffix(".jpg") for name in frames)
-    for name in names:
-        check_name(place, name)
-    if len(set(names)) < len(names):
-        raise DataError(f'{place}: its "frames" name {max(names, key=names.count)} twice; take this file anew')
-    return names
+    return tuple(str(name).removesuffix(".jpg") for name in frames)

@@ -1,10 +1,12 @@
 """Where datasets keep their masks: run-length codes in JSON, indexed PNGs, one folder of PNGs an object."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from glus.common.names import check_name
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.masks import checked, encode, encode_labels, read_labels
 from glus.data_pipeline.records import Rle
@@ -97,10 +99,19 @@ class IndexedPngs:
 class ObjectPngs:
     """FOLDER/SOURCE_VIDEO_OBJECT/FRAME.png, where any value but 0 is the object (ReasonVOS)."""
 
-    def __init__(self, folder: Path, sources: Mapping[str, str]) -> None:
-        """`sources` maps a video to the name of the dataset that it came from."""
+    def __init__(self, folder: Path, sources: Mapping[str, Any], objects: Mapping[str, Collection[str]]) -> None:
+        """`sources` maps a video to the name of the dataset that it came from, `objects` to the ids that it names."""
         self.folder = folder
         self.sources = sources
+        self._named = objects
+
+    @cached_property
+    def _owners(self) -> Counter[str]:
+        """How many (video, object) pairs a folder would hold: `a`, `b_1` and `a_b`, `1` have one name."""
+        return Counter(self._name(video, each) for video, ids in self._named.items() for each in ids)
+
+    def _name(self, video: str, object_id: str) -> str:
+        return f"{self.sources.get(video, '')}_{video}_{object_id}"
 
     def objects(
         self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]
@@ -119,7 +130,20 @@ class ObjectPngs:
         _require_folder(self.folder)
 
     def paths(self, video: str, object_ids: Sequence[str]) -> list[Path]:
-        return [self.folder / f"{self.sources.get(video, '')}_{video}_{object_id}" for object_id in object_ids]
+        source = self.sources.get(video, "")
+        if not isinstance(source, str):
+            raise DataError(f'{self.folder}: the "source" of video {video} is no name but {source!r}', video=video)
+        if source:
+            check_name(source, "source", f"{self.folder}: video {video}")
+        names = [self._name(video, object_id) for object_id in object_ids]
+        shared = [name for name in names if self._owners[name] > 1]
+        if shared:
+            raise DataError(
+                f"{self.folder / shared[0]}: this folder would belong to several objects or videos; rename one",
+                file=str(self.folder / shared[0]),
+                video=video,
+            )
+        return [self.folder / name for name in names]
 
 
 def _require_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """ReasonVOS (Bai et al. 2024, VideoLISA): evaluation only; expressions in lists, a folder of PNGs an object."""
 
 from pathlib import Path
+from typing import Any
 
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
 from glus.data_pipeline.datasets.mask_sources import ObjectPngs
@@ -16,7 +17,7 @@ def read(root: Path, split: str) -> AnnotatedSplit:
     """Raises DataError."""
     annotation = annotation_file(root, split)
     entries = read_entries(annotation)
-    sources = {video: str(entry.get("source", "")) for video, entry in entries.items() if isinstance(entry, dict)}
+    sources = {video: entry.get("source", "") for video, entry in entries.items() if isinstance(entry, dict)}
     return AnnotatedSplit(
         dataset="reason_vos",
         split=split,
@@ -24,6 +25,15 @@ def read(root: Path, split: str) -> AnnotatedSplit:
         entries=entries,
         ids_key="obj_id",
         images=annotation.with_name("JPEGImages"),
-        masks=ObjectPngs(annotation.with_name("Annotations"), sources),
+        masks=ObjectPngs(
+            annotation.with_name("Annotations"), sources, {video: _objects(entry) for video, entry in entries.items()}
+        ),
         files=(annotation,),
     )
+
+
+def _objects(entry: Any) -> set[str]:
+    """Ids that a video's expressions name; what has another form is refused when the video is read."""
+    expressions = entry.get("expressions") if isinstance(entry, dict) else None
+    named = [each.get("obj_id") for each in expressions or () if isinstance(each, dict)]
+    return {str(each) for ids in named for each in (ids if isinstance(ids, list) else [ids])}

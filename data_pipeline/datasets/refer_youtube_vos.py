@@ -1,6 +1,7 @@
 """Refer-YouTube-VOS (Seo et al. 2020): YouTube-VOS with expressions, masks in indexed PNGs, those of "valid" hidden."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,21 @@ def _valid_only(root: Path, entries: dict[str, Any], images: Path) -> dict[str, 
         return {video: entry for video, entry in entries.items() if video not in others}
     if not images.is_dir():
         return entries
-    kept = {
-        video: entry for video, entry in entries.items() if any(place.exists() for place in frame_places(images, video))
-    }
+    kept = {video: entry for video, entry in entries.items() if any(map(_is_there, frame_places(images, video)))}
     if len(kept) < len(entries):
         count = len(entries) - len(kept)
         _log.warning(
             "%s: %d of %d listed videos have no frames there: taken for test videos", images, count, len(entries)
         )
     return kept
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something has this name, even what cannot be opened (a dangling link): reading it reports why."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return True
+    return True

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glus.common.errors import InputError, UserError
 from glus.data_pipeline.datasets.table import read_dataset, splits_there
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.masks import decode
@@ -228,21 +229,78 @@ def test_a_broken_expression_is_named(raw, change, message):
 def test_broken_lists_of_frames_are_refused(raw, frames):
     path = raw.root / "mevis" / "train" / "meta_expressions.json"
     edit(path, lambda content: content["videos"]["two"].update(frames=frames))
-    with pytest.raises(DataError, match="video two"):
+    with pytest.raises(UserError, match="video two"):
         read_dataset("mevis", raw.root, "train").record("two")
 
 
-def test_a_video_name_that_leads_out_of_the_folder_is_refused(raw):
+@pytest.mark.parametrize("name", ["../two", "two/", "a//b", "a/./b", "..\\two", "x" * 300, "two\x1b[2J", ".two"])
+def test_a_video_name_that_is_no_path_below_the_folder_is_refused(raw, name):
     path = raw.root / "mevis" / "train" / "meta_expressions.json"
-    edit(path, lambda content: content["videos"].update({"../two": content["videos"]["two"]}))
-    with pytest.raises(DataError, match="is no name of a video"):
-        read_dataset("mevis", raw.root, "train").record("../two")
+    edit(path, lambda content: content["videos"].update({name: content["videos"]["two"]}))
+    split = read_dataset("mevis", raw.root, "train")
+    with pytest.raises(InputError, match=r"meta_expressions\.json: the video name "):
+        split.record(name)
+    assert len(split.stamp(name)) == 64
+
+
+@pytest.mark.parametrize(
+    ("place", "new"), [("expressions", "0/"), ("expressions", "a\\..\\evil"), ("frames", "a/00000")]
+)
+def test_an_expression_or_frame_with_a_separator_in_its_name_is_refused(raw, place, new):
+    path = raw.root / "mevis" / "train" / "meta_expressions.json"
+
+    def rename(content):
+        video = content["videos"]["two"]
+        if place == "frames":
+            video["frames"][0] = new
+        else:
+            video["expressions"][new] = next(iter(video["expressions"].values()))
+
+    edit(path, rename)
+    with pytest.raises(InputError, match="meta_expressions.json: video two: the .* holds a separator of paths"):
+        read_dataset("mevis", raw.root, "train").record("two")
+
+
+def test_two_videos_that_would_share_a_folder_are_refused_and_folders_of_videos_are_not(raw):
+    path = raw.root / "mevis" / "train" / "meta_expressions.json"
+    names = ["w", "w/1", "TAO/train/v", "TAO/train/u", "caf\u00e9", "cafe\u0301"]
+    edit(path, lambda content: content["videos"].update(dict.fromkeys(names, content["videos"]["two"])))
+    frames = path.with_name("JPEGImages")
+    for name in names:
+        shutil.copytree(frames / "two", frames / name)
+    split = read_dataset("mevis", raw.root, "train")
+    for name in names:
+        if name in ("w/1", "cafe\u0301"):
+            with pytest.raises(InputError, match="would share a folder"):
+                split.record(name)
+        else:
+            assert split.record(name).video == name
+
+
+def test_reason_vos_reads_no_masks_outside_its_folder_and_none_that_two_objects_share(raw):
+    path = raw.root / "ReasonVOS" / "meta_expressions.json"
+    edit(path, lambda content: content["videos"]["two"].update(source="../../outside"))
+    with pytest.raises(InputError, match=r"video two: the source name '\.\./\.\./outside' holds a separator"):
+        read_dataset("reason_vos", raw.root, "valid").record("two")
+
+    def shared(content):
+        # source `x`, video `two_1`, object 1 and source `x`, video `two`, object `1_1`: one folder x_two_1_1.
+        two = content["videos"]["two"]
+        two.update(source="x")
+        two["expressions"] = [{"exp_id": "0", "exp_text": "it", "obj_id": "1_1"}]
+        content["videos"]["two_1"] = {**two, "expressions": [{"exp_id": "0", "exp_text": "it", "obj_id": "1"}]}
+
+    edit(path, shared)
+    for video in ("two", "two_1"):
+        (path.parent / "JPEGImages" / video).mkdir(exist_ok=True)
+        with pytest.raises(DataError, match="x_two_1_1: this folder would belong to several"):
+            read_dataset("reason_vos", raw.root, "valid").masks.paths(video, ["1_1" if video == "two" else "1"])
 
 
 def test_a_repeated_expression_id_in_a_list_is_refused(raw):
     path = raw.root / "ReasonVOS" / "meta_expressions.json"
     edit(path, lambda content: content["videos"]["two"]["expressions"][1].update(exp_id="0"))
-    with pytest.raises(DataError, match="two expressions have the id 0"):
+    with pytest.raises(InputError, match="the expressions '0' and '0' would share a folder"):
         read_dataset("reason_vos", raw.root, "valid").record("two")
 
 

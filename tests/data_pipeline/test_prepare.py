@@ -1,5 +1,6 @@
 """Raw datasets to shards: by one job alone, and by Ray."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -97,6 +98,87 @@ def finish(split: AnnotatedSplit, raw, out, videos_per_shard=1) -> tuple[Manifes
     maker = ShardMaker()
     reports = [maker.make(job) for job in jobs]
     return finish_split(split, jobs), reports
+
+
+def spoil(kind: str, video: Path) -> None:
+    """Make one video of the raw data one that the operating system refuses to open."""
+    frame = video / "00003.jpg"
+    if kind == "dangling frame":
+        frame.unlink()
+        frame.symlink_to("nowhere.jpg")
+    elif kind == "frame linked to itself":
+        frame.unlink()
+        frame.symlink_to(frame.name)
+    elif kind == "dangling folder":
+        shutil.rmtree(video)
+        video.symlink_to("nowhere")
+    elif kind == "folder linked to itself":
+        shutil.rmtree(video)
+        video.symlink_to(video.name)
+    else:
+        video.chmod(0)
+
+
+KINDS = (
+    "dangling frame",
+    "frame linked to itself",
+    "dangling folder",
+    "folder linked to itself",
+    "folder without rights",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_video_that_cannot_be_opened_goes_to_the_quarantine_and_the_run_goes_on(raw, tmp_path, kind):
+    raw.root.chmod(0o755)
+    spoil(kind, raw.root / "DAVIS17" / "train" / "JPEGImages" / "two")
+    with as_nobody(raw.root) if kind == "folder without rights" else contextlib.nullcontext():
+        split = read_dataset("ref_davis17", raw.root, "train")
+        manifest, _ = finish(split, raw, raw.root / "out")
+    assert [(bad.video, str(raw.root) in bad.reason) for bad in manifest.quarantine] == [("two", False)]
+    assert manifest.counts.videos == len(split.videos()) - 1
+    before = split.stamp("two")
+    # Fixed, it has another stamp, so that its shard is written again.
+    place = raw.root / "DAVIS17" / "train" / "JPEGImages" / "two"
+    place.unlink() if place.is_symlink() else place.chmod(0o755)
+    place.mkdir(exist_ok=True)
+    for name, jpeg in zip(("00000", "00003", "00006", "00009", "00012"), raw.videos[1].jpegs, strict=True):
+        (place / f"{name}.jpg").unlink(missing_ok=True)
+        (place / f"{name}.jpg").write_bytes(jpeg)
+    assert read_dataset("ref_davis17", raw.root, "train").stamp("two") != before
+    assert finish(read_dataset("ref_davis17", raw.root, "train"), raw, raw.root / "out")[0].quarantine == ()
+
+
+@contextlib.contextmanager
+def as_nobody(root: Path) -> Iterator[None]:
+    """Without root's rights, where the tests run as root: nothing is closed to root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    (root / "out").mkdir(mode=0o777)
+    (root / "out").chmod(0o777)
+    opened = [each for each in root.parents if not each.stat().st_mode & 0o001]
+    modes = [each.stat().st_mode for each in opened]
+    for each in opened:
+        each.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for each, mode in zip(opened, modes, strict=True):
+            each.chmod(mode)
+
+
+@pytest.mark.parametrize(("dataset", "folder"), [("mevis", "mevis"), ("refer_youtube_vos", "Refer-YouTube-VOS")])
+def test_a_video_whose_name_no_file_can_have_goes_to_the_quarantine(raw, tmp_path, dataset, folder):
+    path = next(path for path in (raw.root / folder).rglob("meta_expressions.json") if path.parent.name == "valid")
+    content = json.loads(path.read_text())
+    names = {"x" * 300, "two/"} | ({"../two", "\x1b[2J"} if dataset == "mevis" else set())
+    content["videos"].update(dict.fromkeys(names, next(iter(content["videos"].values()))))
+    path.write_text(json.dumps(content))
+    manifest, _ = finish(read_dataset(dataset, raw.root, "valid"), raw, tmp_path / "out")
+    assert {bad.video for bad in manifest.quarantine} == names and manifest.counts.videos == 2
 
 
 def test_a_second_run_writes_only_what_changed_or_went_missing(raw, tmp_path):

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from glus.common.errors import UserError
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.finish import write_split
 from glus.data_pipeline.index import Counts
@@ -129,3 +130,28 @@ def test_splits_are_opened_by_name_and_a_wrong_name_gets_the_nearest(folder):
         open_splits(root, ["mevis/trian"])
     with pytest.raises(DataError, match="does not exist"):
         open_splits(root / "x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shards": "../x.tar"},
+        {"shards": "/etc/passwd"},
+        {"shards": "a\\..\\x.tar"},
+        {"dataset": "../../outside"},
+        {"split": "train/.."},
+        {"split": 3},
+        {"source": {"../../secret": "0" * 64}},
+    ],
+)
+def test_a_manifest_that_names_anything_outside_its_folder_is_refused(folder, change):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if "shards" in change:
+        # A good shard, outside: that it is there and whole is no reason to read it.
+        (folder.parent / "x.tar").write_bytes((folder / "shard-00000.tar").read_bytes())
+        change = {"shards": [{**manifest["shards"][0], "name": change["shards"]}]}
+    path.chmod(0o644)
+    path.write_text(json.dumps(manifest | change))
+    with pytest.raises(UserError, match=r"manifest\.json: (the (shard|dataset|split|source) name|a damaged manifest)"):
+        ShardedSplit.open(folder)

@@ -9,6 +9,7 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glus.common.errors import InputError
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.records import Expression
 from glus.data_pipeline.shards import encode_sample, sample_key, tar_spans, write_shard
@@ -82,7 +83,7 @@ def test_an_expression_that_names_an_object_without_masks_is_refused(record):
 
 def test_two_expressions_with_one_id_are_refused(record):
     bad = dataclasses.replace(record, expressions=(Expression("7", "a", ()), Expression("7", "b", ())))
-    with pytest.raises(DataError, match="two expressions have the id 7"):
+    with pytest.raises(InputError, match="the expressions '7' and '7' would share a folder"):
         encode_sample(bad)
 
 

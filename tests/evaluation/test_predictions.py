@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glus.common.errors import InputError
 from glus.evaluation.errors import EvaluationError
-from glus.evaluation.predictions import check_folders, expression_folder, read_masks, write_masks, writing_masks
+from glus.evaluation.predictions import (
+    check_entries,
+    check_folders,
+    expression_folder,
+    read_masks,
+    write_masks,
+    writing_masks,
+)
 
 
 @pytest.fixture
@@ -150,5 +158,33 @@ def test_a_slash_in_a_video_name_is_a_folder_and_dots_never_lead_out(written):
     assert (root / "mevis/valid_u/UVO/clip/0/00000.png").is_file()
     check_folders(root, "mevis", "valid_u", [entry, deeper])
     for name in ("../clip", "/clip", "", "a/../../b", ".hidden"):
-        with pytest.raises(EvaluationError, match="cannot be a folder"):
+        with pytest.raises(InputError, match="the video name"):
             read_masks(root, replace(entry, video=name), expression)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"video": "w", "ids": ["0", "0/"]},
+        {"video": "w", "ids": ["1/2"]},
+        {"video": "w", "ids": ["a\\..\\evil"]},
+        {"video": "x" * 300, "ids": ["0"]},
+        {"video": "w", "ids": ["0", "0"]},
+        {"video": "w/1", "ids": ["2"]},
+    ],
+)
+def test_names_that_would_share_a_folder_or_leave_it_are_refused_before_anything_is_predicted(written, change):
+    _, entry, expression, _, _ = written
+    other = replace(entry, video="w")
+    bad = replace(entry, video=change["video"], expressions=tuple(replace(expression, id=i) for i in change["ids"]))
+    with pytest.raises(InputError, match="would share a folder|the (video|expression) name"):
+        check_entries([other, bad])
+    check_entries([other, replace(entry, video="v/1"), replace(entry, video="v/2")])
+
+
+def test_a_frame_whose_name_leads_out_is_not_written(written):
+    root, entry, expression, masks, _ = written
+    bad = replace(entry, video="v", frame_names=("../evil", *entry.frame_names[1:]))
+    with pytest.raises(InputError, match="the frame name"):
+        write_masks(root, bad, expression, masks)
+    assert not list(root.rglob("evil*"))

@@ -3,8 +3,8 @@
 Both classes are a FrameSource (records.py) and know the frames' `size` (height, width).
 """
 
-import io
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
 
+from glus.common.errors import UserError
+from glus.common.files import read_regular
+from glus.common.pictures import MOST_BYTES, open_picture
 from glus.data_pipeline.errors import DataError
 
 FRAME_ENDINGS = (".jpg", ".jpeg", ".JPG", ".JPEG")
@@ -34,22 +36,12 @@ def jpeg_size(content: bytes, origin: str) -> tuple[int, int]:
     """
     if not content:
         raise DataError(f"{origin}: an empty file instead of a JPEG; take this frame anew", file=origin)
-    if content[:3] != b"\xff\xd8\xff":
-        raise DataError(f"{origin}: no JPEG (it begins with {content[:4].hex()}); take this frame anew", file=origin)
     # Coded data never contains this pair, so a picture that was cut lacks it. Some cameras add a few bytes after it.
-    if b"\xff\xd9" not in content[-1024:]:
+    if content[:3] == b"\xff\xd8\xff" and b"\xff\xd9" not in content[-1024:]:
         raise DataError(
             f"{origin}: a JPEG that ends too early ({len(content)} bytes); take this frame anew", file=origin
         )
-    try:
-        width, height = Image.open(io.BytesIO(content), formats=("JPEG",)).size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{origin}: a JPEG with a broken header ({error}); take this frame anew", file=origin
-        ) from error
-    if not height or not width:
-        raise DataError(f"{origin}: a JPEG without size ({height}x{width}); take this frame anew", file=origin)
-    return height, width
+    return open_picture(content, ("JPEG",), where=origin, what="frame", error=DataError).size
 
 
 def decode_jpeg(content: bytes, picture: NDArray[np.uint8]) -> None:
@@ -114,12 +106,12 @@ class FrameFolder:
     def _bytes(self, index: int) -> bytes:
         for ending in FRAME_ENDINGS:
             path = self.folder / f"{self.names[index]}{ending}"
-            try:
-                return path.read_bytes()
-            except FileNotFoundError:
+            if not os.path.lexists(path):
                 continue
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read ({error.strerror})", file=str(path)) from error
+            try:
+                return read_regular(path, "frame", MOST_BYTES)
+            except UserError as error:
+                raise DataError(str(error), file=str(path), frame=self.names[index]) from error
         reason = "this frame is missing" if self.folder.is_dir() else "this frame is missing, and so is its folder"
         raise DataError(
             f"{self.origin(index)}: {reason}, although the annotation lists it",

@@ -15,9 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco
 
+from glus.common.pictures import open_picture
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.records import Rle
 
@@ -28,6 +28,7 @@ SIZE_SLACK = 1
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
+LabelArray = NDArray[np.integer[Any]]
 
 
 def encode(mask: BoolArray) -> Rle:
@@ -247,30 +248,23 @@ def _pairs(numbers: IntArray, borders: IntArray) -> tuple[IntArray, IntArray]:
     return sums, rows
 
 
-def read_labels(path: Path) -> NDArray[np.integer[Any]]:
-    """Label map [H, W] of an indexed or grey PNG: each pixel's object id, 0 for none. Raises DataError."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("P", "L", "1", "I", "I;16"):
-                raise DataError(
-                    f"{path}: a mask of mode {picture.mode}; wanted an indexed or grey PNG whose values are object ids",
-                    file=str(path),
-                )
-            labels = np.asarray(picture)
-    except FileNotFoundError:
-        raise DataError(f"{path}: this mask is missing; take the dataset's annotations anew", file=str(path)) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: no readable PNG ({error}); take this file anew", file=str(path)) from error
-    return labels.astype(np.uint8) if labels.dtype == np.bool_ else labels
+def read_labels(path: Path, height: int, width: int) -> LabelArray:
+    """Label map [H, W] of an indexed or grey PNG: each pixel's object id as it is stored, 0 for none.
+
+    `height` and `width` are the frame's; the map may differ by SIZE_SLACK and keeps its own size. Raises DataError.
+    """
+    picture = open_picture(path, ("PNG",), what="mask", error=DataError)
+    picture.check_size(height, width, SIZE_SLACK)
+    return picture.values()
 
 
-def labels_present(labels: NDArray[np.integer[Any]]) -> list[int]:
+def labels_present(labels: LabelArray) -> list[int]:
     """Object ids of a label map in rising order, without 0 and VOID."""
     seen = np.flatnonzero(np.bincount(labels.ravel(), minlength=1))
     return [int(label) for label in seen if label not in (0, VOID)]
 
 
-def encode_labels(maps: Sequence[NDArray[np.integer[Any]]]) -> dict[int, list[Rle | None]]:
+def encode_labels(maps: Sequence[LabelArray]) -> dict[int, list[Rle | None]]:
     """Object id -> one code a map, None where it is not seen; rising ids, gaps kept."""
     present = [labels_present(labels) for labels in maps]
     ids = sorted({label for labels in present for label in labels})

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from glus.common.pictures import open_picture
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.frames import FRAME_ENDINGS, FrameFolder, decode_jpeg, extract_frames, frame_order
 
 PNG_ENDINGS = (".png", ".PNG")
-_DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -106,23 +105,16 @@ def _of_pngs(name: str, files: dict[str, Path]) -> Clip:
 
 def _png_size(path: Path) -> tuple[int, int]:
     """(height, width) from the header."""
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            if picture.mode.startswith("I"):
-                raise ValueError("it has 16 bits a pixel, wanted are 8")
-            return picture.height, picture.width
-    except _DAMAGE as error:
-        raise _undecodable(str(path), error) from error
+    picture = open_picture(path, ("PNG",), what="frame", error=DataError)
+    if picture.mode == "I;16":
+        raise _undecodable(str(path), "it has 16 bits a pixel, wanted are 8")
+    return picture.size
 
 
 def _read_png(paths: Sequence[Path], index: int) -> NDArray[np.uint8]:
     """Grey frames, those of a palette and those with transparency as colours too."""
-    try:
-        with Image.open(paths[index], formats=["PNG"]) as picture:
-            return np.array(picture.convert("RGB"))
-    except _DAMAGE as error:
-        raise _undecodable(str(paths[index]), error) from error
+    return open_picture(paths[index], ("PNG",), what="frame", error=DataError).rgb()
 
 
-def _undecodable(origin: str, error: Exception) -> DataError:
+def _undecodable(origin: str, error: Exception | str) -> DataError:
     return DataError(f"{origin}: cannot be decoded ({error}); take this frame anew", file=origin)

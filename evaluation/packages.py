@@ -11,19 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from glus.data_pipeline.aside import written_aside
 from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 from glus.data_pipeline.records import Expression
 from glus.evaluation.errors import EvaluationError
+from glus.evaluation.mask_png import encode_mask
 from glus.evaluation.predictions import check_folders, expression_folder, read_masks
 
 #: As small as PNGs of masks get: 1.1 kB at 854x480, a third of those that are read often.
-_ENCODING = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 9)
+_COMPRESSION = 9
 #: The same for every file, so that the same masks always give the same archive.
 _TIME = (1980, 1, 1, 0, 0, 0)
 _UNIX, _MODE = 3, 0o644 << 16
@@ -113,11 +111,4 @@ def _members(
     if masks is None:  # removed since it was checked
         raise EvaluationError(f"the masks of {entry.video}/{expression.id} are gone; nothing was written")
     for name, mask in zip(entry.frame_names, masks, strict=True):
-        yield f"{server.top}{entry.video}/{expression.id}/{name}.png", _encoded(mask)
-
-
-def _encoded(mask: NDArray[np.bool_]) -> bytes:
-    done, data = cv2.imencode(".png", mask.astype(np.uint8) * 255, _ENCODING)
-    if not done:
-        raise EvaluationError(f"a mask of {list(mask.shape)} cannot be encoded as PNG")
-    return bytes(data.tobytes())
+        yield f"{server.top}{entry.video}/{expression.id}/{name}.png", encode_mask(mask, _COMPRESSION)

@@ -4,7 +4,6 @@ An expression's folder is whole or absent, so its presence says that the express
 dot are folders being written (or left by a process that was killed) and count as absent.
 """
 
-import io
 import os
 import shutil
 import tempfile
@@ -12,21 +11,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from glus.common.names import check_name, check_path, check_unique
 from glus.data_pipeline.names import check_names
 from glus.data_pipeline.reader import VideoEntry
 from glus.data_pipeline.records import Expression
 from glus.evaluation.errors import EvaluationError
-
-_OFF, _ON = 0, 255
-#: Without row filters a mask is read four times as fast, for a file half as large again (854x480: 0.4 ms, 4.5 kB).
-_ENCODING = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 1)
-_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+from glus.evaluation.mask_png import encode_mask, read_mask
 
 
 def split_folder(root: Path, dataset: str, split: str) -> Path:
@@ -85,7 +78,7 @@ class MaskWriter:
     def write(self, index: int, mask: NDArray[np.bool_]) -> None:
         """Write the mask of frame `index`, bool [H, W]."""
         name = check_name(self._entry.frame_names[index], "frame", self._label)
-        (self._aside / f"{name}.png").write_bytes(_encoded(mask))
+        (self._aside / f"{name}.png").write_bytes(encode_mask(mask))
         self._written.add(index)
 
     def check_whole(self) -> None:
@@ -125,8 +118,7 @@ def remove_unfinished(root: Path, entry: VideoEntry) -> None:
 def read_masks(root: Path, entry: VideoEntry, expression: Expression) -> NDArray[np.bool_] | None:
     """The masks of one expression, bool [T, H, W]; None where its folder is absent.
 
-    Raises EvaluationError, naming the file, for a missing or unknown frame, a wrong size, a PNG that is not 8-bit grey,
-    and values other than 0 and 255.
+    Raises EvaluationError, naming the file, for a missing or unknown frame, and as `read_mask` does.
     """
     folder = expression_folder(root, entry, expression)
     if not folder.is_dir():
@@ -135,7 +127,7 @@ def read_masks(root: Path, entry: VideoEntry, expression: Expression) -> NDArray
     _check_names(folder, due)
     masks = np.empty((len(due), entry.height, entry.width), np.bool_)
     for index, name in enumerate(due):
-        masks[index] = _read_mask(folder / name, entry.height, entry.width)
+        masks[index] = read_mask(folder / name, entry.height, entry.width)
     return masks
 
 
@@ -183,36 +175,6 @@ def _check_names(folder: Path, due: list[str]) -> None:
         raise EvaluationError(
             f"{folder} holds {unknown[0]}, which is no frame of this video ({len(unknown)} such files)"
         )
-
-
-def _read_mask(place: Path, height: int, width: int) -> NDArray[np.bool_]:
-    try:
-        content = place.read_bytes()
-        if not content.endswith(_END):  # Pillow reads a PNG that was cut after its last row without a word
-            raise EvaluationError(f"{place} cannot be read as PNG: it ends too early; write it again")
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            if image.mode != "L":
-                raise EvaluationError(f"{place} is a PNG of mode {image.mode}; a mask is 8-bit grey (L), 0 or 255")
-            if image.size != (width, height):
-                raise EvaluationError(
-                    f"{place} is {image.width}x{image.height}, its frame is {width}x{height}; "
-                    "write masks at the frame's size"
-                )
-            values = np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise EvaluationError(f"{place} cannot be read as PNG: {error}; write it again") from error
-    on = values == _ON
-    if not np.array_equal(on, values != _OFF):
-        found = np.unique(values).tolist()
-        raise EvaluationError(f"{place} holds the values {found[:6]}; a mask holds only 0 and 255")
-    return on
-
-
-def _encoded(mask: NDArray[np.bool_]) -> bytes:
-    done, data = cv2.imencode(".png", mask.astype(np.uint8) * _ON, _ENCODING)
-    if not done:
-        raise EvaluationError(f"a mask of {list(mask.shape)} cannot be encoded as PNG")
-    return bytes(data.tobytes())
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:

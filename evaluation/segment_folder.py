@@ -1,6 +1,6 @@
 """What `glus segment` leaves: the benchmarks' layout for one video, written aside and renamed when whole.
 
-OUT/masks/VIDEO/EXP_ID/FRAME.png    indexed PNG of the frame's size: 0 (black) and 255 (white), one a frame
+OUT/masks/VIDEO/EXP_ID/FRAME.png    one a frame, in the one form of masks (mask_png.py): 8-bit grey, 0 and 255
 OUT/meta_expressions.json           which expression an EXP_ID is, as in MeViS, and what was counted
 """
 
@@ -15,15 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from glus.evaluation.clip import Clip
 from glus.evaluation.errors import EvaluationError
+from glus.evaluation.mask_png import encode_mask, read_mask
 
 MASKS, DOCUMENT = "masks", "meta_expressions.json"
-_ON = 255
-#: Index n shows the grey n, so that whatever reads index, grey or colour finds 0 and 255.
-_PALETTE = [grey for grey in range(256) for _ in range(3)]
 
 
 @contextmanager
@@ -87,16 +84,13 @@ class MaskFiles:
             outcome = self.outcomes[expression]
             outcome.frames_without_seg += not seg
             outcome.frames_with_mask += bool(mask.any())
-            picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(_ON))
-            picture.putpalette(_PALETTE)
-            picture.save(self._place(expression, index), format="PNG", compress_level=1)
+            self._place(expression, index).write_bytes(encode_mask(mask))
 
     def read(self, index: int) -> NDArray[np.bool_]:
         """Masks of frame `index`, bool [E, H, W]."""
         masks = np.empty((len(self.outcomes), *self.clip.size), np.bool_)
         for expression in range(len(self.outcomes)):
-            with Image.open(self._place(expression, index), formats=["PNG"]) as picture:
-                masks[expression] = np.asarray(picture) == _ON
+            masks[expression] = read_mask(self._place(expression, index), *self.clip.size)
         return masks
 
     def write_document(self) -> None:

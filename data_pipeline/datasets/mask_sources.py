@@ -86,7 +86,7 @@ class IndexedPngs:
     def objects(
         self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]
     ) -> Objects:
-        found = encode_labels([read_labels(self.folder / video / f"{name}.png") for name in frame_names])
+        found = encode_labels([read_labels(self.folder / video / f"{name}.png", *size) for name in frame_names])
         return {str(label): codes for label, codes in found.items()}
 
     def open(self) -> None:
@@ -122,7 +122,7 @@ class ObjectPngs:
                 raise DataError(
                     f"{folder}: this folder of masks of object {object_id} is missing", file=str(folder), video=video
                 )
-            masks = [read_labels(folder / f"{name}.png") != 0 for name in frame_names]
+            masks = [read_labels(folder / f"{name}.png", *size) != 0 for name in frame_names]
             objects[object_id] = [encode(mask) if mask.any() else None for mask in masks]
         return objects
 

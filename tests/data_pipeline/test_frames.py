@@ -50,9 +50,12 @@ def test_a_missing_frame_is_named(folder):
     ("damage", "message"),
     [
         (lambda content: b"", "an empty file instead of a JPEG"),
-        (lambda content: b"\x89PNG" + content, "no JPEG"),
+        (
+            lambda content: b"\x89PNG\r\n\x1a\n" + content,
+            r"as JPEG \(it is a PNG, whatever its name says\)",
+        ),
         (lambda content: content[: len(content) // 2], "a JPEG that ends too early"),
-        (lambda content: content[:3] + bytes(len(content)) + b"\xff\xd9", "a JPEG with a broken header"),
+        (lambda content: content[:3] + bytes(len(content)) + b"\xff\xd9", "cannot be read as JPEG"),
     ],
 )
 def test_a_damaged_frame_is_refused_with_its_path(folder, damage, message):

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from pycocotools import mask as coco
 
+from glus.common.pictures import Picture
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.mask_runs import MaskRuns
 from glus.data_pipeline.masks import (
@@ -172,20 +173,28 @@ def test_label_maps_keep_gaps_in_ids_and_leave_out_void(tmp_path, mode):
     if mode == "P":
         picture.putpalette(bytes(range(256)) * 3)
     picture.save(tmp_path / "a.png")
-    assert np.array_equal(read_labels(tmp_path / "a.png"), labels)
-    codes = encode_labels([read_labels(tmp_path / "a.png"), np.zeros((6, 8), np.uint8)])
+    assert np.array_equal(read_labels(tmp_path / "a.png", 6, 8), labels)
+    codes = encode_labels([read_labels(tmp_path / "a.png", 6, 8), np.zeros((6, 8), np.uint8)])
     assert list(codes) == [2, 7]
     assert np.array_equal(decode(codes[7][0], 6, 8), labels == 7) and codes[7][1] is None
 
 
 def test_unreadable_label_maps_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"a\.png: this mask is missing"):
-        read_labels(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: no such mask"):
+        read_labels(tmp_path / "a.png", 4, 4)
     Image.new("RGB", (4, 4)).save(tmp_path / "rgb.png")
-    with pytest.raises(DataError, match=r"rgb\.png: a mask of mode RGB"):
-        read_labels(tmp_path / "rgb.png")
+    with pytest.raises(DataError, match=r"rgb\.png: this mask is a PNG of mode RGB"):
+        read_labels(tmp_path / "rgb.png", 4, 4)
     noise = np.random.Generator(np.random.Philox(key=1)).integers(0, 9, (64, 64), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:600])
-    with pytest.raises(DataError, match=r"cut\.png: no readable PNG"):
-        read_labels(tmp_path / "cut.png")
+    with pytest.raises(DataError, match=r"cut\.png: cannot be read as PNG \(it ends too early"):
+        read_labels(tmp_path / "cut.png", 64, 64)
+
+
+def test_a_label_map_of_another_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    Image.new("L", (49, 64)).save(tmp_path / "a.png")
+    assert read_labels(tmp_path / "a.png", 64, 48).shape == (64, 49)
+    monkeypatch.setattr(Picture, "values", lambda _: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"a\.png: this mask is 64x49 \(height x width\), its frame is 62x49"):
+        read_labels(tmp_path / "a.png", 62, 49)

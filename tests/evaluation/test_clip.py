@@ -68,8 +68,8 @@ def test_a_folder_of_png_frames_is_read_to_the_bit_in_whatever_kind_of_png(tmp_p
             r"1\.png: 15x24 \(height x width\), but the video's first frame is 16x24",
         ),
         ("1.png", Image.new("I;16", (24, 16)), r"1\.png: cannot be decoded \(it has 16 bits a pixel, wanted are 8\)"),
-        ("1.png", b"no picture", r"1\.png: cannot be decoded"),
-        ("1.png", b"", r"1\.png: cannot be decoded"),
+        ("1.png", b"no picture", r"1\.png: cannot be read as PNG"),
+        ("1.png", b"", r"1\.png: cannot be read as PNG \(an empty file\)"),
     ],
 )
 def test_a_folder_of_pngs_that_is_no_video_is_told(
@@ -85,13 +85,13 @@ def test_a_folder_of_pngs_that_is_no_video_is_told(
         open_clip(tmp_path, tmp_path / "scratch")
 
 
-def test_a_png_that_ends_too_early_is_told_when_it_is_read(tmp_path: Path) -> None:
+def test_a_png_that_ends_too_early_is_refused_when_the_clip_is_opened(tmp_path: Path) -> None:
     random = np.random.Generator(np.random.Philox(1))
     Image.fromarray(random.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "0.png")
     content = (tmp_path / "0.png").read_bytes()
     (tmp_path / "0.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"0\.png: cannot be decoded \(.*take this frame anew"):
-        open_clip(tmp_path, tmp_path / "scratch").read(0)
+    with pytest.raises(DataError, match=r"0\.png: cannot be read as PNG \(it ends too early, .*take this frame again"):
+        open_clip(tmp_path, tmp_path / "scratch")
 
 
 def test_what_is_neither_file_nor_folder_is_told(tmp_path: Path) -> None:

@@ -96,17 +96,61 @@ def test_a_file_that_is_no_frame_is_told_by_name(written):
         read_masks(root, entry, expression)
 
 
+BLACK, WHITE, RED = (0, 0, 0), (255, 255, 255), (128, 0, 0)
+
+
+def grey(*values: int) -> Image.Image:
+    """96x64, with rows of the values in turn."""
+    return Image.fromarray(np.resize(np.repeat(np.array(values, np.uint8), 96), (64, 96)))
+
+
+def indexed(*values: int, colours: tuple[tuple[int, int, int], ...] = (BLACK, RED)) -> Image.Image:
+    """The same as indices; colours beyond those given are black."""
+    picture = grey(*values)
+    picture.putpalette([part for colour in (*colours, *[BLACK] * (256 - len(colours))) for part in colour])
+    return picture
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda on: Image.fromarray(on.astype(np.uint8) * 255),
+        lambda on: Image.fromarray(on.astype(np.uint8)),
+        Image.fromarray,
+        lambda on: Image.fromarray(on.astype(np.uint16) * 65535),
+        lambda on: Image.fromarray(on.astype(np.uint8) * 255).convert("P"),
+        lambda on: indexed_as(on, 1, (BLACK, RED)),
+        lambda on: indexed_as(on, 255, (*[BLACK] * 255, WHITE)),
+    ],
+    ids=["0 and 255", "0 and 1", "one bit", "16 bits", "grey palette", "palette of DAVIS", "indices 0 and 255"],
+)
+def test_every_form_that_says_the_same_without_doubt_is_read(written, form):
+    root, entry, expression, masks, folder = written
+    for name, mask in zip(entry.frame_names, masks, strict=True):
+        form(mask).save(folder / f"{name}.png")
+    np.testing.assert_array_equal(read_masks(root, entry, expression), masks)
+
+
+def indexed_as(on: np.ndarray, index: int, colours: tuple[tuple[int, int, int], ...]) -> Image.Image:
+    picture = Image.fromarray(on.astype(np.uint8) * np.uint8(index))
+    picture.putpalette([part for colour in colours for part in colour])
+    return picture
+
+
 @pytest.mark.parametrize(
     ("image", "told"),
     [
-        (Image.new("L", (95, 64)), r"00010\.png is 95x64, its frame is 96x64"),
-        (Image.new("L", (96, 64), 1), r"00010\.png holds the values \[1\]; a mask holds only 0 and 255"),
-        (Image.new("L", (96, 64), 128), r"00010\.png holds the values \[128\]"),
-        (Image.new("P", (96, 64)), r"00010\.png is a PNG of mode P"),
-        (Image.new("RGB", (96, 64)), r"00010\.png is a PNG of mode RGB"),
-        (Image.new("1", (96, 64)), r"00010\.png is a PNG of mode 1"),
+        (Image.new("L", (95, 64)), r"00010\.png: this mask is 64x95 \(height x width\), its frame is 64x96"),
+        (Image.new("L", (96, 64), 128), r"00010\.png holds the values \[128\]; a mask holds only 0 and 255, or only 0"),
+        (grey(0, 1, 255), r"00010\.png holds the values \[0, 1, 255\]"),
+        (indexed(0, 2), r"00010\.png holds the values \[0, 2\]"),
+        (indexed(0, 1, colours=(WHITE, BLACK)), r"index 0 shows \(255, 255, 255\), index 1 \(0, 0, 0\); 0 must show"),
+        (indexed(0, colours=(WHITE, BLACK)), "0 must show black"),
+        (indexed(0, 1, colours=(BLACK, BLACK)), "0 must show black and the object a colour"),
+        (indexed(0, 255, colours=(BLACK, RED)), "0 must show black and the object a colour"),
+        (Image.new("RGB", (96, 64)), r"00010\.png: this mask is a PNG of mode RGB; wanted is a grey or indexed PNG"),
+        (Image.new("LA", (96, 64)), r"00010\.png: this mask is a PNG of mode LA"),
     ],
-    ids=["another size", "0 and 1", "grey", "palette", "colour", "one bit"],
 )
 def test_a_png_that_is_no_mask_is_told_by_name(written, image, told):
     root, entry, expression, _, folder = written
@@ -120,7 +164,7 @@ def test_a_png_that_ends_early_is_told_by_name(written, keep):
     root, entry, expression, _, folder = written
     place = folder / "00010.png"
     place.write_bytes(place.read_bytes()[:keep])
-    with pytest.raises(EvaluationError, match=r"00010\.png cannot be read as PNG"):
+    with pytest.raises(EvaluationError, match=r"00010\.png: cannot be read as PNG"):
         read_masks(root, entry, expression)
 
 
@@ -130,7 +174,7 @@ def test_a_png_with_a_flipped_bit_is_told_by_name(written):
     content = bytearray(place.read_bytes())
     content[content.index(b"IDAT") + 12] ^= 4
     place.write_bytes(bytes(content))
-    with pytest.raises(EvaluationError, match=r"00010\.png cannot be read as PNG"):
+    with pytest.raises(EvaluationError, match=r"00010\.png: cannot be read as PNG"):
         read_masks(root, entry, expression)
 
 

@@ -117,16 +117,31 @@ def wrong_size(folder: Path) -> None:
         image.resize((image.width + 1, image.height)).save(place)
 
 
-def zeros_and_ones(folder: Path) -> None:
+def three_values(folder: Path) -> None:
     for place in folder.iterdir():
         with Image.open(place) as image:
-            Image.fromarray((np.asarray(image) > 0).astype(np.uint8)).save(place)
+            values = np.array(image)
+        values[0, :2] = 0, 1
+        values[-1] = 255
+        Image.fromarray(values).save(place)
 
 
-def palette(folder: Path) -> None:
+def turned_palette(folder: Path) -> None:
     place = sorted(folder.iterdir())[2]
     with Image.open(place) as image:
-        image.convert("P").save(place)
+        turned = Image.fromarray((np.asarray(image) == 0).astype(np.uint8))
+    turned.putpalette([255, 255, 255, 0, 0, 0])
+    turned.save(place)
+
+
+def too_many_pixels(folder: Path) -> None:
+    Image.new("1", (13_000, 13_000)).save(sorted(folder.iterdir())[2])
+
+
+def a_jpeg(folder: Path) -> None:
+    place = sorted(folder.iterdir())[2]
+    with Image.open(place) as image:
+        image.save(place, "JPEG")
 
 
 def extra_folder(folder: Path) -> None:
@@ -137,9 +152,11 @@ def extra_folder(folder: Path) -> None:
     ("mutate", "told"),
     [
         (missing_frame, "{folder} lacks 1 of 6 frames, the first is 00002.png"),
-        (wrong_size, "{folder}/00002.png is 65x48, its frame is 64x48"),
-        (zeros_and_ones, "holds the values [0, 1]; a mask holds only 0 and 255"),
-        (palette, "{folder}/00002.png is a PNG of mode P"),
+        (wrong_size, "{folder}/00002.png: this mask is 48x65 (height x width), its frame is 48x64"),
+        (three_values, "holds the values [0, 1, 255]; a mask holds only 0 and 255, or only 0 and 1"),
+        (turned_palette, "{folder}/00002.png is an indexed PNG whose index 0 shows (255, 255, 255), index 1 (0, 0, 0)"),
+        (too_many_pixels, "{folder}/00002.png: 13000x13000 (height x width) are 169,000,000 pixels"),
+        (a_jpeg, "{folder}/00002.png: cannot be read as PNG (it is a JPEG, whatever its name says)"),
         (extra_folder, "holds 1 folders that are no video or expression of mevis/valid_u: {video}/999"),
     ],
 )
@@ -158,6 +175,24 @@ def test_a_mutated_folder_is_told_by_name(
     *_, message = capsys.readouterr().err.splitlines()
     assert told.format(folder=folder, video=split.videos[0].video) in message and str(masks) in message
     assert not (tmp_path / "out").exists()
+
+
+def test_masks_of_other_forms_score_the_same(
+    words: list[str], split: ShardedSplit, masks: Path, tmp_path: Path
+) -> None:
+    assert cli.main(words) == 0
+    due = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
+    forms = [
+        Image.fromarray,
+        lambda on: Image.fromarray(on.astype(np.uint8)),
+        lambda on: Image.fromarray(on.astype(np.uint8) * 255).convert("P"),
+    ]
+    for number, place in enumerate(sorted(masks.rglob("*.png"))):
+        with Image.open(place) as image:
+            on = np.asarray(image) == 255
+        forms[number % 3](on).save(place)
+    assert cli.main(words) == 0
+    assert (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8") == due
 
 
 def test_exchanged_ids_are_told_by_name_and_score_worse(

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from glus.launch.errors import LaunchError
 from glus.launch.nodes import Nodes
+from glus.launch.rendezvous import job_store
 from glus.training.code_version import code_version
 
 
@@ -32,13 +33,8 @@ def meet(nodes: Nodes, size: int, wait: float) -> Meeting:
     device = torch.device("cuda", 0) if backend == "nccl" else torch.device("cpu")
     timeout = timedelta(seconds=wait)
     try:
-        dist.init_process_group(
-            backend,
-            init_method=f"tcp://{nodes.endpoint}",
-            rank=nodes.number,
-            world_size=nodes.count,
-            timeout=timeout,
-        )
+        store = job_store(nodes, wait)
+        dist.init_process_group(backend, store=store, rank=nodes.number, world_size=nodes.count, timeout=timeout)
         try:
             seconds = _timed(torch.ones(max(1, size // 4), device=device))
             skew = _skew(nodes, device)

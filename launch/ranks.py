@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,17 +132,19 @@ def launch_settings(folder: Path, ranks: int, nodes: Nodes = ALONE) -> "LaunchCo
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig
 
+    from glus.launch.rendezvous import register
+
+    nodes = replace(nodes, name=nodes.name or f"glus-{os.getpid()}")
     return LaunchConfig(
         min_nodes=nodes.count,
         max_nodes=nodes.count,
         nproc_per_node=ranks,
-        run_id=nodes.name or f"glus-{os.getpid()}",
-        rdzv_backend="c10d" if nodes.alone else "static",
-        rdzv_endpoint=nodes.endpoint or "127.0.0.1:0",
-        rdzv_configs={} if nodes.alone else {"rank": nodes.number, "timeout": MEET},
+        run_id=nodes.name,
+        rdzv_backend=register(),
+        rdzv_endpoint=nodes.endpoint,
+        rdzv_configs={"nodes": nodes, "file": str(folder / "store"), "wait": MEET},
         max_restarts=0,
         monitor_interval=0.2,
-        local_addr="127.0.0.1" if nodes.alone else None,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
         signals_to_handle=OF_ELASTIC,
         shutdown_timeout=GRACE,

@@ -1,8 +1,10 @@
 """Programs that tests start: their settings, the ports they are given, the ranks they have."""
 
+import contextlib
 import socket
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -35,3 +37,20 @@ def ranks_of(out: str) -> dict[int, int]:
         if "glus.launch.ranks" in words and f"{out}/config.yaml" in words and "RANK" in settings:
             found[int(settings["RANK"])] = process.pid
     return found
+
+
+def listening(process: int) -> set[tuple[str, int]]:
+    """(address, port) of every TCP and UDP socket on which the process or one below it accepts from others."""
+    found = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
+        for each in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found |= {(one.laddr.ip, one.laddr.port) for one in each.net_connections("inet") if _accepts(one)}
+    return found
+
+
+def _accepts(connection: Any) -> bool:
+    if connection.type == socket.SOCK_DGRAM:
+        return bool(connection.laddr and not connection.raddr)
+    return bool(connection.status == psutil.CONN_LISTEN)

@@ -1,12 +1,20 @@
 """Ranks: who am I, how many are we, which device. Read from the environment that torchrun or SLURM sets."""
 
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psutil
 import torch
 
+# torch exports them, but not explicitly.
+from torch.distributed import FileStore, HashStore, Store  # type: ignore[attr-defined]
+
 from glus.training.errors import TrainingError
+
+#: Names the file in which the ranks of one machine meet; the launcher sets it (launch/rendezvous.py).
+STORE = "GLUS_STORE"
 
 
 @dataclass(frozen=True)
@@ -73,3 +81,33 @@ class Rank:
         told = torch.tensor(list(values), dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.SUM)
         return [float(value) for value in told.tolist()]
+
+
+def join_ranks(rank: Rank) -> None:
+    """Join the other ranks of this machine, through loopback and a private file. Nothing of it can be reached.
+
+    Ranks of several machines, and those of torchrun, meet at MASTER_ADDR: that is left to torch's "env://".
+    """
+    place = os.environ.get(STORE)
+    if rank.ranks == 1 or place or os.environ.get("LOCAL_WORLD_SIZE") == str(rank.ranks):
+        # Where ranks of other machines take part, the site's interface, or that of the host's name, is right.
+        os.environ |= {"GLOO_SOCKET_IFNAME": _loopback(), "NCCL_SOCKET_IFNAME": _loopback()}
+    if rank.ranks == 1:
+        store: Store = HashStore()
+    elif place:
+        store = FileStore(place, rank.ranks)
+    else:
+        return
+    timeout = torch.distributed.constants.default_pg_timeout
+    store.set_timeout(timeout)
+    torch.distributed.init_process_group(
+        rank.backend, store=store, rank=rank.rank, world_size=rank.ranks, timeout=timeout
+    )
+
+
+def _loopback() -> str:
+    """The interface that reaches this machine alone: lo on Linux, lo0 on macOS."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.family == socket.AF_INET and each.address == "127.0.0.1" for each in addresses):
+            return name
+    return "lo"

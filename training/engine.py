@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from glus.training.accumulate import Accumulated, accumulate
 from glus.training.config import EngineConfig, OptimizerConfig
 from glus.training.contrast import Contrast
-from glus.training.distributed import Rank
+from glus.training.distributed import Rank, join_ranks
 from glus.training.errors import TrainingError
 from glus.training.parameter_groups import parameter_groups
 
@@ -80,7 +80,7 @@ class Engine:
         if rank.device.type == "cpu":
             # DeepSpeed would look for compilers, and then compile for a minute what only its inference uses.
             deepspeed.ops.__compatible_ops__ = {}
-        # A rank that is alone has no launcher that sets these; port 0 is a free one.
+        # A rank that is alone has no launcher that sets these, which DeepSpeed asks for.
         names = {"RANK": rank.rank, "LOCAL_RANK": rank.local, "WORLD_SIZE": rank.ranks}
         lacking = {name: str(value) for name, value in names.items() if name not in os.environ}
         if lacking:
@@ -88,6 +88,7 @@ class Engine:
         os.environ.update(lacking)
         try:
             if not torch.distributed.is_initialized():
+                join_ranks(rank)
                 deepspeed.init_distributed(dist_backend=rank.backend, verbose=False)
                 atexit.register(torch.distributed.destroy_process_group)
             yield

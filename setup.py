@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import setup
 
 FOLDERS = ["common", "data_pipeline", "model", "training", "evaluation", "launch"]
-DATA_FOLDERS = {"configs": ["**/*.yaml"], "slurm": ["*.sbatch"]}
+DATA_FOLDERS = {"configs": ["**/*.yaml"], "slurm": ["*.sbatch", "*.sh"]}
 
 
 def requirements(name: str) -> list[str]:

@@ -4,6 +4,7 @@ Values go into the file as quoted assignments and to sbatch as words of its own,
 """
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from glus.data_pipeline.aside import write_bytes_aside
+from glus.launch.cluster import outside_of_jobs
 from glus.launch.errors import LaunchError
 
 #: The line of a file in slurm/ that the settings take the place of.
 MARK = "#@ settings: written here by `glus submit`"
+#: The line that slurm/start.sh takes the place of.
+MARK_START = "#@ start: written here by `glus submit`"
 JOB, LOG, LOG_OF_TASK = "job.json", "log.txt", "log-%a.txt"
 JOBS = "jobs"
 
@@ -59,12 +63,16 @@ class Batch:
         """The batch file's text."""
         place = Path(__file__).parents[1] / "slurm" / f"{self.template}.sbatch"
         template = place.read_text(encoding="utf-8")
-        if template.count(MARK) != 1:
-            raise LaunchError(f"{place} lacks the line {MARK!r}, where the settings of a job go: put it back")
+        for mark in (MARK, MARK_START):
+            if template.count(mark) != 1:
+                raise LaunchError(
+                    f"{place} needs the line {mark!r} once, where settings and first steps go: put it back"
+                )
+        start = (place.parent / "start.sh").read_text(encoding="utf-8")
         places = {"GLUS_JOB": str(self.folder), "GLUS_CONFIG": str(self.folder / next(iter(self.files)))}
         lines = [f"{name}={_quoted(value)}" for name, value in {**places, **self.settings}.items()]
         lines += [f"export {name}={shlex.quote(value)}" for name, value in self.exported.items()]
-        return template.replace(MARK, "\n".join(lines))
+        return template.replace(MARK_START, start.rstrip("\n")).replace(MARK, "\n".join(lines))
 
     def words(self) -> list[str]:
         """The command that submits it. Raises LaunchError for a folder that SLURM cannot write a log into."""
@@ -94,7 +102,14 @@ class Batch:
         """Write the batch file, hand it to SLURM, note that beside it; returns the job's number. Raises LaunchError."""
         self.write()
         try:
-            done = subprocess.run(self.words(), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+            done = subprocess.run(
+                self.words(),
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                env=outside_of_jobs(os.environ),
+            )
         except FileNotFoundError as error:
             raise LaunchError("no sbatch here: submit from a machine of the cluster, or look with --dry-run") from error
         number = done.stdout.strip().partition(";")[0]

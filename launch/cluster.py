@@ -1,6 +1,7 @@
 """What is particular to a site: partition, account, modules, container, network. configs/cluster/*.yaml."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,14 @@ _OURS = (
     "parsable",
     "signal",
     "wrap",
+)
+
+#: What SLURM and MPI put into the environment of a job, and variables that stand for options of sbatch, srun, squeue.
+_OF_JOBS = ("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SCONTROL_", "PMI", "OMPI_", "PRTE_", "HYDRA_")
+#: Where SLURM is, who submits, and at whose expense.
+_KEPT = (
+    *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS", "SBATCH_CLUSTERS"),
+    *("SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_RESERVATION"),
 )
 
 
@@ -77,6 +86,14 @@ class ClusterConfig:
             "mem": self.memory,
         }
         return [f"--{name}={value}" for name, value in (asked | self.options).items() if str(value)]
+
+
+def outside_of_jobs(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment as a login shell has it, for SLURM's commands inside an interactive job.
+
+    A job that is submitted from there would begin with its SLURM_CPU_BIND, SLURM_MEM_PER_CPU and others.
+    """
+    return {name: value for name, value in environment.items() if name in _KEPT or not name.startswith(_OF_JOBS)}
 
 
 def cluster_folder() -> Path:

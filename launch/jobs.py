@@ -1,6 +1,7 @@
 """`glus jobs [FOLDER ...]`: what was submitted from there, where it stands, and the MLflow run it belongs to."""
 
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from glus.common.paths import PathText
 from glus.launch.batch import JOB, JOBS
+from glus.launch.cluster import outside_of_jobs
 from glus.launch.errors import LaunchError
 from glus.training import checkpoint
 from glus.training.run_record import run_of_folder
@@ -103,9 +105,10 @@ def _note(file: Path) -> dict[str, Any]:
 def _states(numbers: list[str]) -> dict[str, str]:
     """State and reason of each job that SLURM still knows; of an array, how many tasks are in each state."""
     # One that SLURM has forgotten makes squeue fail where it alone is asked for; so all are asked for.
+    environment = outside_of_jobs(os.environ)
     words = ["squeue", "--noheader", "--states=all", "--array", "--format=%F|%T|%r"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30, env=environment)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise LaunchError(
             f"squeue does not answer ({type(error).__name__}): ask from a machine of the cluster"

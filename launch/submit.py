@@ -125,7 +125,8 @@ def _evaluate_batches(
     name = asked.checkpoint.name
     predict = _batch(site, "evaluate", "predict", f"glus evaluate {name}", out or asked.out, files)
     gather = _batch(site, "evaluate", "gather", f"glus gather {name}", out or asked.out, files)
-    return [replace(predict, array=config.nodes), gather]
+    shares = {**predict.settings, "GLUS_SHARES": str(config.nodes)}
+    return [replace(predict, array=config.nodes, settings=shares), gather]
 
 
 def _reproduce(config: SubmitConfig, site: ClusterConfig) -> list[Batch]:

@@ -54,7 +54,7 @@ def test_the_wheel_holds_every_module_and_data_file(unpacked: Path) -> None:
         for path in (ROOT / folder).rglob(pattern)
     }
     wanted |= {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
-    wanted |= {path.relative_to(ROOT) for path in (ROOT / "slurm").glob("*.sbatch")}
+    wanted |= {path.relative_to(ROOT) for path in (ROOT / "slurm").glob("*.s*")}
     missing = sorted(str(path) for path in wanted if not (unpacked / "glus" / path).is_file())
     assert missing == []
     assert {path.name for path in unpacked.iterdir()} == {"glus", "glus-0.1.0.dist-info"}

@@ -47,6 +47,7 @@ def read_json(
     largest: int = LARGEST,
     raises: type[UserError] = InputError,
     checked_texts: bool = True,
+    finite: bool = True,
 ) -> Any:
     """Return the content of a JSON file: UTF-8, with or without a byte order mark.
 
@@ -57,7 +58,9 @@ def read_json(
         content = read_regular(path, what, largest)
     except InputError as error:
         raise raises(str(error), file=str(path)) from error
-    return parse_json(content, str(path), remedy=remedy, raises=raises, file=str(path), checked_texts=checked_texts)
+    return parse_json(
+        content, str(path), remedy=remedy, raises=raises, file=str(path), checked_texts=checked_texts, finite=finite
+    )
 
 
 def read_object(path: Path | str, what: str = "file", **options: Any) -> dict[str, Any]:
@@ -82,16 +85,18 @@ def parse_json(
     raises: type[UserError] = InputError,
     file: str | None = None,
     checked_texts: bool = True,
+    finite: bool = True,
 ) -> Any:
     """Return what a JSON text says.
 
     Raises `raises` with `where`, line and column, and `remedy` for: broken syntax, another encoding than UTF-8, a key
     twice, NaN and Infinity, a float beyond 1.8e308, an integer of more than DIGITS digits, more than DEEPEST levels,
-    and texts with NUL or half a surrogate pair (unless `checked_texts` is False: the caller checks those it uses).
+    and texts with NUL or half a surrogate pair. Without `finite` NaN and Infinity pass; without `checked_texts` any
+    text does: the caller checks those it uses.
     """
     try:
         raw = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-        found = _parse(raw)
+        found = _parse(raw, finite)
         _check_depth(found)
         if checked_texts and _SUSPECT.search(raw):
             _check_texts(found)
@@ -121,20 +126,21 @@ def as_object(content: Any, where: str, raises: type[UserError] = InputError, re
 def parsed_as(
     content: Any, cls: type[Content], where: str, *, raises: type[UserError] = InputError, remedy: str = REMEDY
 ) -> Content:
-    """Return the dataclass `cls` made of a JSON object. Raises `raises` naming the first field that is wrong."""
+    """Return the dataclass `cls` made of a JSON object, or another type that pydantic knows, made of any JSON.
+
+    Raises `raises` naming the first field that is wrong.
+    """
     from pydantic import TypeAdapter, ValidationError  # slow to import
 
-    fields = as_object(content, where, raises, remedy)
-    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(fields.keys() - known)
-    if unknown:
-        raise raises(f"{where}: has the unknown key {unknown[0]!r}; {remedy}", file=where)
+    if dataclasses.is_dataclass(cls):
+        as_object(content, where, raises, remedy)
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
+        return TypeAdapter(cls).validate_json(json.dumps(content), strict=True, extra="forbid")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise raises(f"{where}: {place}: {first['msg']}; {remedy}", file=where) from error
+        said = "unknown key" if first["type"] == "unexpected_keyword_argument" else first["msg"]
+        place = "".join(f"{part}: " for part in [".".join(map(str, first["loc"]))] if part)
+        raise raises(f"{where}: {place}{said}; {remedy}", file=where) from error
     except (ValueError, OverflowError) as error:
         raise raises(f"{where}: {error}; {remedy}", file=where) from error
 
@@ -155,7 +161,7 @@ def shortened(text: str, most: int = 60) -> str:
     return repr(text) if len(text) <= most else f"{text[:most]!r}..."
 
 
-def _parse(raw: bytes) -> Any:
+def _parse(raw: bytes, finite: bool) -> Any:
     raw = raw.removeprefix(_BOM)
     if raw.startswith(_OTHER_ENCODINGS) or b"\0" in raw[:4]:
         raise _Refused("no UTF-8 text (it looks like UTF-16 or UTF-32): save it as UTF-8")
@@ -164,7 +170,7 @@ def _parse(raw: bytes) -> Any:
     return json.loads(
         raw.decode("utf-8"),
         object_pairs_hook=_each_once,
-        parse_constant=_no_constant,
+        parse_constant=_no_constant if finite else None,
         parse_float=_finite,
         parse_int=_short if long else None,
     )

@@ -16,6 +16,7 @@ from zlib import crc32
 
 from tqdm import tqdm
 
+from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline import demo_layouts
 from glus.data_pipeline.demo_layouts import DemoClip, Splits
 from glus.data_pipeline.demo_tokenizer import train_tokenizer
@@ -158,12 +159,10 @@ def _found(root: Path, wanted: dict[str, Any]) -> DemoDataSummary:
     remedy = "choose another root, or remove this one"
     if not (root / RECORD).is_file():
         raise DataError(f"demo data: {root} is there already and is no demo data (no {RECORD}); {remedy}")
-    try:
-        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
-        held = {key: record[key] for key in wanted}
-        summary = DemoDataSummary(root, False, record["videos"], record["expressions"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"demo data: {root / RECORD} cannot be read ({error!r}); {remedy}") from error
+    record = read_object(root / RECORD, "record of demo data", raises=DataError, remedy=remedy)
+    held = {key: record.get(key) for key in wanted}
+    told = {"root": str(root), "written": False, **{key: record.get(key) for key in ("videos", "expressions")}}
+    summary = parsed_as(told, DemoDataSummary, str(root / RECORD), raises=DataError, remedy=remedy)
     different = [f"{key} {held[key]!r} instead of {wanted[key]!r}" for key in wanted if held[key] != wanted[key]]
     if different:
         raise DataError(f"demo data: {root} holds other demo data ({'; '.join(different)}); {remedy}")

@@ -10,10 +10,13 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from glus.common.json_file import parsed_as
 from glus.common.names import check_name, check_path, check_unique
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.records import Expression
 
+#: What to do about a damaged manifest.
+AGAIN = "run `glus prepare` again"
 #: Raised whenever a reader of the older format would misread the newer.
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -230,27 +233,14 @@ def manifest_from_json(content: Any, path: Path | str) -> Manifest:
             f"{path}: shards of format version {content.get('version')}, this program reads version {FORMAT_VERSION}; "
             "run `glus prepare` again into another folder"
         )
-    try:
-        manifest = Manifest(
-            dataset=content["dataset"],
-            split=content["split"],
-            counts=Counts(**content["counts"]),
-            shards=tuple(ShardSummary(**shard) for shard in content["shards"]),
-            index_sha256=content["index_sha256"],
-            source=dict(content["source"]),
-            quarantine=tuple(BadItem(**item) for item in content["quarantine"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: a damaged manifest ({error!r}); run `glus prepare` again") from error
+    fields = {name: value for name, value in content.items() if name != "format"}
+    manifest = parsed_as(fields, Manifest, str(path), raises=DataError, remedy=AGAIN)
     _check_names(manifest, str(path))
     return manifest
 
 
 def _check_names(manifest: Manifest, where: str) -> None:
     """Refuse names that lead out of the folder of shards, of predictions, or of the raw datasets."""
-    texts = (manifest.dataset, manifest.split, *(shard.name for shard in manifest.shards), *manifest.source)
-    if not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{where}: a damaged manifest (a name is no text); run `glus prepare` again")
     check_name(manifest.dataset, "dataset", where)
     check_name(manifest.split, "split", where)
     for shard in manifest.shards:

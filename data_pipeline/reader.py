@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from glus.common.json_file import parse_json
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.forward import Forward
 from glus.data_pipeline.frames import decode_jpeg
-from glus.data_pipeline.index import INDEX_NAME, MANIFEST_NAME, Manifest, Span, manifest_from_json
+from glus.data_pipeline.index import AGAIN, INDEX_NAME, MANIFEST_NAME, Manifest, Span, manifest_from_json
 from glus.data_pipeline.index import VideoEntry as VideoEntry
 from glus.data_pipeline.index_table import IndexTable
 from glus.data_pipeline.masks import decode, unions_into
@@ -310,7 +310,7 @@ def _read_manifest(storage: Storage) -> Manifest:
     """The manifest of a folder, or a DataError that says in which state the folder is."""
     path = storage.path(MANIFEST_NAME)
     try:
-        content = json.loads(storage.read(MANIFEST_NAME))
+        content = storage.read(MANIFEST_NAME)
     except FileNotFoundError:
         if not storage.exists():
             raise DataError(f"{storage}: this folder of shards does not exist; run `glus prepare` first") from None
@@ -319,6 +319,4 @@ def _read_manifest(storage: Storage) -> Manifest:
                 f"{storage}: shards without a manifest, so not finished; run `glus prepare` again"
             ) from None
         raise DataError(f"{storage}: an empty folder, no shards; run `glus prepare` first") from None
-    except ValueError as error:
-        raise DataError(f"{path}: a damaged manifest ({error}); run `glus prepare` again") from error
-    return manifest_from_json(content, path)
+    return manifest_from_json(parse_json(content, path, raises=DataError, remedy=AGAIN, file=path), path)

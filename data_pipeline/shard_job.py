@@ -6,7 +6,6 @@ source. A shard whose part has the same stamp is not written again. Readers do n
 
 import hashlib
 import itertools
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from glus.common.errors import UserError
+from glus.common.json_file import parse_json, parsed_as
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.errors import DataError
@@ -27,6 +27,7 @@ from glus.data_pipeline.index import (
     index_to_json,
     json_bytes,
 )
+from glus.data_pipeline.index_table import IndexBuilder
 from glus.data_pipeline.shards import Sample, decode_frames, encode_sample, write_shard
 from glus.data_pipeline.storage import Storage
 
@@ -116,8 +117,8 @@ def finished_part(job: ShardJob) -> ShardPart | None:
         part = _part_from_json(storage.read(job.part))
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, ValueError) as error:
-        _log.warning("%s: damaged (%r); its shard is written again", storage.path(job.part), error)
+    except (UserError, KeyError, TypeError, ValueError, OverflowError) as error:
+        _log.warning("%s: damaged (%s); its shard is written again", storage.path(job.part), error)
         return None
     if part.shard is not None and storage.size(job.name) != part.shard.size:
         return None
@@ -188,10 +189,13 @@ def _part_to_json(part: ShardPart) -> dict[str, object]:
 
 
 def _part_from_json(content: bytes) -> ShardPart:
-    fields = json.loads(content)
-    return ShardPart(
+    fields = parse_json(content, "part")
+    part = ShardPart(
         stamp=fields["stamp"],
-        shard=None if fields["shard"] is None else ShardSummary(**fields["shard"]),
+        shard=parsed_as(fields["shard"], ShardSummary, "shard") if fields["shard"] is not None else None,
         videos=tuple(index_from_json(fields["videos"])),
-        quarantine=tuple(BadItem(**item) for item in fields["quarantine"]),
+        quarantine=parsed_as(fields["quarantine"], tuple[BadItem, ...], "quarantine"),
     )
+    # Refuses what no index can hold: values of other types, members that do not follow each other.
+    IndexBuilder().add(0, part.videos)
+    return part

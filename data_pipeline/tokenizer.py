@@ -5,13 +5,13 @@ tokenizer of transformers 4.31 cuts the text at special tokens, strips blanks be
 strings, and gives every remaining piece a dummy prefix of its own (tokenization_utils.py, tokenization_llama.py).
 """
 
-import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from glus.common.json_file import read_as
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE, open_vocabulary
 
@@ -25,6 +25,8 @@ IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID = "<image>", -200
 IGNORED_LABEL = -100
 #: Pieces of text whose ids are kept.
 KEPT_PIECES = 256
+#: The embedding table has a row for each id below the largest: a wrong one must not ask for terabytes.
+LARGEST_ID = 2**22
 
 
 class Tokenizer:
@@ -126,10 +128,14 @@ def _vocabulary_file(path: Path) -> Path:
 
 
 def _added_tokens(path: Path) -> dict[str, int]:
-    try:
-        return {str(token): int(token_id) for token, token_id in json.loads(path.read_text("utf-8")).items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is no table of token ids ({error}): copy it again from the release") from error
+    remedy = "copy it again from the release"
+    table = read_as(path, dict[str, int], "table of token ids", raises=DataError, remedy=remedy)
+    for token, token_id in table.items():
+        if not token or not 0 <= token_id < LARGEST_ID:
+            raise DataError(f"{path}: {token!r} has the id {token_id}, which no token has; {remedy}", file=str(path))
+    if len(set(table.values())) < len(table):
+        raise DataError(f"{path}: gives two tokens the same id; {remedy}", file=str(path))
+    return table
 
 
 __all__ = ["Tokenizer"]

@@ -1,6 +1,5 @@
 """Text without special tokens <-> ids, by the two kinds of vocabulary that Llama models are released with."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -8,7 +7,14 @@ from typing import Protocol
 import sentencepiece
 import tokenizers
 
+from glus.common.errors import InputError, UserError
+from glus.common.files import read_regular
+from glus.common.json_file import read_object
 from glus.data_pipeline.errors import DataError
+
+_REMEDY = "copy it again from the release"
+#: Bytes of a vocabulary at most: the largest released ones have 40 MB.
+LARGEST = 2**29
 
 SENTENCEPIECE, FAST = "tokenizer.model", "tokenizer.json"
 
@@ -36,9 +42,9 @@ class SentencePieceVocabulary:
 
     def __init__(self, file: Path):
         try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(file))
-        except (RuntimeError, OSError) as error:
-            raise DataError(f"{file} is no SentencePiece model ({error}): copy it again from the release") from error
+            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=_read(file))
+        except (RuntimeError, OSError, ValueError) as error:
+            raise DataError(f"{file} is no SentencePiece model ({error}): {_REMEDY}", file=str(file)) from error
         self.size: int = self._pieces.vocab_size()
         self.bos_id: int = self._pieces.bos_id()
         self.eos_id: int = self._pieces.eos_id()
@@ -68,9 +74,11 @@ class FastVocabulary:
 
     def __init__(self, file: Path):
         try:
-            self._tokens = tokenizers.Tokenizer.from_file(str(file))
+            self._tokens = tokenizers.Tokenizer.from_buffer(_read(file))
+        except UserError:
+            raise
         except Exception as error:  # the Rust library raises nothing narrower
-            raise DataError(f"{file} is no tokenizer ({error}): copy it again from the release") from error
+            raise DataError(f"{file} is no tokenizer ({error}): {_REMEDY}", file=str(file)) from error
         self._tokens.no_truncation()
         self._tokens.no_padding()
         named = _special_names(file.parent)
@@ -103,6 +111,13 @@ class FastVocabulary:
         return {token: token_id for token, token_id in ids.items() if token_id is not None}
 
 
+def _read(file: Path) -> bytes:
+    try:
+        return read_regular(file, "vocabulary", LARGEST)
+    except InputError as error:
+        raise DataError(str(error), file=str(file)) from error
+
+
 def open_vocabulary(file: Path) -> Vocabulary:
     """The vocabulary in a tokenizer.json, or else in a SentencePiece model."""
     return FastVocabulary(file) if file.suffix == ".json" else SentencePieceVocabulary(file)
@@ -115,12 +130,8 @@ def _special_names(folder: Path) -> dict[str, str]:
         path = folder / name
         if not path.is_file():
             continue
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            items = content.items()
-        except (AttributeError, ValueError, OSError) as error:
-            raise DataError(f"{path} cannot be read ({error}): copy it again from the release") from error
-        for key, token in items:
+        content = read_object(path, "table of special tokens", raises=DataError, remedy=_REMEDY)
+        for key, token in content.items():
             text = token.get("content") if isinstance(token, dict) else token
             if key.endswith("_token") and isinstance(text, str):
                 named[key] = text

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glus.common.json_file import DIGITS, read_object
 from glus.data_pipeline.reader import ShardedSplit
 from glus.evaluation.errors import EvaluationError
 
@@ -26,14 +27,7 @@ class KeyFrames:
     @classmethod
     def read(cls, path: Path) -> "KeyFrames":
         """Raises EvaluationError where the file is missing or not of that form."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _once(path, pairs))
-        except OSError as error:
-            raise EvaluationError(f"{path}: this file of key frames cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise EvaluationError(f"{path}: no JSON ({error}); wanted is {_FORM}") from error
-        if not isinstance(content, dict):
-            raise EvaluationError(f"{path}: holds a {type(content).__name__}; wanted is {_FORM}")
+        content = read_object(path, "file of key frames", raises=EvaluationError, remedy=f"wanted is {_FORM}")
         return cls(path, {key: _text(path, key, value) for key, value in content.items()})
 
     def position(self, video: str, expression: str, frame_names: Sequence[str]) -> int | None:
@@ -46,7 +40,7 @@ class KeyFrames:
         if wanted is None:
             return None
         for index, name in enumerate(frame_names):
-            if name == wanted or (name.isdecimal() and wanted.isdecimal() and int(name) == int(wanted)):
+            if name == wanted or (_number(name) == _number(wanted) is not None):
                 return index
         raise EvaluationError(
             f"{self.path}: {key} names frame {wanted}, which video {video} does not have: its {len(frame_names)} "
@@ -54,13 +48,8 @@ class KeyFrames:
         )
 
 
-def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise EvaluationError(f"{path}: {key} is there twice; keep one")
-        found[key] = value
-    return found
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) <= DIGITS else None
 
 
 def _text(path: Path, key: str, value: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from glus.common.json_file import read_as
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.reader import ShardedSplit
 from glus.evaluation.errors import EvaluationError
@@ -83,12 +84,9 @@ def record(out: Path, provenance: Provenance) -> None:
 
 
 def _read(file: Path) -> Provenance:
-    try:
-        found = Provenance(**json.loads(file.read_text(encoding="utf-8")))
-        if found.format != FORMAT:
-            raise ValueError(f"format {found.format}, this code reads {FORMAT}")
-    except (OSError, ValueError, TypeError) as error:
-        raise EvaluationError(f"{file} cannot be read ({error}): {_REMEDY}") from error
+    found = read_as(file, Provenance, "record of predictions", raises=EvaluationError, remedy=_REMEDY)
+    if found.format != FORMAT:
+        raise EvaluationError(f"{file} has format {found.format}, this code reads {FORMAT}: {_REMEDY}")
     return found
 
 

@@ -1,10 +1,10 @@
 """Figures that others published (published.json), each with its source, beside those of our runs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from glus.common.json_file import parsed_as, read_object
 from glus.evaluation.errors import EvaluationError
 
 DATA = Path(__file__).with_name("published.json")
@@ -47,13 +47,13 @@ class PublishedTable:
 
 def read_published(file: Path = DATA) -> list[PublishedFigure]:
     """The published figures. Raises EvaluationError for a file that is not in order, with the entry."""
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}, this code reads {FORMAT}")
-        figures = [PublishedFigure(**entry) for entry in document["figures"]]
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise EvaluationError(f"{file} cannot be read ({error!r}): take it from the repository again") from error
+    remedy = "take it from the repository again"
+    document = read_object(file, "file of published metrics", raises=EvaluationError, remedy=remedy)
+    if document.get("format") != FORMAT:
+        raise EvaluationError(f"{file} has format {document.get('format')!r}, this code reads {FORMAT}; {remedy}")
+    figures = parsed_as(
+        document.get("figures"), list[PublishedFigure], f"{file}: figures", raises=EvaluationError, remedy=remedy
+    )
     seen = set()
     for figure in figures:
         key = (figure.system, figure.benchmark, figure.group)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.evaluation.errors import EvaluationError
 from glus.evaluation.expression_score import WITHOUT_TARGET, ExpressionScore
@@ -29,6 +30,15 @@ class Scored:
     predictions: Path
     shards: str
     summary: Mapping[str, Any]
+    expressions: tuple[ExpressionScore, ...]
+
+
+@dataclass(frozen=True)
+class _Document:
+    """What is read of a scores.json."""
+
+    origin: dict[str, str]
+    summary: dict[str, Any]
     expressions: tuple[ExpressionScore, ...]
 
 
@@ -68,23 +78,20 @@ def write_scores(
 
 def read_scores(out: Path) -> Scored:
     """What `write_scores` wrote into `out`. Raises EvaluationError where it is not there or cannot be read."""
-    file = out / SCORES
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}, this code reads {FORMAT}")
-        origin = document["origin"]
-        expressions = tuple(
-            ExpressionScore(**(row | {"object_ids": tuple(row["object_ids"])})) for row in document["expressions"]
-        )
-        title = origin.get("title", out.name)
-        return Scored(title, Path(origin["predictions"]), str(origin["shards"]), document["summary"], expressions)
-    except FileNotFoundError as error:
-        raise EvaluationError(
-            f"{file} is not there: name a folder that `glus evaluate` or `glus score` wrote"
-        ) from error
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise EvaluationError(f"{file} cannot be read ({error!r}): score these predictions again") from error
+    file, remedy = out / SCORES, "score these predictions again"
+    if not file.exists():
+        raise EvaluationError(f"{file} is not there: name a folder that `glus evaluate` or `glus score` wrote")
+    document = read_object(file, "file of scores", raises=EvaluationError, remedy=remedy)
+    if document.get("format") != FORMAT:
+        raise EvaluationError(f"{file} has format {document.get('format')!r}, this code reads {FORMAT}: {remedy}")
+    known = {name: document.get(name) for name in ("origin", "summary", "expressions")}
+    found = parsed_as(known, _Document, str(file), raises=EvaluationError, remedy=remedy)
+    origin = found.origin
+    for name in ("predictions", "shards"):
+        if name not in origin:
+            raise EvaluationError(f"{file}: origin names no {name}; {remedy}")
+    title = origin.get("title", out.name)
+    return Scored(title, Path(origin["predictions"]), origin["shards"], found.summary, found.expressions)
 
 
 def video_rows(scores: Sequence[ExpressionScore]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from glus.common.json_file import read_as
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 from glus.evaluation.errors import EvaluationError
@@ -141,8 +142,5 @@ def _record(out: Path, entry: VideoEntry) -> Path:
 def _read(place: Path) -> dict[str, float]:
     if not place.is_file():
         return {}
-    try:
-        record = json.loads(place.read_text(encoding="utf-8"))
-        return {str(name): float(value) for name, value in record.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise EvaluationError(f"{place} cannot be read ({error!r}): remove it; the masks are not touched") from error
+    remedy = "remove it; the masks are not touched"
+    return read_as(place, dict[str, float], "record", raises=EvaluationError, remedy=remedy)

@@ -12,9 +12,10 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from glus.common.errors import UserError
+from glus.common.json_file import read_as
 from glus.common.terminal import one_line
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.launch.configuration import load_config
@@ -44,6 +45,17 @@ class Failure:
     kind: Kind
     cause: str
     traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A line of OUT/attempts.json. `failed`: it counts as one of the failures in a row at its step."""
+
+    time: float
+    step: int
+    failed: bool
+    kind: Kind
+    cause: str
 
 
 @dataclass(frozen=True)
@@ -82,12 +94,13 @@ def decide(config: RunConfig, code: int, most: int) -> Decision:
         # How many attempts in a row ended at this step, this one with them.
         failed = 1
         for earlier in reversed(before):
-            if earlier["step"] != step:
+            if earlier.step != step:
                 break
-            failed += int(earlier["failed"])
+            failed += int(earlier.failed)
         decision = _after_failure(failure, failed, most, step)
-    entry = {"time": time.time(), "step": step, "failed": bool(failed), "kind": failure.kind, "cause": decision.words}
-    write_bytes_aside(out / ATTEMPTS, json.dumps([*before, entry], indent=1).encode() + b"\n")
+    entry = Attempt(time.time(), step, bool(failed), failure.kind, decision.words)
+    attempts = [asdict(each) for each in (*before, entry)]
+    write_bytes_aside(out / ATTEMPTS, json.dumps(attempts, indent=1).encode() + b"\n")
     for file in (out / FAILURES).glob("*.json"):
         file.unlink()
     forget_stop(out)
@@ -107,7 +120,10 @@ def _after_failure(failure: Failure, failed: int, most: int, step: int) -> Decis
 
 
 def _cause(out: Path, code: int) -> Failure:
-    found = [Failure(**_json(file)) for file in sorted((out / FAILURES).glob("*.json"))]
+    found = [
+        read_as(file, Failure, "record of a failure", raises=LaunchError, remedy="remove it")
+        for file in sorted((out / FAILURES).glob("*.json"))
+    ]
     if not found:
         return Failure(
             "", -1, "lost", f"srun ended with {code}; no machine told why: one was lost, or its launcher killed"
@@ -115,16 +131,10 @@ def _cause(out: Path, code: int) -> Failure:
     return min(found, key=lambda failure: ORDER.index(failure.kind))
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
-    content: list[dict[str, Any]] = _json(file) if file.is_file() else []
-    return content
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LaunchError(f"{file} cannot be read ({error!r}): remove it") from error
+def _read(file: Path) -> list[Attempt]:
+    if not file.is_file():
+        return []
+    return read_as(file, list[Attempt], "record of attempts", raises=LaunchError, remedy="remove it")
 
 
 def main() -> int:

@@ -14,7 +14,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.aside import write_bytes_aside
+from glus.evaluation.results import read_scores
 from glus.launch.memory import GIGABYTE
 from glus.launch.stages import Stages
 from glus.training.code_version import code_version
@@ -64,7 +66,8 @@ def took(out: Path, stages: Stages, set_up_seconds: float | None) -> dict[str, A
     """Seconds and memory. What was done before counts with what it took then, the set-up too."""
     kept = out / "summary.json"
     if len(stages.ran) < len(stages.done) and kept.is_file():
-        set_up_seconds = json.loads(kept.read_text(encoding="utf-8"))["set_up_seconds"]
+        before = {"set_up_seconds": read_object(kept, "summary", remedy="remove it").get("set_up_seconds")}
+        set_up_seconds = parsed_as(before, dict[str, float | None], str(kept), remedy="remove it")["set_up_seconds"]
     here = time.time() - psutil.Process().create_time()
     between = here - sum(stages.done[name].seconds for name in stages.ran)
     each = {name: round(done.seconds, 1) for name, done in stages.done.items()}
@@ -79,9 +82,8 @@ def took(out: Path, stages: Stages, set_up_seconds: float | None) -> dict[str, A
 
 
 def read_summary(scores: Path) -> dict[str, Any]:
-    """The "summary" part of a scores.json."""
-    found: dict[str, Any] = json.loads(scores.read_text(encoding="utf-8"))["summary"]
-    return found
+    """The "summary" part of a scores.json. Raises EvaluationError where it cannot be read."""
+    return dict(read_scores(scores.parent).summary)
 
 
 def kinds_of(summary: Mapping[str, Any]) -> dict[str, float | None]:

@@ -1,18 +1,18 @@
 """`glus jobs [FOLDER ...]`: what was submitted from there, where it stands, and the MLflow run it belongs to."""
 
-import json
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from glus.common.json_file import parsed_as, read_object
 from glus.common.paths import PathText
+from glus.common.terminal import cells
 from glus.launch.batch import JOB, JOBS
 from glus.launch.cluster import outside_of_jobs
 from glus.launch.errors import LaunchError
@@ -22,6 +22,19 @@ from glus.training.stopping import read_stopped
 
 #: SLURM forgets a job some minutes after its end (MinJobAge).
 FORGOTTEN = "ended"
+#: The year 5138, in seconds: datetime refuses what lies far behind it.
+LATEST = 1e11
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What job.json says of a submitted job."""
+
+    job: str
+    what: str
+    submitted: float
+    nodes: int
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ def jobs(config: JobsConfig) -> None:
         raise LaunchError(f"nothing was submitted from {', '.join(config.folders)}: name the folder of a run")
     table = Table("job", "what", "submitted", "state", "progress", "MLflow run", "log in", box=None)
     for job in found:
-        table.add_row(job.number, job.what, job.submitted, job.state, job.progress, job.run, str(job.folder))
+        table.add_row(*cells((job.number, job.what, job.submitted, job.state, job.progress, job.run, job.folder)))
     console = Console()
     console.width = max(console.width, 160)  # cut, a path or a run's id is of no use
     console.print(table)
@@ -61,22 +74,20 @@ def jobs(config: JobsConfig) -> None:
 def submitted_jobs(folders: Sequence[Path]) -> list[Submitted]:
     """Every job below the folders, in the order of submission. Raises LaunchError."""
     files = sorted({file for folder in folders for file in folder.rglob(f"{JOBS}/*/{JOB}")})
-    notes = sorted(((_note(file), file.parent) for file in files), key=lambda pair: float(pair[0]["submitted"]))
-    states = _states([str(note["job"]) for note, _ in notes]) if notes else {}
+    notes = sorted(((_note(file), file.parent) for file in files), key=lambda pair: (pair[0].submitted, pair[1]))
+    states = _states([note.job for note, _ in notes]) if notes else {}
     return [_submitted(note, folder, states) for note, folder in notes]
 
 
-def _submitted(note: dict[str, Any], folder: Path, states: dict[str, str]) -> Submitted:
-    number = str(note["job"])
+def _submitted(note: _Note, folder: Path, states: dict[str, str]) -> Submitted:
     run = folder.parents[1]
-    when = datetime.fromtimestamp(float(note["submitted"])).strftime("%Y-%m-%d %H:%M")
     return Submitted(
-        number=number,
-        what=str(note["what"]) + (f", {note['nodes']} nodes" if note["nodes"] > 1 else ""),
-        submitted=when,
-        state=states.get(number, FORGOTTEN),
-        progress=_progress(run, int(note["steps"])) if "steps" in note else "",
-        run=run_of_folder(run) or "" if note["what"] != "prepare" else "",
+        number=note.job,
+        what=note.what + (f", {note.nodes} nodes" if note.nodes > 1 else ""),
+        submitted=datetime.fromtimestamp(note.submitted).strftime("%Y-%m-%d %H:%M"),
+        state=states.get(note.job, FORGOTTEN),
+        progress=_progress(run, note.steps) if note.steps is not None else "",
+        run=run_of_folder(run) or "" if note.what != "prepare" else "",
         folder=folder,
     )
 
@@ -88,18 +99,13 @@ def _progress(run: Path, steps: int) -> str:
     return f"step {checkpoint.step_of(newest) if newest else 0} of {steps}{told}"
 
 
-def _note(file: Path) -> dict[str, Any]:
-    try:
-        note: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return {
-            **note,
-            "job": note["job"],
-            "submitted": note["submitted"],
-            "what": note["what"],
-            "nodes": note["nodes"],
-        }
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise LaunchError(f"{file} cannot be read ({error!r}): remove it") from error
+def _note(file: Path) -> _Note:
+    note = read_object(file, "record of a job", raises=LaunchError, remedy="remove it")
+    known = {field.name: note[field.name] for field in fields(_Note) if field.name in note}
+    found = parsed_as(known, _Note, str(file), raises=LaunchError, remedy="remove it")
+    if not 0 <= found.submitted < LATEST:
+        raise LaunchError(f"{file}: submitted is {found.submitted}, no time in seconds since 1970; remove it")
+    return found
 
 
 def _states(numbers: list[str]) -> dict[str, str]:

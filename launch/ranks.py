@@ -1,6 +1,6 @@
 """Starts the ranks of a training on this machine, alone or as one machine of a job, or becomes a rank of torchrun's."""
 
-import json
+import contextlib
 import logging
 import os
 import signal
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glus.common.errors import UserError
+from glus.common.json_file import as_object, read_object
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.errors import DataError
 from glus.launch.attempts import Failure, record_failure
@@ -167,7 +168,9 @@ def _cause(failures: Iterable["ProcessFailure"]) -> "ProcessFailure":
 def _as_failure(found: "ProcessFailure", nodes: Nodes, ranks: int) -> Failure:
     recorded: dict[str, Any] = {}
     if Path(found.error_file).is_file():
-        recorded = json.loads(Path(found.error_file).read_text(encoding="utf-8"))["message"]
+        # A rank that was killed while it wrote leaves half a file: then its exit code says what is known.
+        with contextlib.suppress(UserError, KeyError):
+            recorded = as_object(read_object(found.error_file, "record of a failed rank")["message"], "message")
     rank = nodes.number * ranks + found.local_rank
     if found.exitcode in (TOLD, HUNG) and recorded:
         text = recorded["message"].partition(": ")[2]

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.launch.errors import LaunchError
 from glus.launch.memory import MemoryWatch, Peak
@@ -168,12 +169,8 @@ def _run(words: Sequence[str]) -> int:
 def _read(file: Path) -> dict[str, Done]:
     if not file.is_file():
         return {}
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']}, this code reads {FORMAT}")
-        return {name: Done(**(each | {"peak": Peak(**each["peak"])})) for name, each in record["stages"].items()}
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise LaunchError(
-            f"{file} cannot be read ({error!r}): remove {file.parent} to begin anew, or choose another `out`"
-        ) from error
+    remedy = f"remove {file.parent} to begin again, or choose another `out`"
+    record = read_object(file, "record of stages", raises=LaunchError, remedy=remedy)
+    if record.get("format") != FORMAT:
+        raise LaunchError(f"{file} has format {record.get('format')!r}, this code reads {FORMAT}: {remedy}")
+    return parsed_as(record.get("stages"), dict[str, Done], str(file), raises=LaunchError, remedy=remedy)

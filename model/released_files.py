@@ -1,6 +1,5 @@
 """Weights as others released them: one file, or a folder of shards with an index; read a shard at a time, mapped."""
 
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from glus.common.json_file import read_object
 from glus.model.errors import ModelError
 
 INDEX_SUFFIX = ".index.json"
@@ -64,13 +64,7 @@ class ReleasedWeights:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises ModelError where the file is absent or is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error}): download the release again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is no table of settings: download the release again")
-    return content
+    return read_object(path, "table of settings", raises=ModelError, remedy="download the release again")
 
 
 def _listed(place: Path) -> dict[Path, list[str] | None]:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE
 from glus.training.config import RunConfig
 from glus.training.errors import TrainingError
@@ -180,23 +181,17 @@ def resolve(path: Path) -> Path:
 
 def read_state(path: Path) -> RunState:
     """The run state of a checkpoint. Raises TrainingError where it is damaged or of another format."""
-    try:
-        fields = json.loads((path / RUN).read_text(encoding="utf-8"))
-        written = fields["format"]
-        if written != FORMAT:
-            raise TrainingError(f"{path} has format {written}, this code reads {FORMAT}: use the version that wrote it")
-        return RunState(**fields)
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise TrainingError(f"{path / RUN} cannot be read ({error!r}): use another checkpoint") from error
+    file, remedy = path / RUN, "use another checkpoint"
+    fields = read_object(file, "run state", raises=TrainingError, remedy=remedy)
+    written = fields.get("format")
+    if written != FORMAT:
+        raise TrainingError(f"{path} has format {written!r}, this code reads {FORMAT}: use the version that wrote it")
+    return parsed_as(fields, RunState, str(file), raises=TrainingError, remedy=remedy)
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The resolved config of the run that wrote a checkpoint, as nested mappings."""
-    try:
-        config: dict[str, Any] = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path / CONFIG} cannot be read ({error}): use another checkpoint") from error
-    return config
+    return read_object(path / CONFIG, "config of a run", raises=TrainingError, remedy="use another checkpoint")
 
 
 def read_run_config(path: Path) -> RunConfig:
@@ -209,6 +204,8 @@ def read_run_config(path: Path) -> RunConfig:
             f"{path / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
             "use the version of the code that wrote this checkpoint"
         ) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise TrainingError(f"{path / CONFIG}: {error}; use another checkpoint") from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

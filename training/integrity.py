@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
+from glus.common.errors import UserError
+from glus.common.json_file import read_as
 from glus.training.checkpoint import RUN, read_state, sync
 from glus.training.errors import TrainingError
 
@@ -47,8 +48,7 @@ def what_is_broken(path: Path, rank: int = 0, ranks: int = 1) -> str:
         writers = read_state(path).ranks
         noted: dict[str, tuple[int, str]] = {}
         for writer in range(writers):
-            content: Mapping[str, tuple[int, str]] = json.loads(_file(path, writer).read_text(encoding="utf-8"))
-            noted |= {name: (int(size), str(digest)) for name, (size, digest) in content.items()}
+            noted |= read_as(_file(path, writer), dict[str, tuple[int, str]], "file of digests")
         for name, (size, _) in noted.items():
             there = (path / name).stat().st_size
             if there != size:
@@ -56,9 +56,9 @@ def what_is_broken(path: Path, rank: int = 0, ranks: int = 1) -> str:
         for name, (_, digest) in noted.items():
             if writer_of(name) % ranks == rank and _sha256(path / name) != digest:
                 return f"{path / name} does not hold what was written (another SHA-256)"
-    except TrainingError as error:
+    except UserError as error:
         return str(error)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         return f"{path}: {error}"
     return ""
 

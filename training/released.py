@@ -1,12 +1,11 @@
 """Released weights as a run or a command takes them: sizes checked first, then each part loaded into its place."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
 
+from glus.common.json_file import read_as
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.model.config import LoraConfig, ModelConfig
 from glus.model.errors import ModelError
@@ -102,11 +101,7 @@ def released_model_config(weights: WeightsConfig, hiera: Hiera | None = None) ->
         )
     if hiera is not None:
         raise ModelError(f"hiera: {stored} says all sizes already; leave it out")
-    try:
-        return TypeAdapter(ModelConfig).validate_python(json.loads(stored.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:  # pydantic's errors are ValueErrors, of several lines
-        told = " ".join(str(error).split())
-        raise ModelError(f"{stored} cannot be read ({told}): export the checkpoint again") from error
+    return read_as(stored, ModelConfig, "model's config", raises=ModelError, remedy="export the checkpoint again")
 
 
 def released_files(weights: WeightsConfig) -> list[Path]:

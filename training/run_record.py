@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from glus.common.json_file import read_as
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.sampling import SamplePlan
@@ -63,11 +64,9 @@ def write_unsent(path: Path, tracker: Tracker | None) -> None:
 
 def read_unsent(path: Path) -> list[Unsent]:
     """What `write_unsent` kept. Raises TrainingError where it cannot be read."""
-    try:
-        content = json.loads((path / UNSENT).read_text(encoding="utf-8"))
-        return [(str(name), float(value), int(time), int(step)) for name, value, time, step in content]
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"{path / UNSENT} cannot be read ({error!r}): use another checkpoint") from error
+    remedy = "use another checkpoint"
+    # A metric may be NaN.
+    return read_as(path / UNSENT, list[Unsent], "file of metrics", raises=TrainingError, remedy=remedy, finite=False)
 
 
 def _run_of(state: RunState | None, file: Path, config: RunConfig) -> str | None:
@@ -80,11 +79,12 @@ def _run_of(state: RunState | None, file: Path, config: RunConfig) -> str | None
 
 
 def _read(file: Path) -> dict[str, str]:
-    try:
-        note = json.loads(file.read_text(encoding="utf-8"))
-        return {name: str(note[name]) for name in ("run", "config")}
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise TrainingError(f"{file} cannot be read ({error!r}): remove it to record a new run") from error
+    remedy = "remove it to record a new run"
+    note = read_as(file, dict[str, str], "record of a run", raises=TrainingError, remedy=remedy)
+    for name in ("run", "config"):
+        if name not in note:
+            raise TrainingError(f"{file} names no {name}: {remedy}")
+    return note
 
 
 def _digest(config: RunConfig) -> str:

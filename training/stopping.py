@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from glus.common.json_file import read_as
 from glus.training.errors import TrainingError
 
 STOP, STOPPED = "stop", "stopped.json"
@@ -114,10 +115,7 @@ def read_stopped(out: Path) -> Stopped | None:
     file = out / STOPPED
     if not file.is_file():
         return None
-    try:
-        return Stopped(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"{file} cannot be read ({error!r}): remove it") from error
+    return read_as(file, Stopped, "record of a stop", raises=TrainingError, remedy="remove it")
 
 
 def _cause_of(file: Path) -> Cause:

@@ -12,7 +12,7 @@ from typing import Any
 from glus.common.errors import InputError, UserError
 from glus.common.names import meeting, shown
 from glus.data_pipeline.datasets.annotations import VideoAnnotation, parse_video
-from glus.data_pipeline.datasets.json_file import read_json
+from glus.data_pipeline.datasets.json_file import read_annotation
 from glus.data_pipeline.datasets.mask_sources import MaskSource
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.frames import VIDEO_ENDINGS, FrameFolder, VideoFile
@@ -105,7 +105,7 @@ class AnnotatedSplit:
 
 def read_entries(path: Path) -> dict[str, Any]:
     """The "videos" of a file of expressions. Raises DataError."""
-    videos = read_json(path).get("videos")
+    videos = read_annotation(path).get("videos")
     if not isinstance(videos, dict):
         raise DataError(f'{path}: has no "videos"; this is not a file of expressions', file=str(path))
     return videos

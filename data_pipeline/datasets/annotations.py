@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glus.common.json_file import is_unfit, shortened
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.names import check_names
 from glus.data_pipeline.records import Expression
@@ -33,10 +34,16 @@ def parse_video(path: Path, video: str, content: Any, ids_key: str | None) -> Vi
     for exp_id, entry in _entries(place, content["expressions"]):
         where = f"{place} expression {exp_id}"
         text = entry.get("exp", entry.get("exp_text"))
+        if isinstance(text, str) and is_unfit(text):
+            raise DataError(
+                f"{where}: its text {shortened(text)} holds NUL or half of a surrogate pair; correct it",
+                file=str(path),
+                video=video,
+            )
         if not isinstance(text, str) or not text.strip():
             raise DataError(f'{where}: has no text ("exp"); take this file anew', file=str(path), video=video)
         kind, type_id = entry.get("kind", ""), entry.get("type_id")
-        if not isinstance(kind, str) or not (type_id is None or type(type_id) is int):
+        if not isinstance(kind, str) or is_unfit(kind) or not (type_id is None or type(type_id) is int):
             raise DataError(f'{where}: "kind" must be a text and "type_id" a whole number', file=str(path), video=video)
         object_ids = () if ids_key is None else _object_ids(where, entry, ids_key, type_id)
         expressions.append(Expression(exp_id, text, object_ids, kind, type_id))

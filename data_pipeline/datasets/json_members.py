@@ -4,7 +4,6 @@ Read whole, such a file takes three times its size in each worker (docs/log.md).
 lies, and a member is read from the file when it is wanted.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from glus.data_pipeline.datasets.json_file import parse_json, read_json
+from glus.common.errors import InputError
+from glus.common.files import open_regular
+from glus.common.json_file import parse_json
+from glus.data_pipeline.datasets.json_file import parse_annotation, read_annotation
 from glus.data_pipeline.errors import DataError
 
 #: Bytes of the file that are looked at together.
@@ -35,11 +37,13 @@ class JsonMembers(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         start, end = self._spans[name]
         try:
-            with open(self._path, "rb") as file:
+            with open_regular(self._path, "annotation file") as file:
                 content = os.pread(file.fileno(), end - start, start)
+        except InputError as error:
+            raise DataError(str(error), file=str(self._path)) from error
         except OSError as error:
             raise DataError(f"{self._path}: cannot be read ({error.strerror})", file=str(self._path)) from error
-        return parse_json(content, self._path, f" of {name!r} (from byte {start} on)")
+        return parse_annotation(content, self._path, f"{name!r} from byte {start} on")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._spans)
@@ -54,11 +58,11 @@ def open_members(path: Path, block: int = BLOCK) -> Mapping[str, Any]:
     Raises DataError where it is missing, or no such object.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, "annotation file") as file:
             spans = _spans(file, block)
-    except OSError:
-        return read_json(path)
-    return read_json(path) if spans is None else JsonMembers(path, spans)
+    except (InputError, OSError):
+        return read_annotation(path)
+    return read_annotation(path) if spans is None else JsonMembers(path, spans)
 
 
 def _spans(file: BinaryIO, block: int) -> dict[str, tuple[int, int]] | None:
@@ -77,8 +81,8 @@ def _spans(file: BinaryIO, block: int) -> dict[str, tuple[int, int]] | None:
         if match is None or (match.group(1) == b"{") != (before == 0):
             return None
         try:
-            name = json.loads(match.group(2))
-        except ValueError:
+            name = parse_json(match.group(2), "name", checked_texts=False)
+        except InputError:
             return None
         if name in spans:
             return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
-from glus.data_pipeline.datasets.json_file import read_json
+from glus.data_pipeline.datasets.json_file import read_annotation
 from glus.data_pipeline.datasets.json_members import open_members
 from glus.data_pipeline.datasets.mask_sources import RleTable
 from glus.data_pipeline.errors import DataError
@@ -48,7 +48,7 @@ def read(root: Path, split: str) -> AnnotatedSplit:
 
 def _from_instances(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The official file in the converted form: entries of "videos", and codes by annotation id."""
-    content = read_json(path)
+    content = read_annotation(path)
     try:
         categories = {category["id"]: category["name"] for category in content["categories"]}
         names: dict[int, str] = {}

@@ -117,7 +117,7 @@ class Noted:
         ({"step": 1, "names": "ab"}, "names: Input should be a valid"),
         ({"step": 1, "names": [1]}, "names.0: Input should be a valid string"),
         ({"step": 1, "loss": "nan"}, "loss: Input should be a valid number"),
-        ({"step": 1, "other": 1}, "has the unknown key 'other'"),
+        ({"step": 1, "other": 1}, "other: unknown key"),
         ([1], "a JSON list where an object is wanted"),
         (None, "a JSON null where an object is wanted"),
     ],

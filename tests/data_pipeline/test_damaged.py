@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+from glus.common.errors import UserError
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.finish import finish_split
@@ -71,7 +72,7 @@ def outcomes(raw: RawData, name: str, check) -> Counter[str]:
         source = read_dataset(name, raw.root, "train")
         source.open_masks()
         videos = source.videos()
-    except DataError as error:
+    except UserError as error:
         assert str(raw.root) in str(error), error
         return Counter(refused=1)
     for video in videos:
@@ -80,7 +81,7 @@ def outcomes(raw: RawData, name: str, check) -> Counter[str]:
             record = source.record(video)
             sample = encode_sample(record)
             decode_frames(sample)
-        except DataError as error:
+        except UserError as error:
             assert str(error) and "\n" not in str(error)
             found["aside"] += 1
             continue

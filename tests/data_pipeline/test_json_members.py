@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glus.data_pipeline.datasets.json_file import read_json
+from glus.data_pipeline.datasets.json_file import read_annotation
 from glus.data_pipeline.datasets.json_members import JsonMembers, open_members
 from glus.data_pipeline.errors import DataError
 
@@ -37,7 +37,7 @@ def test_any_other_file_says_what_reading_it_whole_says(tmp_path_factory, conten
     path = tmp_path_factory.mktemp("members") / "masks.json"
     path.write_bytes(content)
     try:
-        wanted = read_json(path)
+        wanted = read_annotation(path)
     except DataError as error:
         # A member that is broken inside is told when it is asked for.
         with pytest.raises(DataError) as caught:
@@ -67,7 +67,7 @@ def test_a_broken_member_is_refused_when_it_is_asked_for(tmp_path):
     (tmp_path / "masks.json").write_text('{"0": [1], "1": [1,, 2], "2": {"a": 1, "a": 2}}')
     members = open_members(tmp_path / "masks.json")
     assert members["0"] == [1] and "3" not in members
-    with pytest.raises(DataError, match=r"masks\.json: broken JSON at line 1, column 4 of '1' \(from byte 16 on\)"):
+    with pytest.raises(DataError, match=r"masks\.json, '1' from byte 16 on: broken JSON at line 1, column 4"):
         members["1"]
-    with pytest.raises(DataError, match=r"masks\.json: has 'a' twice of '2'"):
+    with pytest.raises(DataError, match=r"masks\.json, '2' from byte 30 on: has 'a' twice"):
         members["2"]

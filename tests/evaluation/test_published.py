@@ -72,7 +72,8 @@ def test_pages_show_them_with_their_sources(tmp_path):
         ({"source": " "}, "GLUS-S partial on mevis/valid has no source"),
         ({"JF": 149.5}, "J&F is 149.5; it is 0 to 100"),
         ({"benchmark": "refer_youtube_vos/valid"}, "is there twice"),
-        ({"colour": 1}, "cannot be read"),
+        ({"colour": 1}, "colour: unknown key"),
+        ({"JF": "90"}, "JF: Input should be a valid number"),
     ],
 )
 def test_an_entry_that_is_not_in_order_is_told(tmp_path, change, told):

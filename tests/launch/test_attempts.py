@@ -108,5 +108,5 @@ def test_a_hang_is_tried_again_and_a_lost_machine_goes_to_the_scheduler(run: Run
 def test_a_record_that_cannot_be_read_is_told(run: RunConfig) -> None:
     Path(run.out).mkdir()
     (Path(run.out) / ATTEMPTS).write_text("[{", encoding="utf-8")
-    with pytest.raises(LaunchError, match=r"attempts\.json cannot be read .*: remove it"):
+    with pytest.raises(LaunchError, match=r"attempts\.json: broken JSON at .*; remove it"):
         decide(run, 1, 3)

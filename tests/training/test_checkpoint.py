@@ -114,8 +114,9 @@ def _flip(name: str) -> Change:
 
 BROKEN = [
     (_forget("run.json"), r"step-000002 holds no run\.json"),
-    (_cut("run.json"), r"run\.json cannot be read .* use another checkpoint"),
-    (_state(step=None, colour="red"), r"run\.json cannot be read .* use another checkpoint"),
+    (_cut("run.json"), r"run\.json: broken JSON at .* use another checkpoint"),
+    (_state(colour="red"), r"run\.json: colour: unknown key; use another checkpoint"),
+    (_state(step=None), r"run\.json: step: Input should be a valid integer; use another checkpoint"),
     (_state(format=9, colour="red"), r"has format 9, this code reads 1: use the version that wrote it"),
     (_cut("model.safetensors"), r"model\.safetensors has \d+ bytes of \d+"),
     (_forget("model.safetensors"), r"No such file or directory: .*model\.safetensors"),
@@ -123,8 +124,8 @@ BROKEN = [
     (_cut("engine/state/*optim_states.pt"), r"optim_states\.pt has \d+ bytes of \d+"),
     (_flip("engine/state/*optim_states.pt"), r"optim_states\.pt does not hold what was written"),
     (_forget("engine"), r"No such file or directory: .*engine"),
-    (_forget("digests"), r"No such file or directory: .*digests"),
-    (_cut("digests/rank-0000.json"), r"step-000002: "),
+    (_forget("digests"), r"digests/rank-0000\.json: no such file of digests"),
+    (_cut("digests/rank-0000.json"), r"rank-0000\.json: broken JSON"),
 ]
 
 

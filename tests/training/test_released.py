@@ -158,5 +158,5 @@ def test_a_glus_checkpoint_is_opened_ready_to_predict(releases):
 def test_a_damaged_description_of_an_export_is_refused(releases, tmp_path):
     folder = write_glus(tmp_path / "glus")
     (folder / "glus_model.json").write_text(json.dumps({"language": {"layers": "many"}}))
-    with pytest.raises(ModelError, match=r"glus_model\.json cannot be read .*export the checkpoint again"):
+    with pytest.raises(ModelError, match=r"glus_model\.json: language\.layers: .*export the checkpoint again"):
         open_glus(folder, str(releases / "clip"))

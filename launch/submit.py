@@ -1,5 +1,6 @@
 """`glus submit WHAT CONFIG`: batch files beside the run, with a snapshot of config and code version, to SLURM."""
 
+import re
 import shlex
 import sys
 import time
@@ -52,7 +53,7 @@ def submit(config: SubmitConfig) -> None:
     """
     if config.nodes < 1:
         raise LaunchError(f"nodes={config.nodes}: it must be at least 1")
-    if any(not job.isdigit() for job in config.after):
+    if any(not re.fullmatch("[0-9]+", job) for job in config.after):
         raise LaunchError(f"after={list(config.after)}: give numbers of jobs")
     site = load_config(ClusterConfig, config.cluster, [])
     chains = {"prepare": _prepare, "train": _train, "evaluate": _evaluate, "reproduce": _reproduce}

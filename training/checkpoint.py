@@ -153,7 +153,7 @@ def find_latest(folder: Path) -> Path | None:
 def step_of(path: Path) -> int:
     """The step that a checkpoint's folder is named after, -1 for another name."""
     number = path.name.removeprefix("step-")
-    return int(number) if number.isdigit() else -1
+    return int(number) if number.isascii() and number.isdecimal() else -1
 
 
 def newest_first(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ OUT/stopped.json    what the last stop was, until the run goes on
 """
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +16,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from glus.common.errors import InputError
+from glus.common.files import read_regular
 from glus.common.json_file import read_as
 from glus.training.errors import TrainingError
 
 STOP, STOPPED = "stop", "stopped.json"
 #: Seconds between two looks for the stop file.
 LOOK_EVERY = 1.0
+#: Bytes that are read of the stop file.
+LARGEST_STOP = 4096
 
 
 class Cause(IntEnum):
@@ -119,12 +124,14 @@ def read_stopped(out: Path) -> Stopped | None:
 
 
 def _cause_of(file: Path) -> Cause:
-    try:
-        return Cause.STOP_FILE_END if file.read_text(encoding="utf-8").strip() == "end" else Cause.STOP_FILE
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return Cause.NONE
-    except (OSError, UnicodeDecodeError):
-        return Cause.STOP_FILE  # there, whatever is in it
+    try:
+        # A person writes it, on any system: with a byte order mark, too.
+        word = read_regular(file, "stop file", LARGEST_STOP).decode("utf-8-sig").strip()
+    except (InputError, UnicodeDecodeError):
+        return Cause.STOP_FILE if os.path.lexists(file) else Cause.NONE  # there, whatever is in it
+    return Cause.STOP_FILE_END if word == "end" else Cause.STOP_FILE
 
 
 class Due:

@@ -38,6 +38,11 @@ def test_a_frame_that_the_video_lacks_is_told(tmp_path: Path) -> None:
         keys.position("bear", "0", NAMES)
 
 
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_bytes(b'\xef\xbb\xbf{"bear_0": 7}\r\n')
+    assert KeyFrames.read(tmp_path / "keys.json").position("bear", "0", ["00006", "00007"]) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

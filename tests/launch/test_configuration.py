@@ -319,3 +319,9 @@ def test_every_key_of_a_command_that_holds_a_path_refuses_a_variable(command: st
         value = "[$SCRATCH/x]" if is_list(known_keys(cls)[key]) else "$SCRATCH/x"
         with pytest.raises(LaunchError, match=rf"^{key}: \$SCRATCH is not expanded"):
             load_config(cls, None, [*needed.split(), f"{key}={value}"])
+
+
+def test_a_config_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_bytes(b"\xef\xbb\xbfout: a\r\nsteps: 3\r\n")
+    assert load_config(Run, file, []) == Run(Path("a"), steps=3)

@@ -33,7 +33,15 @@ def test_a_signal_sets_the_flag_and_does_nothing_else(number: int, cause: Cause)
     assert signal.getsignal(number) == before
 
 
-@pytest.mark.parametrize(("text", "cause"), [("", Cause.STOP_FILE), ("end\n", Cause.STOP_FILE_END)])
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", Cause.STOP_FILE),
+        ("end\n", Cause.STOP_FILE_END),
+        ("\ufeffend\r\n", Cause.STOP_FILE_END),  # an editor of Windows
+        ("end" * 5000, Cause.STOP_FILE),
+    ],
+)
 def test_a_stop_file_sets_the_flag_of_the_first_rank(text: str, cause: Cause, tmp_path: Path) -> None:
     (tmp_path / STOP).write_text(text, encoding="utf-8")
     first, other = StopFlag(), StopFlag()
@@ -47,9 +55,21 @@ def test_a_stop_file_sets_the_flag_of_the_first_rank(text: str, cause: Cause, tm
     assert read_stopped(tmp_path) is None
 
 
+def test_a_stop_file_that_is_a_pipe_stops_and_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / STOP)
+    flag = StopFlag()
+    with flag.watching(tmp_path):
+        assert flag.cause == Cause.STOP_FILE
+    (tmp_path / STOP).unlink()
+    (tmp_path / STOP).symlink_to(tmp_path / "none")
+    flag = StopFlag()
+    with flag.watching(tmp_path):
+        assert flag.cause == Cause.STOP_FILE
+
+
 def test_a_note_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "stopped.json").write_text('{"step": 1}', encoding="utf-8")
-    with pytest.raises(TrainingError, match=r"stopped\.json cannot be read .*: remove it"):
+    with pytest.raises(TrainingError, match=r"stopped\.json: .*; remove it"):
         read_stopped(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """Secrets in URLs and texts, masked before anything is printed, logged, recorded or written."""
 
 import re
+from typing import Any
 
 MASK = "***"
 
@@ -50,6 +51,17 @@ def hide_secrets(text: str) -> str:
     for pattern in (_IN_QUERY, _SETTING, _HEADER, _KNOWN_FORMS):
         text = pattern.sub(rf"\g<name>{MASK}", text)
     return text
+
+
+def without_secrets(value: Any) -> Any:
+    """`hide_secrets` of every text in lists and mappings; other things stay as they are."""
+    if isinstance(value, str):
+        return hide_secrets(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(without_secrets(part) for part in value)
+    if isinstance(value, dict):
+        return {name: without_secrets(part) for name, part in value.items()}
+    return value
 
 
 def holds_secret(text: str) -> bool:

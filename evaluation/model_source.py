@@ -15,7 +15,8 @@ from glus.model.precision import set_precision
 from glus.model.released_sam2 import Hiera
 from glus.training import checkpoint
 from glus.training.config import WeightsConfig
-from glus.training.tracking import TrackingConfig
+from glus.training.run_record import located
+from glus.training.tracking_place import TrackingConfig
 
 if TYPE_CHECKING:
     from glus.model.glus import Glus
@@ -65,7 +66,8 @@ class ModelSource:
                 raise EvaluationError(f"{name}: {place} is a checkpoint of a run and has its own; leave {name} out")
         folder = checkpoint.resolve(place)
         run, state = checkpoint.read_run_config(folder), checkpoint.read_state(folder)
-        return cls(folder, f"{run.name}, step {state.step}", state.step, state.tracking_run, run.tracking)
+        tracking = located(run.tracking, folder.resolve().parent.parent)
+        return cls(folder, f"{run.name}, step {state.step}", state.step, state.tracking_run, tracking)
 
     def load(self, device: torch.device, precision: Literal["bf16", "fp32"] = "fp32") -> Loaded:
         """The model in eval mode on `device`. A released GLUS is shown frames as the reference shows them.

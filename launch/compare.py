@@ -8,9 +8,10 @@ from rich.console import Console
 from glus.common.paths import PathText
 from glus.evaluation.comparison import comparison_table, published_rich, run_labels, write_comparison
 from glus.evaluation.published import published_table, read_published
+from glus.launch.errors import LaunchError
 from glus.training.recorded_runs import find_runs
-from glus.training.run_record import run_of_folder
-from glus.training.tracking import TrackingConfig
+from glus.training.run_record import recorded_in, run_of_folder
+from glus.training.tracking_place import TrackingConfig, place_of
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class CompareConfig:
     published: bool = False
     """Set figures that others published beside those of the runs, for the benchmarks that these were evaluated on."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    """Where the runs are recorded."""
+    """Where the runs are recorded; without tracking.uri, where the folders among `runs` say."""
 
 
 def compare(config: CompareConfig) -> None:
     """Prints the table and writes the pages. Raises TrainingError for an unknown run."""
-    runs = find_runs(config.tracking, [run_of_folder(Path(run)) or run for run in config.runs])
+    runs = find_runs(_place(config), [run_of_folder(Path(run)) or run for run in config.runs])
     published = None
     if config.published:
         metrics = {label: run.metrics for label, run in zip(run_labels(runs), runs, strict=True)}
@@ -43,3 +44,14 @@ def compare(config: CompareConfig) -> None:
         console.print(published_rich(published))
     if places:
         print("written: " + ", ".join(str(place) for place in places[:2]))
+
+
+def _place(config: CompareConfig) -> TrackingConfig:
+    """The place that is named, or else that of the trainings in the folders. Raises LaunchError where these differ."""
+    if config.tracking != TrackingConfig():
+        return config.tracking
+    places = {run: found for run in config.runs if (found := recorded_in(Path(run)))}
+    if len({(place.uri, place.experiment) for place in places.values()}) > 1:
+        where = ", ".join(f"{run} in {place_of(place)} ({place.experiment})" for run, place in places.items())
+        raise LaunchError(f"these trainings are recorded in several places: {where}; compare those of one place")
+    return next(iter(places.values()), config.tracking)

@@ -18,7 +18,7 @@ from glus.evaluation.predictions import check_entries, remove_unfinished
 from glus.evaluation.report import write_report
 from glus.evaluation.results import write_scores
 from glus.evaluation.scored_splits import score_splits
-from glus.evaluation.summary import named_figures
+from glus.evaluation.summary import Summary, named_figures
 from glus.evaluation.worklist import WorkItem, counted, left, only_one, record_done, share, work_list, write_list
 from glus.launch.errors import LaunchError
 from glus.launch.figures_table import tell_figures
@@ -26,8 +26,9 @@ from glus.launch.predict import Prediction, PredictionBug, predict, processes_fo
 from glus.launch.splits import chosen_splits
 from glus.model.released_sam2 import Hiera
 from glus.training.distributed import Rank
-from glus.training.recorded_runs import find_runs
-from glus.training.tracking import TrackingConfig, log_evaluation
+from glus.training.errors import TrainingError
+from glus.training.evaluation_record import check_recordable, log_evaluation
+from glus.training.tracking_place import TrackingConfig
 
 BUG = 1
 
@@ -113,12 +114,10 @@ def evaluate(config: EvaluateConfig) -> int:
         places = list(written)
         if config.report:
             places = [write_report(config.out, title, found.summary, found.scores, splits, masks)[0], *places]
+        print(f"frames without [SEG]: {made.frames_without_seg} of {made.frames}")
+        tell_figures(found.summary, [each.name for each in found.scores if each.missing], places)
         if tracking:
-            name, figures = source.folder.name, named_figures(found.summary)
-            tags = {"checkpoint": name, "weights": made.weights[:12], "partial": str(found.summary.partial)}
-            log_evaluation(tracking, source.tracking_run, figures, source.step, name, tags, written)
-    print(f"frames without [SEG]: {made.frames_without_seg} of {made.frames}")
-    tell_figures(found.summary, [each.name for each in found.scores if each.missing], places)
+            _record(config, source, tracking, made, found.summary, written)
     if not source.tracking_run:
         print("not recorded: no tracked run made this model")
     return 0
@@ -127,13 +126,36 @@ def evaluate(config: EvaluateConfig) -> int:
 def _tracking(config: EvaluateConfig, source: ModelSource, rank: Rank) -> TrackingConfig | None:
     """Where the figures are to be recorded, None where they are not.
 
-    Raises TrainingError where the run is not there: hours of prediction end here or not at all.
+    Raises LaunchError where they could not be: hours of prediction end here or not at all.
     """
     tracking = config.tracking or source.tracking
     if tracking is None or not config.record or not source.tracking_run or rank.rank != 0:
         return None
-    find_runs(tracking, [source.tracking_run])
+    try:
+        check_recordable(tracking, source.tracking_run)
+    except TrainingError as error:
+        raise LaunchError(f"{error}; record=false evaluates without recording") from error
     return tracking
+
+
+def _record(
+    config: EvaluateConfig,
+    source: ModelSource,
+    tracking: TrackingConfig,
+    made: provenance.Provenance,
+    summary: Summary,
+    written: Sequence[Path],
+) -> None:
+    """Record the metrics with the run, last: they are printed and in OUT/scores.json. Raises LaunchError."""
+    name, figures = source.folder.name, named_figures(summary)
+    tags = {"checkpoint": name, "weights": made.weights[:12], "partial": str(summary.partial)}
+    try:
+        log_evaluation(tracking, source.tracking_run, figures, source.step, name, tags, written)
+    except TrainingError as error:
+        raise LaunchError(
+            f"the metrics are in {written[0]}, but not recorded: {error}; the same command again records them, and "
+            "predicts nothing twice"
+        ) from error
 
 
 def _processes(config: EvaluateConfig, rank: Rank, videos: int) -> int:

@@ -21,6 +21,7 @@ from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE
 from glus.training.config import RunConfig
 from glus.training.errors import TrainingError
+from glus.training.tracking_place import without_user
 
 FORMAT = 1
 WEIGHTS, RUN, CONFIG, TOKENIZER, ENGINE = "model.safetensors", "run.json", "config.json", "tokenizer", "engine"
@@ -196,8 +197,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_run_config(path: Path) -> RunConfig:
     """The same as a RunConfig. Raises TrainingError where this code knows no such config."""
+    content = read_config(path)
+    tracking = content.get("tracking")
+    if isinstance(tracking, dict) and isinstance(tracking.get("uri"), str):
+        # A checkpoint may be older than the rule that no password stands there.
+        content = {**content, "tracking": {**tracking, "uri": without_user(tracking["uri"])}}
     try:
-        return TypeAdapter(RunConfig).validate_python(read_config(path))
+        return TypeAdapter(RunConfig).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise TrainingError(

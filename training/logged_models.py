@@ -3,6 +3,7 @@
 The client is MLflow's: tracking.py hands it in.
 """
 
+import math
 import re
 from typing import Any
 
@@ -27,6 +28,8 @@ def logged_model(client: Any, run_id: str, checkpoint: str, path: str, step: int
 
 def mark_best(client: Any, experiment: str, run_id: str, model_id: str, figure: float) -> bool:
     """Give a model the alias "best" among those of the experiment, if its figure is above that of the best one."""
+    if not math.isfinite(figure):
+        return False
     name = re.sub(r"[/:]", "_", experiment)
     registered = client.search_registered_models(filter_string=f"name = '{name}'", max_results=1)
     holder = registered[0] if registered else client.create_registered_model(name)

@@ -1,13 +1,14 @@
 """Runs as MLflow keeps them, read back."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glus.training.errors import TrainingError
 from glus.training.tracking import client_of, experiment_id, told
-from glus.training.tracking_place import TrackingConfig, shown
+from glus.training.tracking_place import TrackingConfig, place_of
 
 if TYPE_CHECKING:
     from glus.training.tracking import Metric, MlflowClient, Run
@@ -31,9 +32,9 @@ def find_runs(config: TrackingConfig, names: Sequence[str] = ()) -> list[RunReco
 
     Raises TrainingError for a name that no run has (with the names there are) or that several have (with their ids).
     """
-    client = client_of(config, create=False)
+    client = client_of(config)
+    experiment = experiment_id(client, config, create=False)
     with told(config):
-        experiment = experiment_id(client, config, create=False)
         runs: list[Run] = []
         token: str | None = None
         while True:
@@ -50,7 +51,7 @@ def _the_run(runs: "Sequence[Run]", name: str, config: TrackingConfig) -> "Run":
     found = [run for run in runs if name in (run.info.run_id, run.info.run_name)]
     if len(found) == 1:
         return found[0]
-    where = f"in experiment {config.experiment!r} of {shown(config.uri)}"
+    where = f"in experiment {config.experiment!r} of {place_of(config)}"
     if found:
         ids = ", ".join(run.info.run_id for run in found)
         raise TrainingError(f"{len(found)} runs are named {name!r} {where}; say which by its id: {ids}")
@@ -60,7 +61,9 @@ def _the_run(runs: "Sequence[Run]", name: str, config: TrackingConfig) -> "Run":
 
 def _run_record(client: "MlflowClient", run: "Run") -> RunRecord:
     history = {
-        name: tuple((point.step, point.value) for point in _in_order(client.get_metric_history(run.info.run_id, name)))
+        name: tuple(
+            (point.step, _value(point.value)) for point in _in_order(client.get_metric_history(run.info.run_id, name))
+        )
         for name in run.data.metrics
     }
     return RunRecord(
@@ -72,6 +75,11 @@ def _run_record(client: "MlflowClient", run: "Run") -> RunRecord:
         metrics={name: points[-1][1] if points else math.nan for name, points in history.items()},
         history=history,
     )
+
+
+def _value(stored: float) -> float:
+    """What was recorded: MLflow's databases hold the largest float where it was infinite."""
+    return math.copysign(math.inf, stored) if abs(stored) == sys.float_info.max else stored
 
 
 def _in_order(points: "Sequence[Metric]") -> "list[Metric]":

@@ -6,38 +6,60 @@ CHECKPOINT/unsent.json         records that had not reached MLflow when the chec
 
 import hashlib
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from glus.common.json_file import read_as
+from glus.common.json_file import read_as, read_object
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.sampling import SamplePlan
 from glus.training.checkpoint import RunState, read_state
 from glus.training.config import RunConfig
 from glus.training.errors import TrainingError
-from glus.training.tracking import Tracker, Unsent
+from glus.training.tracking import MissingRun, Tracker, Unsent
+from glus.training.tracking_place import (
+    DEFAULT,
+    VARIABLE,
+    TrackingConfig,
+    address,
+    check_place,
+    sqlite_file,
+    sqlite_uri,
+    without_user,
+)
 
 FILE, UNSENT = "tracking.json", "unsent.json"
+_CONTINUES = "continues"
 
 
 def start_tracking(config: RunConfig, plan: SamplePlan, resumed: Path | None) -> Tracker:
     """The run of the checkpoint `resumed`, or that of an earlier start with the same config, or a new one.
 
-    Raises TrainingError where MLflow cannot be reached.
+    Raises TrainingError where MLflow cannot be reached, or the run of the checkpoint is gone and
+    `tracking.on_missing_run` does not ask for a new one.
     """
     state = read_state(resumed) if resumed else None
     before = read_unsent(resumed) if resumed else []
-    file = Path(config.out) / FILE
-    run_id = _run_of(state, file, config)
-    tracker = Tracker.start(
-        config.tracking, config.name, asdict(config), {"kind": "training"}, run_id=run_id, unsent=before
-    )
+    out = Path(config.out)
+    place = located(config.tracking, out)
+    note = _note(out)
+    run_id = _run_of(state, note, config)
+    params, tags = asdict(config), {"kind": "training"}
+    ended = [str(each) for each in note.get(_CONTINUES, [])] if run_id == note.get("run") else []
     try:
-        note = {"run": tracker.run_id, "config": _digest(config)}
-        write_bytes_aside(file, json.dumps(note).encode() + b"\n")
-    except DataError as error:
-        raise TrainingError(str(error)) from error
+        tracker = Tracker.start(place, config.name, params, tags, run_id=run_id, unsent=before)
+    except MissingRun as error:
+        if state is not None and config.tracking.on_missing_run == "refuse":
+            raise TrainingError(
+                f"{error}; the training goes on in that run. Bring it back or name its place (tracking.uri=...), or "
+                "set tracking.on_missing_run=new to record the rest into a new run, whose tag `continues` names it"
+            ) from error
+        print(f"WARNING: {error}; a new run is started, its tag `continues` names the old one", flush=True)
+        ended = [*ended, str(run_id)]
+        tracker = Tracker.start(place, config.name, params, tags | {_CONTINUES: str(run_id)}, unsent=before)
+    _write_note(out, config, place, tracker.run_id, ended)
     for split in plan.splits:
         expressions = sum(len(entry.expressions) for entry in split.videos)
         tracker.log_dataset(
@@ -48,10 +70,33 @@ def start_tracking(config: RunConfig, plan: SamplePlan, resumed: Path | None) ->
     return tracker
 
 
+def located(tracking: TrackingConfig, out: Path) -> TrackingConfig:
+    """The place where the training in `out` is recorded, whatever folder the command was started in.
+
+    OUT/tracking.json keeps it, relative to OUT: a SQLite file is found from another folder, and after the project was
+    moved. Where `tracking` names another place than the training did, that is taken.
+    """
+    note = _note(out)
+    given = _given(tracking)
+    if "uri" not in note or given not in ("", note["uri"]):
+        return tracking
+    if not note.get("file"):
+        return replace(tracking, uri=note["uri"])
+    own, noted = sqlite_file(note["uri"]), Path(os.path.normpath(out.resolve() / note["file"]))
+    # An absolute name means that file as long as it is there; a relative one depends on the folder.
+    order = [own, noted] if own.is_absolute() else [noted, own]
+    return replace(tracking, uri=sqlite_uri(next((each for each in order if each.is_file()), own)))
+
+
+def recorded_in(out: Path) -> TrackingConfig | None:
+    """Where the training in `out` is recorded, None where it does not say. Raises TrainingError."""
+    note = _note(out)
+    return located(TrackingConfig("", note["experiment"]), out) if "experiment" in note else None
+
+
 def run_of_folder(out: Path) -> str | None:
     """The MLflow run of the training in `out`, None where there is none. Raises TrainingError."""
-    file = out / FILE
-    return _read(file)["run"] if file.is_file() else None
+    return _note(out).get("run")
 
 
 def write_unsent(path: Path, tracker: Tracker | None) -> None:
@@ -69,23 +114,51 @@ def read_unsent(path: Path) -> list[Unsent]:
     return read_as(path / UNSENT, list[Unsent], "file of metrics", raises=TrainingError, remedy=remedy, finite=False)
 
 
-def _run_of(state: RunState | None, file: Path, config: RunConfig) -> str | None:
+def _run_of(state: RunState | None, note: dict[str, Any], config: RunConfig) -> str | None:
     if state is not None:
-        return state.tracking_run or None
-    if not file.is_file():
-        return None
-    note = _read(file)
-    return note["run"] if note["config"] == _digest(config) else None
+        # A run that continued the checkpoint's, and was killed before it wrote one of its own.
+        return note["run"] if state.tracking_run in note.get(_CONTINUES, []) else state.tracking_run or None
+    return note["run"] if note and note["config"] == _digest(config) else None
 
 
-def _read(file: Path) -> dict[str, str]:
-    remedy = "remove it to record a new run"
-    note = read_as(file, dict[str, str], "record of a run", raises=TrainingError, remedy=remedy)
-    for name in ("run", "config"):
-        if name not in note:
-            raise TrainingError(f"{file} names no {name}: {remedy}")
+def _given(tracking: TrackingConfig) -> str:
+    """What the user names as the place, "" for nothing."""
+    return tracking.uri or (without_user(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else "")
+
+
+def _note(out: Path) -> dict[str, Any]:
+    """OUT/tracking.json, {} where there is none. Raises TrainingError."""
+    file = out / FILE
+    if not os.path.lexists(file):
+        return {}
+    note = read_object(file, "record of the MLflow run", remedy="remove it to record a new run", raises=TrainingError)
+    for name in ("run", "config", "uri", "file", "experiment"):
+        if name in note or name in ("run", "config"):
+            note[name] = str(note.get(name, ""))
+            if not note[name] and name in ("run", "config"):
+                raise TrainingError(f"{file} names no {name}: remove it to record a new run")
+    if not isinstance(note.get(_CONTINUES, []), list):
+        raise TrainingError(f"{file}: continues is no list: remove it to record a new run")
     return note
 
 
+def _write_note(out: Path, config: RunConfig, place: TrackingConfig, run_id: str, ended: list[str]) -> None:
+    file = check_place(place)
+    note = {
+        "run": run_id,
+        "config": _digest(config),
+        "uri": _given(config.tracking) or DEFAULT if file else address(place),
+        "file": os.path.relpath(file.resolve(), out.resolve()) if file else "",
+        "experiment": config.tracking.experiment,
+        _CONTINUES: ended,
+    }
+    try:
+        write_bytes_aside(out / FILE, json.dumps(note).encode() + b"\n")
+    except DataError as error:
+        raise TrainingError(str(error)) from error
+
+
 def _digest(config: RunConfig) -> str:
-    return hashlib.sha256(json.dumps(asdict(config), sort_keys=True, default=str).encode()).hexdigest()
+    # How a run is recorded makes no other run.
+    plain = asdict(replace(config, tracking=replace(config.tracking, on_missing_run="refuse")))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()

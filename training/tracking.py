@@ -7,20 +7,23 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
 
+from glus.common.urls import hide_secrets
+from glus.training.artifact_place import FOLDER, artifacts_of, write_artifacts
 from glus.training.code_version import code_version
 from glus.training.delivery import Delivery
 from glus.training.errors import TrainingError
-from glus.training.logged_models import FIGURE, logged_model, mark_best
+from glus.training.logged_models import logged_model
 from glus.training.record_names import checked_name, shortened
 from glus.training.record_names import flatten as flatten
+from glus.training.table_lock import after_others, making_tables
 from glus.training.tracking_place import TrackingConfig as TrackingConfig
-from glus.training.tracking_place import check_place, shown, sqlite_file
+from glus.training.tracking_place import address, check_place, check_sqlite, place_of, sqlite_uri
+from glus.training.tracking_server import ENDPOINT, check_answer
 
 if TYPE_CHECKING:
     # Others take the types from here (recorded_runs.py).
@@ -28,18 +31,24 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as Run
     from mlflow.tracking import MlflowClient as MlflowClient
 
-#: Set before MLflow is imported, where the person has not: two quick tries instead of minutes, no pages of migrations.
+#: Set before MLflow is imported, where the user has not: two quick tries instead of minutes, no pages of migrations.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 LONGEST_DIGEST = 36
 PARAMETERS_A_CALL = 100
 #: Parameters (or their beginnings) that change no figure: how a run is kept, not what it is.
-NOT_OF_FIGURES = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang_minutes")
+NOT_OF_FIGURES = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang_minutes", "tracking.")
+REACH_TIMEOUT_S = 5.0
+
+
+class MissingRun(TrainingError):
+    """The MLflow run that a training goes on in is not there."""
 
 
 #: A metric record that waits: name, value, milliseconds since the epoch, step.
@@ -79,16 +88,16 @@ class Tracker:
         A parameter of a run cannot change in MLflow: one that differs on restart is recorded as the tag "changed.NAME".
         Steps that are taken again after a restart are not recorded twice, unless a parameter changed. `unsent` is what
         a checkpoint kept of records that were not delivered when it was written.
-        Raises TrainingError where MLflow cannot be reached or the run does not exist.
+        Raises MissingRun where `run_id` does not exist, TrainingError where MLflow cannot be reached.
         """
-        client = client_of(config, create=True)
+        client, experiment = _opened(config) if run_id is None else (client_of(config, run_id=run_id), "")
         everything = dict(tags or {}) | code_version()
+        run = run_of(client, config, run_id) if run_id else None
         with told(config):
-            if run_id is None:
-                run = client.create_run(experiment_id(client, config, create=True), run_name=run_name)
+            if run is None:
+                run = client.create_run(experiment, run_name=run_name)
             else:
-                run = client.get_run(run_id)
-                client.update_run(run_id, status="RUNNING", name=run_name)
+                client.update_run(run.info.run_id, status="RUNNING", name=run_name)
             same = _record_parameters(client, run, flatten(params), everything)
             recorded = _recorded(client, run) if run_id else frozenset()
         tracker = cls(config, client, run.info.run_id, recorded if same else frozenset())
@@ -98,7 +107,7 @@ class Tracker:
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Records values at a step. Returns at once; raises TrainingError only for a name that MLflow refuses."""
         new = {name: value for name, value in values.items() if (name, step) not in self._recorded}
-        self._delivery.put(_metrics(new, step))
+        self._delivery.put(metrics_of(new, step))
 
     def log_checkpoint(self, path: Path, step: int) -> None:
         """Records a checkpoint as a LoggedModel of the run, once however often it is told. Returns at once."""
@@ -113,15 +122,17 @@ class Tracker:
         if not path.exists():
             raise TrainingError(f"{path}: no such file to record with run {self.run_id}")
         with told(self._config):
-            if path.is_dir():
-                self._client.log_artifacts(self.run_id, str(path), folder or None)
-            else:
-                self._client.log_artifact(self.run_id, str(path), folder or None)
+            write_artifacts(self._client, self._config, self.run_id, [path], folder)
 
     def log_text(self, text: str, file: str) -> None:
         """Writes a text as artifact `file`, such as the resolved config as "config.yaml"."""
         with told(self._config):
-            self._client.log_text(self.run_id, text, file)
+            place = artifacts_of(self._config, self._client.get_run(self.run_id))
+            if place is None:
+                self._client.log_text(self.run_id, hide_secrets(text), file)
+            else:
+                (place / file).parent.mkdir(parents=True, exist_ok=True)
+                (place / file).write_text(hide_secrets(text), encoding="utf-8")
 
     def log_dataset(self, name: str, fingerprint: str, counts: Mapping[str, int]) -> None:
         """Links data to the run as an MLflow dataset input, such as ("mevis/train", fingerprint, {"videos": 12})."""
@@ -152,12 +163,10 @@ class Tracker:
         left, models = self._delivery.close(), self._checkpoints.close()
         if models.count:
             # The metrics weigh more; an evaluation makes up for a checkpoint that is not there.
-            print(
-                f"{models.count} checkpoints are not recorded as models at {shown(self._config.uri)} ({models.error})"
-            )
+            print(f"{models.count} checkpoints are not recorded as models at {place_of(self._config)} ({models.error})")
         if left.count:
             raise TrainingError(
-                f"{left.count} metric records of run {self.run_id} did not reach MLflow at {shown(self._config.uri)} "
+                f"{left.count} metric records of run {self.run_id} did not reach MLflow at {place_of(self._config)} "
                 f"({left.error}); the checkpoints are not touched by this"
             ) from left.error
         with told(self._config):
@@ -188,51 +197,18 @@ class Tracker:
 
 
 def reach(config: TrackingConfig) -> str:
-    """Tells the place and its experiment. Raises TrainingError where it cannot be reached or written."""
-    client = client_of(config, create=True)
-    with told(config):
-        experiment_id(client, config, create=True)
-    return f"{shown(config.uri)}, experiment {config.experiment}"
+    """The place and its experiment, which is made. Raises TrainingError where it cannot be reached or written."""
+    _opened(config)
+    return f"{place_of(config)}, experiment {config.experiment}"
 
 
-def log_figures(
-    config: TrackingConfig, run_id: str, figures: Mapping[str, float], step: int = 0, model_id: str | None = None
-) -> None:
-    """Records benchmark figures with a run that may have ended, such as {"mevis/valid_u/j_and_f": 50.3}.
-
-    With `model_id`, of a LoggedModel, they are linked to it as well.
-    """
-    client = client_of(config, create=False)
-    with told(config):
-        client.log_batch(run_id, metrics=_metrics(figures, step, model_id))
-
-
-def log_evaluation(
-    config: TrackingConfig,
-    run_id: str,
-    figures: Mapping[str, float],
-    step: int,
-    checkpoint: str,
-    tags: Mapping[str, str],
-    files: Sequence[Path],
-) -> None:
-    """Records the figures of one checkpoint with the run that made it, which may have ended.
-
-    Figures go to the checkpoint's `step`, `files` to the artifacts below evaluation/CHECKPOINT, `tags` to the run's
-    tags as "evaluation.CHECKPOINT.NAME": a later evaluation of another checkpoint leaves these as they are. They are
-    linked to the checkpoint's LoggedModel; that of the highest overall J&F has the alias "best" (logged_models.py).
-    """
-    client = client_of(config, create=False)
-    with told(config):
-        model_id = logged_model(client, run_id, checkpoint, "", step)
-    log_figures(config, run_id, figures, step, model_id)
-    with told(config):
-        if FIGURE in figures and not figures.get("eval/partial"):
-            mark_best(client, config.experiment, run_id, model_id, figures[FIGURE])
-        for name, value in tags.items():
-            client.set_tag(run_id, checked_name(f"evaluation.{checkpoint}.{name}"), value)
-        for file in files:
-            client.log_artifact(run_id, str(file), f"evaluation/{checkpoint}")
+def check_reachable(config: TrackingConfig) -> None:
+    """Raises TrainingError where the place cannot be used: within seconds, and nothing is made there."""
+    file = check_place(config)
+    if file is None:
+        _check_server(config)
+    else:
+        check_sqlite(file, write=True)
 
 
 def _record_parameters(client: "MlflowClient", run: "Run", params: Mapping[str, str], tags: Mapping[str, str]) -> bool:
@@ -240,13 +216,15 @@ def _record_parameters(client: "MlflowClient", run: "Run", params: Mapping[str, 
     from mlflow.entities import Param, RunTag
 
     known: dict[str, str] = run.data.params
-    kept = {checked_name(name): shortened(value) for name, value in params.items()}
+    kept = {checked_name(name): shortened(hide_secrets(value)) for name, value in params.items()}
     last = {name: run.data.tags.get(f"changed.{name}", value) for name, value in known.items()}
     changed = {f"changed.{name}": value for name, value in kept.items() if last.get(name, value) != value}
     new = [Param(name, value) for name, value in kept.items() if name not in known]
     for first in range(0, len(new), PARAMETERS_A_CALL):
         client.log_batch(run.info.run_id, params=new[first : first + PARAMETERS_A_CALL])
-    client.log_batch(run.info.run_id, tags=[RunTag(key, str(value)) for key, value in (dict(tags) | changed).items()])
+    client.log_batch(
+        run.info.run_id, tags=[RunTag(key, hide_secrets(str(value))) for key, value in (dict(tags) | changed).items()]
+    )
     return all(name.removeprefix("changed.").startswith(NOT_OF_FIGURES) for name in changed)
 
 
@@ -257,7 +235,7 @@ def _recorded(client: "MlflowClient", run: "Run") -> frozenset[tuple[str, int]]:
     )
 
 
-def _metrics(values: Mapping[str, float], step: int, model_id: str | None = None) -> "list[Metric]":
+def metrics_of(values: Mapping[str, float], step: int, model_id: str | None = None) -> "list[Metric]":
     from mlflow.entities import Metric
 
     now_ms = int(time.time() * 1000)
@@ -272,39 +250,105 @@ def _metric(unsent: Unsent) -> "Metric":
     return Metric(checked_name(name), value, timestamp, step)
 
 
-def client_of(config: TrackingConfig, create: bool) -> "MlflowClient":
-    """A client of a place that was found to answer. `create`: an absent SQLite file is made."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+def client_of(config: TrackingConfig, run_id: str = "") -> "MlflowClient":
+    """A client of a place that is there and answers. `run_id` is a run that must be there; MissingRun without a file.
+
+    Raises TrainingError.
+    """
     file = check_place(config)
-    if file and create:
-        with told(config):
-            file.parent.mkdir(parents=True, exist_ok=True)
-    elif file and not file.is_file():
-        raise TrainingError(f"{file}: no such MLflow file (tracking.uri={config.uri}); nothing was recorded there yet")
+    if file is not None and not file.is_file():
+        kind = MissingRun if run_id else TrainingError
+        raise kind(f"{file}: no such MLflow file (tracking.uri={address(config)}); nothing was recorded there yet")
+    check_reachable(config)
+    return _client(config, file)
+
+
+def _client(config: TrackingConfig, file: Path | None) -> "MlflowClient":
+    _set_environment()
     from mlflow.tracking import MlflowClient
 
     with told(config):
-        return MlflowClient(config.uri)
+        return MlflowClient(address(config) if file is None else sqlite_uri(file))
+
+
+def _set_environment() -> None:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def _opened(config: TrackingConfig) -> "tuple[MlflowClient, str]":
+    """A client, and the experiment's id; an absent SQLite file and an absent experiment are made."""
+    file = check_place(config)
+    with nullcontext() if file is None else making_tables(file):
+        check_reachable(config)
+        client = after_others(lambda: _client(config, file))
+        return client, experiment_id(client, config, create=True)
+
+
+def run_of(client: "MlflowClient", config: TrackingConfig, run_id: str) -> "Run":
+    """A run that can be recorded with. Raises MissingRun where it is not there or was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    place = place_of(config)
+    with told(config):
+        try:
+            run = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise MissingRun(f"MLflow at {place}: run {run_id} not found") from error
+    if run.info.lifecycle_stage == "deleted":
+        raise MissingRun(f"MLflow at {place}: run {run_id} was deleted (`mlflow runs restore` brings it back)")
+    return run
 
 
 def experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) -> str:
     """Its id. `create`: an experiment that is absent is made. Raises TrainingError for a deleted or an absent one."""
-    experiment = client.get_experiment_by_name(config.experiment)
+    place = place_of(config)
+    with told(config):
+        experiment = client.get_experiment_by_name(config.experiment)
     if experiment is not None:
         if experiment.lifecycle_stage == "deleted":
             raise TrainingError(
-                f"experiment {config.experiment!r} was deleted in {shown(config.uri)}; restore it or choose another "
+                f"experiment {config.experiment!r} was deleted in {place}; restore it or choose another "
                 "tracking.experiment"
             )
         return str(experiment.experiment_id)
     if not create:
-        raise TrainingError(f"no experiment {config.experiment!r} in {shown(config.uri)}; see tracking.experiment")
-    location = None
-    if urlsplit(config.uri).scheme == "sqlite":
-        # MLflow's default would be ./mlruns of whatever folder the command was started in.
-        location = (sqlite_file(config).parent.resolve() / "mlartifacts").as_uri()
-    return str(client.create_experiment(config.experiment, artifact_location=location))
+        raise TrainingError(f"no experiment {config.experiment!r} in {place}; see tracking.experiment")
+    file = check_place(config)
+    # MLflow's default would be ./mlruns of whatever folder the command was started in.
+    location = None if file is None else (file.parent.resolve() / FOLDER).as_uri()
+    try:
+        with told(config):
+            return str(client.create_experiment(config.experiment, artifact_location=location))
+    except TrainingError:
+        # Another run that began at the same time has made it.
+        with told(config):
+            if client.get_experiment_by_name(config.experiment) is None:
+                raise
+        return experiment_id(client, config, create=False)
+
+
+def _check_server(config: TrackingConfig) -> None:
+    """Asks as MLflow's client does (user, token, certificates, prefix), but once and for seconds."""
+    _set_environment()
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    check_answer(
+        place_of(config),
+        lambda: http_request(
+            get_default_host_creds(address(config)),
+            ENDPOINT,
+            "GET",
+            max_retries=0,
+            retry_codes=(),
+            raise_on_status=False,
+            timeout=REACH_TIMEOUT_S,
+            params={"experiment_name": config.experiment},
+        ),
+    )
 
 
 @contextmanager
@@ -318,4 +362,4 @@ def told(config: TrackingConfig) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise TrainingError(f"MLflow at {shown(config.uri)}: {reason}") from error
+        raise TrainingError(f"MLflow at {place_of(config)}: {hide_secrets(reason)}") from error

@@ -23,10 +23,9 @@ from glus.training.meter import Meter, known_peak
 from glus.training.orders import Orders
 from glus.training.overfit import plan_of
 from glus.training.resuming import check_resumable, choose_checkpoint, is_done
-from glus.training.run_record import start_tracking
+from glus.training.run_record import located, start_tracking
 from glus.training.stopping import StopFlag, forget_stop
-from glus.training.tracking import Tracker
-from glus.training.tracking_place import check_place
+from glus.training.tracking import Tracker, check_reachable
 from glus.training.trainer import Trainer
 from glus.training.watchdog import Watchdog
 
@@ -45,7 +44,7 @@ def train(config: RunConfig, rank: Rank, stop: StopFlag | None = None) -> Path:
     if is_done(out / "checkpoints", config.steps):
         return checkpoint.resolve(out)
     if rank.rank == 0:
-        check_place(config.tracking)
+        check_reachable(located(config.tracking, out))
     if not torch.cuda.is_available():
         # Ranks of one machine share its cores.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", rank.ranks))))

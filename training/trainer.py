@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from glus.common.urls import without_secrets
 from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.sampling import SamplePlan
 from glus.data_pipeline.tokenizer import Tokenizer
@@ -161,7 +162,7 @@ class Trainer:
                 loss=sum(self.losses) / len(self.losses) if self.losses else None,
                 written=time.time(),
             )
-            checkpoint.write(path, weights, state, asdict(self.config), self.tokenizer.path)
+            checkpoint.write(path, weights, state, without_secrets(asdict(self.config)), self.tokenizer.path)
             write_unsent(path, self.tracker)
         self.engine.barrier()
         self.engine.save(path / checkpoint.ENGINE)

@@ -1,10 +1,7 @@
 """Runs, metrics, artifacts and their errors on a real MLflow: SQLite files, and a server on loopback."""
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import requests
 
 from glus.training.errors import TrainingError
+from glus.training.evaluation_record import log_evaluation, log_figures
 from glus.training.recorded_runs import find_runs
-from glus.training.tracking import Tracker, TrackingConfig, flatten, log_evaluation, log_figures
+from glus.training.tracking import Tracker, TrackingConfig, flatten
+from tests.training.mlflow_server import mlflow_server, serving
 
 
 @dataclass(frozen=True)
@@ -30,16 +28,6 @@ class Run:
     seed: int = 1
     out: Path = Path("build/run")
     optimizer: Optimizer = field(default_factory=Optimizer)
-
-
-@pytest.fixture(scope="module")
-def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with its tables, made once: MLflow's migrations take seconds."""
-    file = tmp_path_factory.mktemp("fresh") / "mlflow.db"
-    config = TrackingConfig(uri=f"sqlite:///{file}", experiment="other")
-    with Tracker.start(config, "first", {}):
-        pass
-    return file
 
 
 @pytest.fixture
@@ -191,7 +179,7 @@ def test_a_wrong_uri_is_one_quick_message(uri: str, message: str) -> None:
 
 
 def test_a_server_that_is_not_mlflow_is_told(tmp_path: Path) -> None:
-    with _serving([sys.executable, "-m", "http.server", "--bind", "127.0.0.1"], tmp_path, health="/") as uri:
+    with serving([sys.executable, "-m", "http.server", "--bind", "127.0.0.1"], tmp_path, health="/") as uri:
         with pytest.raises(TrainingError, match="answers, but not as an MLflow server does .status 404"):
             Tracker.start(TrackingConfig(uri=uri), "run", {})
 
@@ -226,14 +214,7 @@ def test_the_first_run_in_a_new_file_is_silent(tmp_path: Path) -> None:
 def test_a_server_by_its_address(tmp_path: Path, fresh_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # more processes that nobody needs here
     shutil.copy(fresh_database, tmp_path / "server.db")
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination",
-        str(tmp_path / "a"),
-    ]
-    with _serving([*command, "--port"], tmp_path, health="/health") as uri:
+    with mlflow_server(tmp_path, tmp_path / "server.db") as uri:
         config = TrackingConfig(uri=uri, experiment="served")
         with Tracker.start(config, "remote", {"seed": 1}) as tracker:
             tracker.log_metrics({"loss": 1.0}, 0)
@@ -249,37 +230,6 @@ def test_a_server_by_its_address(tmp_path: Path, fresh_database: Path, monkeypat
 def test_nested_parameters_become_dotted_names() -> None:
     assert flatten({"a": {"b": 1, "c": [1, "x"]}, "d": None}) == {"a.b": "1", "a.c": '[1, "x"]', "d": "None"}
     assert flatten(Run())["out"] == "build/run"
-
-
-class _serving:
-    """A server process on a free port of loopback, ended on the way out."""
-
-    def __init__(self, command: list[str], folder: Path, health: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{port}"
-        self.health = health
-        self.log = folder / "server.log"
-        with self.log.open("w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(
-                [*command, str(port)], stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
-            )
-
-    def __enter__(self) -> str:
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                requests.get(self.uri + self.health, timeout=1)
-                return self.uri
-            except requests.RequestException:
-                time.sleep(0.1)
-        self.__exit__()
-        pytest.fail(f"the server did not start:\n{self.log.read_text(encoding='utf-8')}")
-
-    def __exit__(self, *_: object) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 def test_patterns_as_keys_become_one_parameter() -> None:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from tqdm import tqdm
-
 from glus.common.json_file import parsed_as, read_object
+from glus.common.progress import Progress
 from glus.data_pipeline import demo_layouts
 from glus.data_pipeline.demo_layouts import DemoClip, Splits
 from glus.data_pipeline.demo_tokenizer import train_tokenizer
@@ -191,7 +190,7 @@ def _write_all(
             yield clip
             progress.update()
 
-    with tqdm(total=sum(counts.values()), desc="demo data", unit="video") as progress:
+    with Progress(total=sum(counts.values()), desc="demo data", unit="video") as progress:
         for dataset, mix in _MIXES.items():
             mix.write(root, {split: clips(dataset, split) for split in mix.splits})
     (root / "tokenizer.model").write_bytes(train_tokenizer(texts, prompt_sentences))

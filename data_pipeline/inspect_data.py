@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from glus.common.paths import PathText
+from glus.common.progress import progress
 from glus.data_pipeline.contact_sheet import draw_slot, write_sheets
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.reader import open_splits
@@ -56,7 +56,7 @@ def data(config: DataConfig) -> None:
 def stats(config: DataConfig) -> list[SplitStatistics]:
     """Print a table of figures, a column a split, and return them. Raises DataError."""
     splits = open_splits(config.shards, config.splits or None)
-    found = [split_statistics(split, config.masks) for split in tqdm(splits, desc="data stats", unit="split")]
+    found = [split_statistics(split, config.masks) for split in progress(splits, desc="data stats", unit="split")]
     table = Table("", *(each.name for each in found))
     for label, cells in _rows(found):
         table.add_row(label, *cells)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from glus.common.paths import PathText
+from glus.common.progress import Progress
 from glus.data_pipeline.check import check_splits
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.datasets.table import read_dataset, splits_there
@@ -173,7 +172,9 @@ def _run_jobs(jobs: list[ShardJob], workers: list[Any], config: PrepareConfig) -
     place = f"{jobs[0].dataset}/{jobs[0].split}"
     bad: list[BadItem] = []
     try:
-        with tqdm(total=sum(len(job.videos) for job in jobs), unit="video", desc=place, mininterval=1.0) as progress:
+        with Progress(
+            total=sum(len(job.videos) for job in jobs), unit="video", desc=place, mininterval=1.0
+        ) as progress:
             for report in ActorPool(workers).map_unordered(lambda worker, job: worker.make.remote(job), jobs):
                 bad += report.quarantine
                 if config.strict and bad:

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
+from glus.common.progress import progress as shown_progress
 from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 from glus.data_pipeline.records import Expression
 from glus.evaluation.errors import EvaluationError
@@ -33,7 +33,9 @@ def predict_split(
     """
     done, keys = Predicted(0, 0, 0, 0), KeyFrames.read(config.key_frames) if config.key_frames else None
     videos = range(part[0], len(split.videos), part[1])
-    for video in tqdm(videos, desc=f"segment {split.dataset}/{split.split}", unit="video", disable=not progress):
+    for video in shown_progress(
+        videos, desc=f"segment {split.dataset}/{split.split}", unit="video", disable=not progress
+    ):
         entry = split.videos[video]
         due = [each for each in entry.expressions if not expression_folder(out, entry, each).is_dir()]
         done = _add(done, Predicted(0, len(entry.expressions) - len(due), 0, 0))

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from glus.common.progress import progress as shown_progress
 from glus.data_pipeline.aside import written_aside
 from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 from glus.data_pipeline.records import Expression
@@ -77,12 +76,14 @@ def write_package(
         raise EvaluationError(
             f"{len(missing)} of {len(pairs)} expressions of {name} have no masks: {shown}; the server wants all of them"
         )
-    for entry, expression in tqdm(pairs, desc=f"check {name}", unit="expression", disable=not progress):
+    for entry, expression in shown_progress(pairs, desc=f"check {name}", unit="expression", disable=not progress):
         read_masks(predictions, entry, expression)
     files = 0
     with written_aside(place) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for entry, expression in tqdm(pairs, desc=f"pack {name}", unit="expression", disable=not progress):
+            for entry, expression in shown_progress(
+                pairs, desc=f"pack {name}", unit="expression", disable=not progress
+            ):
                 for member, content in _members(server, predictions, entry, expression):
                     info = zipfile.ZipInfo(member, _TIME)
                     info.create_system, info.external_attr = _UNIX, _MODE

@@ -7,8 +7,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
-from tqdm import tqdm
 
+from glus.common.progress import Progress
 from glus.data_pipeline.reader import ShardedSplit
 from glus.evaluation.errors import EvaluationError
 from glus.evaluation.expression_score import ExpressionScore, has_known_target
@@ -41,7 +41,7 @@ def score_split(
     check_folders(predictions, split.dataset, split.split, split.videos)
     scores: list[list[ExpressionScore]] = [[] for _ in split.videos]
     label = f"score {split.dataset}/{split.split}"
-    with tqdm(total=total, desc=label, unit="expression", disable=not progress) as bar:
+    with Progress(total=total, desc=label, unit="expression", disable=not progress) as bar:
         for video, found in _score_videos(split, predictions, workers):
             scores[video] = found
             bar.update(len(found))

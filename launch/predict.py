@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from tqdm import tqdm
 
 from glus.common.errors import UserError
+from glus.common.progress import Progress
 from glus.data_pipeline.reader import ShardedSplit
 from glus.evaluation.inference_config import InferenceConfig, Predicted
 from glus.evaluation.model_source import ModelSource
@@ -88,7 +88,7 @@ def predict(work: Prediction, processes: int) -> Iterator[Done]:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     label = f"segment, {processes} process{'es' if processes > 1 else ''} on {device}"
-    with tqdm(total=len(work.items), desc=label, unit="video") as bar:
+    with Progress(total=len(work.items), desc=label, unit="video") as bar:
         if work.items:
             for done in _alone(work) if processes == 1 else _together(work, processes):
                 bar.update(1)

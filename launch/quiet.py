@@ -5,7 +5,13 @@ Environment variables reach child processes by themselves; logger levels do not,
 
 import logging
 import os
+import sys
+import traceback
 import warnings
+from types import TracebackType
+
+from glus.common.other_bars import quiet_other_bars
+from glus.common.urls import hide_secrets
 
 #: For this process and its children (ranks, Ray workers), where the person has not set them.
 ENVIRONMENT = {
@@ -21,6 +27,7 @@ ENVIRONMENT = {
     "GLOG_minloglevel": "2",
     # Here too: DeepSpeed imports MLflow before training/tracking.py does, and MLflow looks at this only then.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,ignore::UserWarning",
 }
 LOGGERS = (
@@ -44,8 +51,10 @@ def quiet_libraries() -> None:
     """Sets warning filters, logger levels and environment variables for this process and those it starts."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    quiet_other_bars()
     for category in (FutureWarning, DeprecationWarning, UserWarning):
         warnings.simplefilter("ignore", category)
+    sys.excepthook = _without_secrets
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(logging.ERROR)
@@ -55,3 +64,8 @@ def quiet_libraries() -> None:
 
 def _only_errors(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
+
+
+def _without_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a bug's traceback as Python does, but no password of a URL in it."""
+    print(hide_secrets("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)

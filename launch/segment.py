@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from glus.common.progress import progress
 from glus.data_pipeline.prompts import clean_expression
 from glus.evaluation.clip import Clip, open_clip
 from glus.evaluation.inference_config import InferenceConfig
@@ -123,7 +122,7 @@ def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles)
     followed = masks_of_video(loaded, config.inference, clip.read, len(clip), asked, device)
     # Frames between the first key frame and the last are passed in both directions.
     passes = len(clip) - min(keys) + max(keys)
-    for seen in tqdm(followed, desc=f"segment {clip.name}", unit="frame", total=passes):
+    for seen in progress(followed, desc=f"segment {clip.name}", unit="frame", total=passes):
         files.write(seen.index, seen.expressions, seen.masks, seen.answered)
 
 
@@ -133,7 +132,7 @@ def _write_pictures(config: SegmentConfig, files: MaskFiles) -> None:
     clip, texts = files.clip, config.expressions
     rate = config.overlay_rate or clip.rate or FOLDER_RATE
     drawn = write_overlay_video(files.folder / OVERLAY, clip, files.read, texts, rate)
-    for _ in tqdm(drawn, desc=f"draw {OVERLAY}", unit="frame", total=len(clip)):
+    for _ in progress(drawn, desc=f"draw {OVERLAY}", unit="frame", total=len(clip)):
         pass
     write_contact_sheet(files.folder / SHEET, clip, files.read, texts)
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
+from glus.common.progress import Progress
 from glus.data_pipeline.aside import written_aside
 from glus.data_pipeline.reader import open_splits
 from glus.launch.configuration import load_config
@@ -38,7 +38,7 @@ def teach_encoder(config: TeachEncoderConfig) -> None:
     torch.manual_seed(run.seed)
     segmenter = Segmenter(replace(run.model.segmenter, train_image_encoder=True))
     draw_image_encoder(segmenter.sam2.image_encoder.trunk)
-    with tqdm(total=config.training.steps, desc="image encoder", unit="step") as bar:
+    with Progress(total=config.training.steps, desc="image encoder", unit="step") as bar:
 
         def tell(step: int, loss: float) -> None:
             if step % 10 == 0:

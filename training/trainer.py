@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from glus.common.progress import Progress
 from glus.common.urls import without_secrets
 from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.sampling import SamplePlan
@@ -67,7 +67,7 @@ class Trainer:
         """
         config, path = self.config, None
         with (
-            tqdm(
+            Progress(
                 total=config.steps,
                 initial=start,
                 desc=config.name,

@@ -82,6 +82,20 @@ class Rank:
         torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.SUM)
         return [float(value) for value in told.tolist()]
 
+    def gather_texts(self, text: str) -> list[str]:
+        """Return each rank's text, in their order; all ranks call it. torch's all_gather_object would unpickle."""
+        if not torch.distributed.is_initialized():
+            return [text]
+        own = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.ranks)]
+        torch.distributed.all_gather(sizes, torch.tensor([own.numel()], device=self.device))
+        largest = max(int(size) for size in sizes)
+        padded = torch.zeros(largest, dtype=torch.uint8, device=self.device)
+        padded[: own.numel()] = own
+        found = [torch.empty_like(padded) for _ in range(self.ranks)]
+        torch.distributed.all_gather(found, padded)
+        return [each[: int(size)].cpu().numpy().tobytes().decode() for each, size in zip(found, sizes, strict=True)]
+
 
 def join_ranks(rank: Rank) -> None:
     """Join the other ranks of this machine, through loopback and a private file. Nothing of it can be reached.

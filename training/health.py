@@ -4,10 +4,8 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from glus.common.json_file import parse_json
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.errors import DataError
 from glus.training.accumulate import Accumulated
@@ -63,6 +61,10 @@ def _of_all_ranks(read: Accumulated, rank: Rank) -> list[MicroBatchLoss]:
     own = [MicroBatchLoss(rank.rank, turn, float(loss), names) for turn, (loss, names) in enumerate(read.micro_batches)]
     if rank.ranks == 1:
         return own
-    found: list[Any] = [None] * rank.ranks
-    torch.distributed.all_gather_object(found, own)
-    return [each for part in found for each in part]
+    # repr of a float is the same text back; JSON has no NaN.
+    texts = rank.gather_texts(json.dumps([asdict(each) | {"loss": repr(each.loss)} for each in own]))
+    return [
+        MicroBatchLoss(**{**each, "loss": float(each["loss"])})
+        for text in texts
+        for each in parse_json(text, "another rank's losses")
+    ]

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,7 +22,7 @@ from glus.training import checkpoint
 from glus.training.config import RunConfig
 from glus.training.recorded_runs import RunRecord, find_runs
 from glus.training.run_record import run_of_folder
-from tests.running import ranks_of
+from tests.running import listening, ranks_of
 from tests.slurm.conftest import Cluster
 from tests.slurm.world import CONFIGS, HOSTILE, HOSTILE_EXPRESSION, STEPS, World, make_world
 
@@ -106,6 +107,10 @@ def test_a_run_that_is_killed_and_preempted_ends_as_an_undisturbed_one(
     checkpoints, [log] = Path(config.out) / "checkpoints", [Path(config.out) / "jobs" / "001-train" / "log.txt"]
 
     cluster.until((checkpoints / "step-000002").is_dir, "two steps", 600, log)
+    # The store of the first launcher and gloo listen on the address by which SLURM knows the machines, nowhere else.
+    launchers = {psutil.Process(rank).ppid() for rank in ranks_of(config.out).values()}
+    assert len(launchers) == 2
+    assert {address for launcher in launchers for address, _ in listening(launcher)} == {"127.0.0.1"}
     os.kill(ranks_of(config.out)[1], signal.SIGKILL)
     died = time.monotonic()
     cluster.until((Path(config.out) / ATTEMPTS).is_file, "the end of the attempt", 300, log)

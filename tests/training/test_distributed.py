@@ -1,11 +1,15 @@
 """Who am I: read from what torchrun or SLURM sets."""
 
 import contextlib
+import os
+from pathlib import Path
 
 import pytest
+import torch
 
-from glus.training.distributed import Rank
+from glus.training.distributed import STORE, Rank, join_ranks
 from glus.training.errors import TrainingError
+from tests.running import listening
 
 
 @pytest.fixture
@@ -58,3 +62,21 @@ def test_half_an_environment_is_refused(environment: pytest.MonkeyPatch, given: 
     with pytest.raises(TrainingError, match="a rank needs RANK, LOCAL_RANK and WORLD_SIZE") as error:
         Rank.from_environment()
     assert told in str(error.value)
+
+
+#: Of two ranks, in turn.
+TEXTS = [["", "a\0b", "ü" * 70_000], ["犬", "", "x"]]
+
+
+def one_of_two(number: int, folder: Path) -> None:
+    os.environ |= {STORE: f"{folder}/store", "LOCAL_WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "none-such"}
+    rank = Rank(number, number, 2)
+    join_ranks(rank)
+    found = [rank.gather_texts(text) for text in TEXTS[number]]
+    assert found == [list(each) for each in zip(*TEXTS, strict=True)]
+    assert {address for address, _ in listening(os.getpid())} == {"127.0.0.1"}
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_of_one_machine_meet_in_a_file_and_gather_texts(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)

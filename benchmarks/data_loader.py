@@ -11,7 +11,6 @@ in place of made-up ones; they are scaled to the size.
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from glus.common.cores import usable_cores
 from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.finish import write_split
 from glus.data_pipeline.frames import FrameFolder, decode_jpeg
@@ -223,7 +223,7 @@ def measure(width: int, height: int, workers: int, samples: int, rounds: int, so
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", nargs="*", default=["854x480", "1280x720"])
-    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
+    parser.add_argument("--workers", type=int, default=min(4, usable_cores()))
     parser.add_argument("--samples", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=Path)

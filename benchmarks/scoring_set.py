@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from glus.common.cores import usable_cores
 from glus.data_pipeline.finish import write_split
 from glus.data_pipeline.masks import encode
 from glus.data_pipeline.reader import ShardedSplit, VideoEntry
@@ -141,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--videos", type=int, default=VIDEOS)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=usable_cores())
     options = parser.parse_args()
     start = time.perf_counter()
     split = make(options.folder, options.videos)

@@ -31,6 +31,7 @@ import requests
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from glus.common.cores import usable_cores
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
 from glus.data_pipeline.demo_world import DemoWorldConfig
@@ -114,7 +115,7 @@ def begin(folder: Path, server: Server) -> "subprocess.Popen[bytes]":
     words += [f"model.tokenizer={folder}/raw/tokenizer.model", f"tracking.uri={server.uri}", "ranks=1"]
     words += ["steps=1000000", "log_every=1", "checkpoint_minutes=0"]
     # One core for the training, so that the server has the other.
-    environment = os.environ | {"LOCAL_WORLD_SIZE": str(os.cpu_count()), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"LOCAL_WORLD_SIZE": str(usable_cores()), "OMP_NUM_THREADS": "1"}
     with open(folder / "train.log", "ab") as log:
         return subprocess.Popen(words, stdout=log, stderr=log, env=environment)
 

@@ -1,7 +1,6 @@
 """OUT/summary.json of a demo: its figures, what it took, and what each figure means."""
 
 import json
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from glus.common.cores import usable_cores
 from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.evaluation.results import read_scores
@@ -104,7 +104,7 @@ def write_summary(out: Path, figures: Mapping[str, Any], meaning: Mapping[str, s
     """Round the figures, add where they come from, write OUT/summary.json, and return its content."""
     content = {
         **{name: _rounded(value) for name, value in figures.items()},
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "memory_gb": round(psutil.virtual_memory().total / GIGABYTE, 1),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
         "code": code_version(),

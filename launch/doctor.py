@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from glus.common.cores import usable_cores
 from glus.common.errors import UserError
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.storage import Storage
@@ -114,7 +115,7 @@ def _gpus(run: RunConfig, least_free: float) -> Iterator[Finding]:
         yield Finding("GPUs", f"{count}, and the config asks for ranks={run.ranks}", "ask SLURM for more, or set ranks")
         return
     if not count:
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         yield Finding("GPUs", f"none: {run.ranks or 1} ranks share {cores} cores")
     for device in range(count):
         free, whole = torch.cuda.mem_get_info(device)

@@ -1,12 +1,12 @@
 """`glus evaluate`: masks for every expression, their J, F and J&F, the text control, and a page that shows them."""
 
-import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from glus.common.cores import usable_cores
 from glus.common.paths import PathText
 from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.storage import Storage
@@ -196,4 +196,4 @@ def _wait_for_all(items: Sequence[WorkItem], splits: Sequence[ShardedSplit], mas
 
 
 def _scorers(asked: int, splits: Sequence[ShardedSplit]) -> int:
-    return min(asked or len(os.sched_getaffinity(0)), max(len(split.videos) for split in splits))
+    return min(asked or usable_cores(), max(len(split.videos) for split in splits))

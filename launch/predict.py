@@ -4,7 +4,6 @@ the next to whoever is free."""
 import contextlib
 import multiprocessing
 import multiprocessing.connection
-import os
 import signal
 import sys
 import traceback
@@ -18,6 +17,7 @@ from typing import Literal
 
 import torch
 
+from glus.common.cores import usable_cores
 from glus.common.errors import UserError
 from glus.common.progress import Progress
 from glus.data_pipeline.reader import ShardedSplit
@@ -77,7 +77,7 @@ def processes_for(asked: int, videos: int) -> int:
     if asked < 0 or (devices and asked > devices):
         there = f"this machine has {devices} GPUs" if devices else "0 takes one a core"
         raise LaunchError(f"processes={asked}: {there}; give 0 or more, and no more than there are GPUs")
-    return max(1, min(asked or devices or len(os.sched_getaffinity(0)), videos))
+    return max(1, min(asked or devices or usable_cores(), videos))
 
 
 def predict(work: Prediction, processes: int) -> Iterator[Done]:
@@ -194,7 +194,7 @@ def work_part(work: Prediction, index: int, processes: int, pipe: Connection) ->
     end_with_parent()
     quiet_libraries()
     if not torch.cuda.is_available():
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+        torch.set_num_threads(max(1, usable_cores() // processes))
     try:
         one = Predictor(work, index)
         pipe.send(_News("ready"))

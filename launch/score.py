@@ -1,9 +1,9 @@
 """`glus score`: figures of masks that are already there. Nothing here needs torch."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from glus.common.cores import usable_cores
 from glus.common.paths import PathText
 from glus.data_pipeline.reader import ShardedSplit, open_splits
 from glus.data_pipeline.storage import Storage
@@ -45,7 +45,7 @@ def score(config: ScoreConfig) -> None:
         raise LaunchError(f"workers={config.workers}: give 1 or more, or 0 for one a core")
     masks = _masks_of(config.predictions)
     splits = _splits(config, masks)
-    workers = min(config.workers or len(os.sched_getaffinity(0)), max(len(split.videos) for split in splits))
+    workers = min(config.workers or usable_cores(), max(len(split.videos) for split in splits))
     found = score_splits(splits, masks, workers)
     title = config.title or config.predictions.resolve().name
     origin = {"title": title, "predictions": str(masks.resolve()), "shards": str(Storage.at(config.shards))}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from glus.common.cores import usable_cores
 from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.reader import open_splits
@@ -47,7 +48,7 @@ def train(config: RunConfig, rank: Rank, stop: StopFlag | None = None) -> Path:
         check_reachable(located(config.tracking, out))
     if not torch.cuda.is_available():
         # Ranks of one machine share its cores.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", rank.ranks))))
+        torch.set_num_threads(max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", rank.ranks))))
     with contextlib.ExitStack() as held:
         flag = held.enter_context((stop or StopFlag()).watching(out if rank.rank == 0 else None))
         watchdog = held.enter_context(Watchdog(out, rank.rank, config.hang_minutes))

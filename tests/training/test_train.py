@@ -1,7 +1,6 @@
 """A whole run in this process, by the plain engine: what it records, what stops it, and its switches."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from glus.common.cores import usable_cores
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.model.errors import ModelError
@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
     """A run takes the cores that its machine's ranks leave it: here one, however many there are."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("LOCAL_WORLD_SIZE", str(os.cpu_count()))
+        environment.setenv("LOCAL_WORLD_SIZE", str(usable_cores()))
         yield
     torch.set_num_threads(threads)
 

@@ -15,12 +15,13 @@ from glus.data_pipeline.index import (
     Counts,
     IndexedVideo,
     Manifest,
+    Note,
     ShardSummary,
     json_bytes,
     manifest_to_json,
 )
 from glus.data_pipeline.index_table import IndexBuilder
-from glus.data_pipeline.shard_job import ShardJob, finished_part
+from glus.data_pipeline.shard_job import ShardJob, ShardPart, finished_part
 from glus.data_pipeline.storage import Storage
 
 #: Names of the index in older versions of the format.
@@ -49,21 +50,23 @@ def refuse_bad(bad: Sequence[BadItem], videos: int, place: str, max_bad_share: f
 def finish_split(split: AnnotatedSplit, jobs: Sequence[ShardJob]) -> Manifest:
     """Join the parts to index and manifest, the manifest last, and remove what no longer belongs.
 
-    Raises DataError where a job is not done.
+    Raises DataError where a job is not done, or where a part holds other videos than were planned for it.
     """
     storage, root = jobs[0].storage, jobs[0].root
     shards: list[ShardSummary] = []
     index, counts = IndexBuilder(), Counts(0, 0, 0, 0, 0)
-    quarantine: list[BadItem] = []
+    quarantine, notes = list[BadItem](), list[Note]()
     for job in jobs:
         part = finished_part(job)
         if part is None:
             raise DataError(f"{storage.path(job.name)}: is not finished, or changed since; run `glus prepare` again")
+        _check_planned(job, part)
         if part.shard is not None:
             index.add(len(shards), part.videos)
             shards.append(part.shard)
         counts += Counts.of(video.entry for video in part.videos)
         quarantine += part.quarantine
+        notes += part.notes
     content = index.to_bytes()
     manifest = Manifest(
         dataset=split.dataset,
@@ -73,10 +76,22 @@ def finish_split(split: AnnotatedSplit, jobs: Sequence[ShardJob]) -> Manifest:
         index_sha256=hashlib.sha256(content).hexdigest(),
         source={str(path.relative_to(root)): _sha256(path) for path in split.files},
         quarantine=tuple(quarantine),
+        notes=tuple(dict.fromkeys(notes)),
     )
     write_manifest(storage, manifest, content)
     _sweep(storage, {shard.name for shard in shards}, {job.part for job in jobs})
     return manifest
+
+
+def _check_planned(job: ShardJob, part: ShardPart) -> None:
+    """Refuse a part that another run with other settings put in the place of this one's."""
+    bad = {item.video for item in part.quarantine}
+    found = [video.entry.video for video in part.videos]
+    if found != [video for video in job.videos if video not in bad] or not bad <= set(job.videos):
+        raise DataError(
+            f"{job.storage.path(job.part)}: holds other videos than this run planned for it, so another run wrote into "
+            "the same folder; run `glus prepare` again"
+        )
 
 
 def write_split(

@@ -106,10 +106,19 @@ class BadItem:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What was noticed of a video that was kept (frames lost, a warning of a decoder); `video` is "" for the split."""
+
+    video: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What vouches for a split: written last, so that a folder without it is not whole.
 
-    `source` maps the annotation files to their SHA-256; `quarantine` lists the videos that were left out.
+    `source` maps the annotation files to their SHA-256; `quarantine` lists the videos that were left out, `notes` what
+    was noticed of the others.
     """
 
     dataset: str
@@ -120,6 +129,7 @@ class Manifest:
     source: dict[str, str]
     quarantine: tuple[BadItem, ...]
     version: int = FORMAT_VERSION
+    notes: tuple[Note, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -218,6 +228,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "index_sha256": manifest.index_sha256,
         "source": manifest.source,
         "quarantine": [asdict(item) for item in manifest.quarantine],
+        "notes": [asdict(note) for note in manifest.notes],
     }
 
 

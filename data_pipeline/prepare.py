@@ -1,35 +1,28 @@
 """Raw datasets to shards with Ray: one task a shard, as many in flight as there are workers.
 
-The only file that imports ray. What is finished is kept: run again, it goes on where it stopped; the bytes written
-depend neither on the number of workers nor on how often it was stopped.
+What is finished is kept: run again, it goes on where it stopped; the bytes written
+depend neither on the number of workers nor on how often it was stopped, nor on machines that are lost on the way.
 """
 
-import logging
-import os
-import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from glus.common.locks import LOCK, exclusive
 from glus.common.paths import PathText
 from glus.common.progress import Progress
 from glus.data_pipeline.check import check_splits
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
-from glus.data_pipeline.datasets.table import read_dataset, splits_there
+from glus.data_pipeline.datasets.table import check_split, read_dataset, splits_there
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.finish import finish_split, refuse_bad
-from glus.data_pipeline.index import BadItem, Manifest
-from glus.data_pipeline.shard_job import ShardJob, ShardMaker
+from glus.data_pipeline.index import BadItem, Manifest, Note
+from glus.data_pipeline.notes import collected, report_notes
+from glus.data_pipeline.ray_workers import OBJECT_STORE_BYTES as OBJECT_STORE_BYTES
+from glus.data_pipeline.ray_workers import Workers, running_ray, started_workers
+from glus.data_pipeline.shard_job import ShardJob
 from glus.data_pipeline.storage import Storage
-
-#: Ray's shared memory: only small reports travel through it.
-OBJECT_STORE_BYTES = 100 * 1024**2
-#: How long a Ray cluster may take to answer at its address.
-ANSWER_SECONDS = 10.0
-#: How often a task is tried again on a fresh worker after one was killed.
-RETRIES = 3
 
 
 @dataclass
@@ -42,7 +35,8 @@ class PrepareConfig:
         out: folder of the shards, OUT/DATASET/SPLIT; or a URL that fsspec knows, such as s3://bucket/shards.
         videos_per_shard: videos a tar.
         workers: worker processes; none for one a CPU.
-        ray_address: a running Ray cluster ("auto" or HOST:PORT); none starts Ray here.
+        ray_address: a running Ray cluster ("auto" or HOST:PORT); none starts Ray here, for this run alone, and takes
+            the cluster of a Ray job whose command this is.
         strict: refuse at the first bad video instead of leaving it out.
         max_bad_share: largest share of bad videos in a split that is not refused.
         decode: decode every frame, so that damage inside a JPEG is found now and not in training; many times slower.
@@ -64,7 +58,8 @@ class PrepareConfig:
 def prepare(config: PrepareConfig) -> list[Manifest]:
     """Write the shards of all splits asked for (or only check them) and return their manifests, in the order asked.
 
-    Raises DataError on unknown names, unreadable splits, too many bad videos (or any, when strict), or a full disk.
+    Raises InputError where another `glus prepare` writes one of the splits; DataError on unknown names, unreadable
+    splits, too many bad videos (or any, when strict), or a full disk.
     """
     if config.videos_per_shard < 1 or (config.workers is not None and config.workers < 1):
         raise DataError("videos_per_shard and workers must be at least 1")
@@ -72,18 +67,34 @@ def prepare(config: PrepareConfig) -> list[Manifest]:
         raise DataError(f"max_bad_share is a share from 0 to 1, not {config.max_bad_share}")
     root, out = Path(config.root).resolve(), Storage.at(config.out)
     names = named_splits(config.datasets, root)
+    for name, split_name in names:
+        check_split(name, split_name)
     if config.check:
         return check_splits(names, root, out)
-    splits = [read_dataset(name, root, split) for name, split in names]
-    plans = [
-        plan_jobs(split, root, out.below(split.dataset, split.split).place, config.videos_per_shard, config.decode)
-        for split in splits
-    ]
-    with _ray_workers(config, max(len(jobs) for jobs in plans)) as workers:
+    folders = [out.below(*name) for name in names]
+    with ExitStack() as held:
+        for folder in folders:
+            # Of an object store each write is whole; that two runs met there is found when a split is finished.
+            if folder.local:
+                held.enter_context(exclusive(folder.local, "glus prepare"))
+        with collected() as texts:
+            splits = [read_dataset(name, root, split) for name, split in names]
+        plans = [
+            plan_jobs(split, root, folder.place, config.videos_per_shard, config.decode)
+            for split, folder in zip(splits, folders, strict=True)
+        ]
+        held.enter_context(running_ray(config.ray_address and str(config.ray_address), config.workers))
+        # All machines must see what this one wrote.
+        locks = [folder.local / LOCK for folder in folders if folder.local]
+        seen = {str(lock): lock.read_bytes() for lock in locks if lock.is_file()}
+        workers = held.enter_context(started_workers(config.workers, max(len(jobs) for jobs in plans), root, seen))
         manifests = []
         for split, jobs in zip(splits, plans, strict=True):
-            _run_jobs(jobs, workers, config)
+            notes = _run_jobs(jobs, workers, config)
             manifests.append(finish_split(split, jobs))
+            # What was logged while the splits were read here is printed already.
+            new = [note for note in (*manifests[-1].notes, *notes) if note.video or note.text not in texts]
+            report_notes(f"{split.dataset}/{split.split}", new)
     return manifests
 
 
@@ -109,85 +120,17 @@ def plan_jobs(
     ]
 
 
-@contextmanager
-def _ray_workers(config: PrepareConfig, most_jobs: int) -> Iterator[list[Any]]:
-    """ShardMakers as Ray actors, on a Ray that is joined, or started here and then ended again."""
-    # Ray reads this when it starts: nothing is to be sent anywhere.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    started_here = not ray.is_initialized()
-    if started_here:
-        _start_ray(config)
-    actors = []
-    try:
-        cpus = int(ray.cluster_resources().get("CPU", 1))
-        maker = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES)(ShardMaker)
-        # More actors than CPUs would wait for one for ever.
-        actors = [maker.remote() for _ in range(min(config.workers or cpus, cpus, most_jobs))]
-        yield actors
-    finally:
-        for actor in actors:
-            ray.kill(actor, no_restart=True)
-        if started_here:
-            ray.shutdown()
-
-
-def _start_ray(config: PrepareConfig) -> None:
-    import ray
-
-    if config.ray_address is None:
-        ray.init(
-            num_cpus=config.workers or os.cpu_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
-        return
-    try:
-        _ask_for_an_answer(config.ray_address)
-        ray.init(address=config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, OverflowError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"no Ray cluster at {config.ray_address} ({error}): start one (ray start --head), or leave ray_address out"
-        ) from error
-
-
-def _ask_for_an_answer(address: str) -> None:
-    """Raises OSError where nobody listens at HOST:PORT, OverflowError where the port is above 65535.
-
-    Ray itself would wait for longer than five minutes.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-
-
-def _run_jobs(jobs: list[ShardJob], workers: list[Any], config: PrepareConfig) -> None:
-    """Do all jobs of a split; each worker has one at a time, so memory stays bounded."""
-    import ray
-    from ray.util import ActorPool
-
+def _run_jobs(jobs: list[ShardJob], workers: Workers, config: PrepareConfig) -> list[Note]:
+    """Do all jobs of a split. Returns what was noticed on the way."""
     place = f"{jobs[0].dataset}/{jobs[0].split}"
-    bad: list[BadItem] = []
-    try:
-        with Progress(
-            total=sum(len(job.videos) for job in jobs), unit="video", desc=place, mininterval=1.0
-        ) as progress:
-            for report in ActorPool(workers).map_unordered(lambda worker, job: worker.make.remote(job), jobs):
-                bad += report.quarantine
-                if config.strict and bad:
-                    raise DataError(f"{place}: video {bad[0].video} is bad, and strict allows none: {bad[0].reason}")
-                progress.set_postfix(bad=len(bad), refresh=False)
-                progress.update(report.videos)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, DataError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayActorError as error:
-        raise DataError(
-            f"{place}: a worker died {RETRIES + 1} times, most likely for lack of memory; use fewer workers and run "
-            "again: what is finished is kept"
-        ) from error
+    bad, notes = list[BadItem](), list[Note]()
+    with Progress(total=sum(len(job.videos) for job in jobs), unit="video", desc=place, mininterval=1.0) as progress:
+        for report in workers.reports(jobs):
+            bad += report.quarantine
+            notes += report.notes
+            if config.strict and bad:
+                raise DataError(f"{place}: video {bad[0].video} is bad, and strict allows none: {bad[0].reason}")
+            progress.set_postfix(bad=len(bad), refresh=False)
+            progress.update(report.videos)
     refuse_bad(bad, sum(len(job.videos) for job in jobs), place, config.max_bad_share)
+    return notes

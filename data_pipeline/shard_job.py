@@ -8,7 +8,8 @@ import hashlib
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,14 +23,19 @@ from glus.data_pipeline.index import (
     MANIFEST_NAME,
     BadItem,
     IndexedVideo,
+    Note,
     ShardSummary,
     index_from_json,
     index_to_json,
     json_bytes,
 )
 from glus.data_pipeline.index_table import IndexBuilder
+from glus.data_pipeline.notes import collected
 from glus.data_pipeline.shards import Sample, decode_frames, encode_sample, write_shard
 from glus.data_pipeline.storage import Storage
+
+#: Raised when the same source gives other bytes or notes than before: what an older version wrote is written again.
+RECIPE = 2
 
 _log = logging.getLogger(__name__)
 
@@ -67,47 +73,84 @@ class ShardPart:
     shard: ShardSummary | None
     videos: tuple[IndexedVideo, ...]
     quarantine: tuple[BadItem, ...]
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
 class JobReport:
-    """What the driver hears of a job; `kept` where the shard was whole already."""
+    """What the driver hears of a job; `kept` where the shard was whole already.
+
+    `notes` are those of the videos, and warnings that concern the job.
+    """
 
     number: int
     videos: int
     kept: bool
     quarantine: tuple[BadItem, ...]
+    notes: tuple[Note, ...] = ()
 
 
 class ShardMaker:
     """Does jobs, one after the other. The split of the last job stays loaded, as the next is most often its own."""
 
     def __init__(self) -> None:
-        self._open: tuple[tuple[str, Path, str], AnnotatedSplit] | None = None
+        self._open: tuple[tuple[str, Path, str], AnnotatedSplit, tuple[Note, ...]] | None = None
+
+    def ready(self, root: Path, seen: Mapping[str, bytes]) -> str:
+        """The name of this machine, once it is known to see `root` and the driver's files: path -> content.
+
+        Raises DataError where it does not: then they are not shared between the machines.
+        """
+        host = socket.gethostname()
+        if not os.path.isdir(root):
+            raise DataError(f"{root}: {host} has no such folder; name one that all machines share")
+        for path, content in seen.items():
+            try:
+                found = Path(path).read_bytes()
+            except OSError:
+                found = b""
+            if found != content:
+                raise DataError(
+                    f"{Path(path).parent}: {host} does not see in it what this machine wrote; name a folder that all "
+                    "machines share, or a URL such as s3://bucket/shards"
+                )
+        return host
 
     def make(self, job: ShardJob) -> JobReport:
         """Write the shard of `job` and its part, unless they are whole and of the same source.
 
-        Bad videos go to the part's quarantine. Raises DataError where the split cannot be read or the disk is full.
+        Bad videos go to the part's quarantine, warnings to its notes.
+        Raises DataError where the split cannot be read or the disk is full.
         """
-        source = self._split(job)
+        with collected() as texts:
+            part, kept = self._part(job)
+        known = {note.text for note in part.notes}
+        notes = (*part.notes, *(Note("", text) for text in texts if text not in known))
+        return JobReport(job.number, len(job.videos), kept, part.quarantine, notes)
+
+    def _part(self, job: ShardJob) -> tuple[ShardPart, bool]:
+        """The part of a job, and whether it was finished before."""
+        source, notes = self._split(job)
         stamp = _stamp(job, source)
         part = finished_part(job)
         if part is not None and part.stamp == stamp and _still_whole(job, part):
-            return JobReport(job.number, len(job.videos), True, part.quarantine)
+            return part, True
         source.open_masks()
         # The manifest vouches for all shards; the first one to change withdraws it.
         job.storage.remove(MANIFEST_NAME)
-        part = _written(job, source, stamp)
+        part = _written(job, source, stamp, notes)
         job.storage.write(job.part, json_bytes(_part_to_json(part)), durable=False)
-        return JobReport(job.number, len(job.videos), False, part.quarantine)
+        return part, False
 
-    def _split(self, job: ShardJob) -> AnnotatedSplit:
+    def _split(self, job: ShardJob) -> tuple[AnnotatedSplit, tuple[Note, ...]]:
+        """The split of a job, and what was noticed when it was read."""
         key = (job.dataset, job.root, job.split)
         if self._open is None or self._open[0] != key:
             self._open = None  # frees the last split's masks before the next are read
-            self._open = (key, read_dataset(*key))
-        return self._open[1]
+            with collected() as texts:
+                split = read_dataset(*key)
+            self._open = (key, split, tuple(Note("", text) for text in texts))
+        return self._open[1:]
 
 
 def finished_part(job: ShardJob) -> ShardPart | None:
@@ -136,27 +179,38 @@ def _still_whole(job: ShardJob, part: ShardPart) -> bool:
     return job.storage.sha256(job.name) == part.shard.sha256
 
 
-def _written(job: ShardJob, source: AnnotatedSplit, stamp: str) -> ShardPart:
-    quarantine: list[BadItem] = []
-    samples = _good_samples(job, source, quarantine)
+def _written(job: ShardJob, source: AnnotatedSplit, stamp: str, of_split: Sequence[Note]) -> ShardPart:
+    quarantine, notes = list[BadItem](), list(of_split)
+    samples = _good_samples(job, source, quarantine, notes)
     first = next(samples, None)
     if first is None:
-        return ShardPart(stamp, None, (), tuple(quarantine))
+        return ShardPart(stamp, None, (), tuple(quarantine), tuple(notes))
     shard, videos = write_shard(job.storage.path(job.name), itertools.chain([first], samples))
-    return ShardPart(stamp, shard, tuple(videos), tuple(quarantine))
+    return ShardPart(stamp, shard, tuple(videos), tuple(quarantine), tuple(notes))
 
 
-def _good_samples(job: ShardJob, source: AnnotatedSplit, quarantine: list[BadItem]) -> Iterator[Sample]:
-    """Samples of the job's videos; the bad ones are added to `quarantine`, with paths below the dataset root."""
+def _good_samples(
+    job: ShardJob, source: AnnotatedSplit, quarantine: list[BadItem], notes: list[Note]
+) -> Iterator[Sample]:
+    """Samples of the job's videos; the bad ones are added to `quarantine`, with paths below the dataset root.
+
+    What was noticed of any is added to `notes`.
+    """
     prefix = f"{job.root}/"
     for video in job.videos:
-        try:
-            sample = encode_sample(source.record(video))
-            if job.decode:
-                decode_frames(sample)
+        sample, own = None, ()
+        with collected() as texts:
+            try:
+                record = source.record(video)
+                sample, own = encode_sample(record), getattr(record.frames, "notes", ())
+                if job.decode:
+                    decode_frames(sample)
+            except (UserError, OSError) as error:
+                sample = None
+                quarantine.append(_bad(video, error, prefix))
+        notes += [Note(video, text.replace(prefix, "")) for text in dict.fromkeys((*own, *texts))]
+        if sample is not None:
             yield sample
-        except (UserError, OSError) as error:
-            quarantine.append(_bad(video, error, prefix))
 
 
 def _bad(video: str, error: UserError | OSError, prefix: str) -> BadItem:
@@ -171,6 +225,7 @@ def _bad(video: str, error: UserError | OSError, prefix: str) -> BadItem:
 def _stamp(job: ShardJob, source: AnnotatedSplit) -> str:
     content = [
         FORMAT_VERSION,
+        RECIPE,
         job.dataset,
         job.split,
         job.decode,
@@ -185,6 +240,7 @@ def _part_to_json(part: ShardPart) -> dict[str, object]:
         "shard": None if part.shard is None else asdict(part.shard),
         "videos": index_to_json(part.videos),
         "quarantine": [asdict(item) for item in part.quarantine],
+        "notes": [asdict(note) for note in part.notes],
     }
 
 
@@ -195,6 +251,8 @@ def _part_from_json(content: bytes) -> ShardPart:
         shard=parsed_as(fields["shard"], ShardSummary, "shard") if fields["shard"] is not None else None,
         videos=tuple(index_from_json(fields["videos"])),
         quarantine=parsed_as(fields["quarantine"], tuple[BadItem, ...], "quarantine"),
+        # Parts of before have none; their stamps differ, so that their shards are written again.
+        notes=parsed_as(fields.get("notes", []), tuple[Note, ...], "notes"),
     )
     # Refuses what no index can hold: values of other types, members that do not follow each other.
     IndexBuilder().add(0, part.videos)

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "launch": {"common", "data_pipeline", "model", "training", "evaluation"},
 }
 ONLY_FILE = {
-    "ray": "data_pipeline/prepare.py",
+    "ray": "data_pipeline/ray_workers.py",
     "webdataset": "data_pipeline/shards.py",
     "decord": "data_pipeline/frames.py",
     "simplejpeg": "data_pipeline/frames.py",

@@ -39,10 +39,15 @@ def read_dataset(name: str, root: Path, split: str) -> AnnotatedSplit:
 
     Raises DataError on an unknown name or split (with the nearest known), or where files are missing or broken.
     """
-    reader = _reader(name)
-    if split not in reader.splits:
-        raise DataError(f"{name} has no split {split!r}; {_nearest(split, reader.splits)}")
-    return reader.read(Path(root), split)
+    check_split(name, split)
+    return _reader(name).read(Path(root), split)
+
+
+def check_split(name: str, split: str) -> None:
+    """Raise DataError on an unknown dataset or split, with the nearest known."""
+    known = _reader(name).splits
+    if split not in known:
+        raise DataError(f"{name} has no split {split!r}; {_nearest(split, known)}")
 
 
 def splits_there(name: str, root: Path) -> list[str]:

@@ -1,15 +1,22 @@
 """`glus prepare` on Ray: the same bytes with any number of workers, and whoever is killed."""
 
+import ipaddress
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
-from benchmarks.data_kills import digests, killed_run, undisturbed, write_mevis
+from benchmarks.data_kills import digests, killed_run, parts, undisturbed, write_mevis
+from glus.common.errors import InputError
+from glus.common.locks import exclusive
 from glus.data_pipeline.prepare import OBJECT_STORE_BYTES, PrepareConfig, prepare
 from glus.data_pipeline.reader import ShardedSplit
 from tests.running import unused_ports
@@ -74,3 +81,83 @@ def test_a_killed_worker_and_a_killed_driver_change_no_byte_and_lose_or_double_n
     assert digests(tmp_path / "out") == wanted
     videos = [entry.video for entry in ShardedSplit.open(tmp_path / "out" / "mevis" / "train").videos]
     assert videos == [f"video{number:04d}" for number in range(VIDEOS)]
+
+
+def start(root: Path, out: Path, environment: dict[str, str], *words: str) -> subprocess.Popen[str]:
+    """`glus prepare` of the small MeViS in a process of its own: this one has a Ray already."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-P", "-m", "glus.launch.cli", "prepare", "datasets=[mevis:train]", f"root={root}"),
+            *(f"out={out}", "videos_per_shard=2", *words),
+        ],
+        env=os.environ | {"RAY_worker_niceness": "0"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def listening(process: psutil.Process) -> set[tuple[str, str]]:
+    """(address, name of the process) of every socket at which a process or one that it started listens."""
+    tree = [process, *process.children(recursive=True)]
+    found = set()
+    for each in tree:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            for connection in each.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN or connection.type.name == "SOCK_DGRAM":
+                    found.add((connection.laddr.ip, each.name()))
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_its_own_ray_listens_on_loopback_only_whatever_tmpdir_and_ray_address_say(source, wanted, tmp_path):
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    address = f"127.0.0.1:{unused_ports(1)[0]}"
+    driver = start(source, tmp_path / "out", {"TMPDIR": str(deep), "RAY_ADDRESS": address}, "workers=2")
+    seen: set[tuple[str, str]] = set()
+    with suppress(psutil.NoSuchProcess):
+        while driver.poll() is None:
+            seen |= listening(psutil.Process(driver.pid))
+            time.sleep(0.2)
+    told, errors = driver.communicate()
+    assert driver.returncode == 0, errors
+    assert {"gcs_server", "raylet"} <= {name for _, name in seen}
+    assert any(name.startswith("ray::ShardMaker") for _, name in seen), seen
+    outside = {each for each in seen if not loopback(each[0])}
+    assert outside == set()
+    assert digests(tmp_path / "out") == wanted and list(deep.iterdir()) == []
+    assert f"RAY_ADDRESS={address} is not used" in told
+
+
+def loopback(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def test_a_second_run_into_the_same_split_is_refused_at_once_and_other_splits_are_not(source, tmp_path):
+    with exclusive(tmp_path / "out" / "mevis" / "train", "glus prepare"):
+        with pytest.raises(InputError, match=f"mevis/train is in use by glus prepare on .*, process {os.getpid()}"):
+            prepare(PrepareConfig(["mevis:train"], source, str(tmp_path / "out")))
+        with exclusive(tmp_path / "out" / "revos" / "train", "glus prepare"):
+            pass
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.timeout(900)
+def test_a_machine_that_is_lost_changes_no_byte_and_its_work_goes_to_the_others(source, wanted, tmp_path):
+    # Two nodes, several node processes on one host, as `ray job submit` finds them: RAY_ADDRESS names the cluster.
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        other = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        driver = start(source, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, "ray_address=auto", "workers=2")
+        while driver.poll() is None and parts(tmp_path / "out") < 2:
+            time.sleep(0.05)
+        cluster.remove_node(other, allow_graceful=False)
+        _, errors = driver.communicate(timeout=600)
+        assert driver.returncode == 0, errors
+    finally:
+        cluster.shutdown()
+    assert "a worker died; shard-" in errors and digests(tmp_path / "out") == wanted

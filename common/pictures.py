@@ -163,7 +163,10 @@ def open_picture(
             if found_kind and not any(found_kind == f"a {each}" for each in formats):
                 raise ValueError(f"it is {found_kind}, whatever its name says")
             with _opened(source, *(each for each in formats if each != "PNG")) as image:
-                format, mode, bits, (width, height) = image.format or named, image.mode, 8, image.size
+                mode, bits, (width, height) = image.mode, 8, image.size
+                # Pillow calls a JPEG with several pictures (of many phones) an MPO.
+                found_format = image.format or ""
+                format = found_format if found_format in formats else formats[0]
     except MemoryError:
         raise
     except Exception as found:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from glus.data_pipeline.buffers import Buffers
@@ -29,7 +30,7 @@ class Batch:
     query_numbers: int64 [V, Q], which frames of the whole video the query frames are;
     video_of: int64 [E], ascending; ids, labels: int64 [E, L], padded, -200 a frame and -100 no label;
     attention: bool [E, L];
-    masks: V x MaskRuns of bool [E_v, Q, H, W], the union of each expression's objects;
+    masks: V x MaskRuns of bool [E_v, Q, H, W], the union of each expression's objects, and void;
     video_key: int64 [E], which video of all the data; objects: bool [E, O], its object set, as columns of that video;
     names: E x "dataset/split/video/expression", for messages.
     """
@@ -103,7 +104,7 @@ def describe(
 
 
 def _read_masks(plan: SamplePlan, slots: Sequence[Slot]) -> list[MaskRuns]:
-    coded, sets_of = [], []
+    coded, sets_of, coded_void = [], [], {}
     for slot in slots:
         split = plan.splits[slot.split]
         entry = split.videos[slot.video]
@@ -111,12 +112,32 @@ def _read_masks(plan: SamplePlan, slots: Sequence[Slot]) -> list[MaskRuns]:
         codes = split.read_target_codes(slot.video, sets, slot.query)
         coded.append(CodedPlanes(codes, entry.height, entry.width))
         sets_of.append(set_of)
-    masks = []
-    for slot, set_of, of_video, (begins, ends) in zip(slots, sets_of, coded, edges(coded), strict=True):
-        queries = len(slot.query)
-        size = (len(of_video.planes) // queries, queries, of_video.height, of_video.width)
-        masks.append(MaskRuns.between(torch.from_numpy(begins), torch.from_numpy(ends), torch.tensor(set_of), size))
-    return masks
+        void = split.read_void_codes(slot.video, slot.query)
+        if void is not None:
+            coded_void[len(coded) - 1] = CodedPlanes([[code] for code in void], entry.height, entry.width)
+    found = edges([*coded, *coded_void.values()])
+    voids = {
+        number: _runs(planes, len(slots[number].query), [0], ends)
+        for (number, planes), ends in zip(coded_void.items(), found[len(coded) :], strict=True)
+    }
+    return [
+        _runs(planes, len(slot.query), set_of, ends, voids.get(number))
+        for number, (slot, set_of, planes, ends) in enumerate(
+            zip(slots, sets_of, coded, found[: len(coded)], strict=True)
+        )
+    ]
+
+
+def _runs(
+    video: CodedPlanes,
+    queries: int,
+    set_of: Sequence[int],
+    runs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    void: MaskRuns | None = None,
+) -> MaskRuns:
+    size = (len(video.planes) // queries, queries, video.height, video.width)
+    begins, ends = (torch.from_numpy(each) for each in runs)
+    return MaskRuns.between(begins, ends, torch.tensor(set_of), size, void)
 
 
 def _describe(

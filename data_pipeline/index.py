@@ -17,8 +17,12 @@ from glus.data_pipeline.records import Expression
 
 #: What to do about a damaged manifest.
 AGAIN = "run `glus prepare` again"
-#: Raised whenever a reader of the older format would misread the newer.
-FORMAT_VERSION = 2
+#: Raised whenever a reader of the older format would misread the newer. Version 3 keeps void pixels.
+FORMAT_VERSION = 3
+#: Version 2 is the same but for void, which its readers would score as background.
+READABLE_VERSIONS = (2, 3)
+#: Beside the objects in masks.json: the pixels that nobody annotated. No object has this id (common/names.py).
+VOID_KEY = "/void"
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.arrow"
 
@@ -239,9 +243,10 @@ def manifest_from_json(content: Any, path: Path | str) -> Manifest:
     """
     if not isinstance(content, dict) or content.get("format") != "glus-shards":
         raise DataError(f"{path}: not a manifest of shards; choose a folder that `glus prepare` wrote")
-    if content.get("version") != FORMAT_VERSION:
+    if content.get("version") not in READABLE_VERSIONS:
         raise DataError(
-            f"{path}: shards of format version {content.get('version')}, this program reads version {FORMAT_VERSION}; "
+            f"{path}: shards of format version {content.get('version')}, this program reads versions "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}; "
             "run `glus prepare` again into another folder"
         )
     fields = {name: value for name, value in content.items() if name != "format"}

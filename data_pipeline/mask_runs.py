@@ -13,7 +13,8 @@ class MaskRuns:
 
     begins, ends: int64 [N], places in the pixels of S object sets by Q frames, the columns of each plane one after the
     other; runs may overlap: what any of them covers is set; covered: the sum of their lengths;
-    set_of: int64 [E], each expression's object set; size: (S, Q, H, W).
+    set_of: int64 [E], each expression's object set; size: (S, Q, H, W);
+    void: pixels that nobody annotated, bool [1, Q, H, W], which count in no loss; None where there are none.
     """
 
     begins: Tensor
@@ -21,6 +22,7 @@ class MaskRuns:
     covered: int
     set_of: Tensor
     size: tuple[int, int, int, int]
+    void: "MaskRuns | None" = None
 
     @property
     def shape(self) -> torch.Size:
@@ -45,16 +47,24 @@ class MaskRuns:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "MaskRuns":
         """The same on another device (asynchronously from pinned memory)."""
         moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in _TENSORS}
-        return replace(self, **moved)
+        return replace(self, **moved, void=self.void and self.void.to(device, non_blocking))
 
     def pin_memory(self) -> "MaskRuns":
         """The same in pinned memory."""
-        return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
+        pinned = {name: getattr(self, name).pin_memory() for name in _TENSORS}
+        return replace(self, **pinned, void=self.void and self.void.pin_memory())
 
     @classmethod
-    def between(cls, begins: Tensor, ends: Tensor, set_of: Tensor, size: tuple[int, int, int, int]) -> "MaskRuns":
+    def between(
+        cls,
+        begins: Tensor,
+        ends: Tensor,
+        set_of: Tensor,
+        size: tuple[int, int, int, int],
+        void: "MaskRuns | None" = None,
+    ) -> "MaskRuns":
         """Runs on the CPU, what they cover counted."""
-        return cls(begins, ends, int((ends - begins).sum()), set_of, size)
+        return cls(begins, ends, int((ends - begins).sum()), set_of, size, void)
 
     @classmethod
     def of(cls, masks: Tensor) -> "MaskRuns":

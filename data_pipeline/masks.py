@@ -21,7 +21,7 @@ from glus.common.pictures import open_picture
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.records import Rle
 
-#: Label of pixels that nobody annotated, in indexed PNGs.
+#: Label of pixels that nobody annotated, in label maps of 8 bits (DAVIS). In those of 16 bits 255 is an object.
 VOID = 255
 #: Most pixels by which a mask's side may differ from its frame's.
 SIZE_SLACK = 1
@@ -41,10 +41,9 @@ def decode(rle: Rle | None, height: int, width: int) -> BoolArray:
     """bool [height, width] of a code that `checked` has passed; all False for None. Others are cropped or padded."""
     if rle is None:
         return np.zeros((height, width), dtype=np.bool_)
-    mask = coco.decode(rle).T
-    if mask.shape == (width, height):
-        return cv2.transpose(mask).view(np.bool_)
-    mask = mask.T.astype(np.bool_)
+    mask = union([rle], *rle["size"])
+    if mask.shape == (height, width):
+        return mask
     fitted = np.zeros((height, width), dtype=np.bool_)
     rows, columns = min(height, mask.shape[0]), min(width, mask.shape[1])
     fitted[:rows, :columns] = mask[:rows, :columns]
@@ -69,8 +68,21 @@ def unions_into(planes: Sequence[BoolArray], rles: Sequence[Sequence[Rle | None]
         plane.fill(False)
         fitting += [(plane, counts) for counts in _fitted(codes, *plane.shape)]
     runs, borders = _unpacked([counts for _, counts in fitting], "a mask")
+    _check_filled(runs, borders, np.array([plane.size for plane, _ in fitting], np.int64))
     for (plane, _), (first, last) in zip(fitting, pairwise(borders.tolist()), strict=True):
         _set_where_seen(plane, runs[first:last].ravel())
+
+
+def check_code(code: Rle, height: int, width: int) -> None:
+    """Raise ValueError, TypeError or KeyError where a code that `checked` passed cannot look so, before it is decoded.
+
+    Whether its counts fill its size is seen when they are unpacked.
+    """
+    rows, columns = code["size"]
+    if not (type(rows) is int and type(columns) is int and type(code["counts"]) is str):
+        raise TypeError("a code has another form")
+    if abs(rows - height) > SIZE_SLACK or abs(columns - width) > SIZE_SLACK:
+        raise ValueError(f"one is {rows}x{columns} (height x width), its frame {height}x{width}")
 
 
 def _fitted(codes: Sequence[Rle | None], height: int, width: int) -> list[str]:
@@ -108,6 +120,7 @@ def edges(videos: Sequence[CodedPlanes]) -> list[tuple[IntArray, IntArray]]:
     runs, borders = _unpacked(counts, "a mask")
     # Each code fills a plane, so that the sum of all runs goes on from one code's plane to the next one's.
     area_of = np.array(pixels, np.int64)
+    _check_filled(runs, borders, area_of)
     shift = np.array(starts, np.int64) - (np.cumsum(area_of) - area_of)
     bounds = np.cumsum(runs).reshape(-1, 2) + np.repeat(shift, np.diff(borders))[:, None]
     begins, ends = bounds.T.copy()
@@ -186,6 +199,14 @@ def _fields(rle: Any, where: str) -> tuple[list[int], str | list[Any]]:
     return [size[0], size[1]], counts
 
 
+def _check_filled(runs: IntArray, borders: IntArray, pixels: IntArray) -> None:
+    """Raise DataError where the runs of a code do not fill its plane: they would lead out of it."""
+    ends = np.zeros(len(runs) + 1, np.int64)
+    np.cumsum(runs.sum(axis=1), out=ends[1:])
+    if runs.size and int(runs.min()) < 0 or not np.array_equal(np.diff(ends[borders]), pixels):
+        raise DataError("a mask's counts do not fill it: the shard is damaged, run `glus prepare` again")
+
+
 def _listed(counts: list[Any], where: str) -> IntArray:
     """Run lengths of an uncompressed code."""
     if any(type(count) is not int or not 0 <= count < 2**31 for count in counts):
@@ -259,9 +280,17 @@ def read_labels(path: Path, height: int, width: int) -> LabelArray:
 
 
 def labels_present(labels: LabelArray) -> list[int]:
-    """Object ids of a label map in rising order, without 0 and VOID."""
+    """Object ids of a label map in rising order, without 0 and, in 8 bits, VOID."""
     seen = np.flatnonzero(np.bincount(labels.ravel(), minlength=1))
-    return [int(label) for label in seen if label not in (0, VOID)]
+    none = (0, VOID) if labels.dtype == np.uint8 else (0,)
+    return [int(label) for label in seen if label not in none]
+
+
+def encode_void(maps: Sequence[LabelArray]) -> list[Rle | None] | None:
+    """The pixels of each label map that nobody annotated, None where it has none; None for all where no map has."""
+    void = [labels == VOID if labels.dtype == np.uint8 else None for labels in maps]
+    codes = [encode(mask) if mask is not None and mask.any() else None for mask in void]
+    return codes if any(code is not None for code in codes) else None
 
 
 def encode_labels(maps: Sequence[LabelArray]) -> dict[int, list[Rle | None]]:

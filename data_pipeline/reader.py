@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import logging
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,32 +13,49 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from glus.common.json_file import parse_json
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.forward import Forward
 from glus.data_pipeline.frames import decode_jpeg
-from glus.data_pipeline.index import AGAIN, INDEX_NAME, MANIFEST_NAME, Manifest, Span, manifest_from_json
+from glus.data_pipeline.index import (
+    AGAIN,
+    FORMAT_VERSION,
+    INDEX_NAME,
+    MANIFEST_NAME,
+    VOID_KEY,
+    Manifest,
+    Span,
+    manifest_from_json,
+)
 from glus.data_pipeline.index import VideoEntry as VideoEntry
 from glus.data_pipeline.index_table import IndexTable
+from glus.data_pipeline.mask_member import read_codes
 from glus.data_pipeline.masks import decode, unions_into
 from glus.data_pipeline.records import Expression, Rle
 from glus.data_pipeline.storage import Storage
 
 #: Shards of a split that are kept open.
 OPEN_SHARDS = 64
+#: Datasets whose label maps have void pixels.
+WITH_VOID = ("ref_davis17", "refer_youtube_vos")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StreamedVideo:
-    """A video as it passes by: its number in `ShardedSplit.videos`, its masks' codes, and its frames' JPEG bytes."""
+    """A video as it passes by: its number in `ShardedSplit.videos`, its masks' codes, and its frames' JPEG bytes.
+
+    `void` are the codes of the pixels that nobody annotated, None where there are none.
+    """
 
     number: int
     entry: VideoEntry
     masks: dict[str, list[Rle | None]]
     jpegs: tuple[bytes, ...]
+    void: list[Rle | None] | None = None
 
 
 class ShardedSplit:
@@ -89,6 +107,13 @@ class ShardedSplit:
                     f"{storage.path(shard.name)}: {size} bytes, the manifest says {shard.size}; the shard was cut or "
                     "replaced, run `glus prepare` again"
                 )
+        if manifest.version < FORMAT_VERSION and manifest.dataset in WITH_VOID:
+            _log.warning(
+                "%s: shards of format version %d, which drop void pixels: metrics and losses count them as background; "
+                "run `glus prepare` again",
+                storage,
+                manifest.version,
+            )
         return cls(storage, manifest, index, source)
 
     @property
@@ -130,7 +155,9 @@ class ShardedSplit:
             forward = Forward(self.storage.blocks(shard.name), self.storage.path(shard.name))
             for number in self.index.videos_of(shard.name):
                 _, masks, *jpegs = [forward.take(span) for span in self.index.spans(number)[1]]
-                yield StreamedVideo(number, self.videos[number], self._masks(number, masks), tuple(jpegs))
+                codes = self._masks(number, masks)
+                void = codes.pop(VOID_KEY, None)
+                yield StreamedVideo(number, self.videos[number], codes, tuple(jpegs), void)
             self._compare(shard.name, shard.sha256, forward.digest())
 
     def read_jpegs(self, video: int, frames: Sequence[int]) -> list[bytes]:
@@ -197,21 +224,41 @@ class ShardedSplit:
         of_sets = [[self._codes(video, object_id) for object_id in sorted(objects)] for objects in sets]
         return [[code[frame] for code in codes] for codes in of_sets for frame in frames]
 
+    def read_void(self, video: int, frames: Sequence[int]) -> NDArray[np.bool_] | None:
+        """bool [N, H, W]: pixels that nobody annotated, which count in no metric and no loss; None where none are."""
+        codes = self.read_void_codes(video, frames)
+        if codes is None:
+            return None
+        entry = self.videos[video]
+        void = np.empty((len(codes), entry.height, entry.width), np.bool_)
+        unions_into(list(void), [[code] for code in codes])
+        return void
+
+    def read_void_codes(self, video: int, frames: Sequence[int]) -> list[Rle | None] | None:
+        """Their codes, one a frame; None where none of these frames has any."""
+        void = self._all_codes(video).get(VOID_KEY)
+        codes = [] if void is None else [void[frame] for frame in frames]
+        return codes if any(code is not None for code in codes) else None
+
     def _codes(self, video: int, object_id: str) -> list[Rle | None]:
-        # Expressions of one video are read one after the other, so the last video's masks are kept.
-        last = self._last_masks
-        if last is None or last[0] != video:
-            shard, (_, span, *_) = self.index.spans(video)
-            last = (video, self._masks(video, next(self._read(shard, [span]))))
-            self._last_masks = last
-        if object_id not in last[1]:
+        codes = self._all_codes(video)
+        if object_id not in codes:
             entry = self.videos[video]
             raise DataError(
                 f"{self.dataset}/{self.split}: video {entry.video} has no object {object_id}; "
                 f"it has {', '.join(entry.object_ids) or 'none'}",
                 video=entry.video,
             )
-        return last[1][object_id]
+        return codes[object_id]
+
+    def _all_codes(self, video: int) -> dict[str, list[Rle | None]]:
+        # Expressions of one video are read one after the other, so the last video's masks are kept.
+        last = self._last_masks
+        if last is None or last[0] != video:
+            shard, (_, span, *_) = self.index.spans(video)
+            last = (video, self._masks(video, next(self._read(shard, [span]))))
+            self._last_masks = last
+        return last[1]
 
     def _masks(self, video: int, content: bytes) -> dict[str, list[Rle | None]]:
         """The codes of a video's masks. Raises DataError where they are not the bytes that were written."""
@@ -223,8 +270,7 @@ class ShardedSplit:
                 file=where,
                 video=name,
             )
-        masks: dict[str, list[Rle | None]] = orjson.loads(content)
-        return masks
+        return read_codes(content, self.videos[video], self.storage.path(self.index.spans(video)[0]))
 
     def _read(self, shard: str, spans: Sequence[Span]) -> Iterator[bytes]:
         """The pieces of a shard: of a local file each when it is asked for, so that it is still in the caches then."""

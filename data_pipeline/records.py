@@ -45,7 +45,8 @@ class VideoRecord:
     """One video of one dataset with its objects and expressions.
 
     `objects[id][t]` is the mask of an object in frame t, None where it is not seen; `height` and `width` are those of
-    the frames (a released mask may be a pixel smaller: its RLE keeps its own size).
+    the frames (a released mask may be a pixel smaller: its RLE keeps its own size). `void[t]` are the pixels of frame t
+    that nobody annotated, None where there are none; `void` is None where the video has none at all.
     """
 
     dataset: str
@@ -56,3 +57,4 @@ class VideoRecord:
     frames: FrameSource
     objects: dict[str, list[Rle | None]]
     expressions: tuple[Expression, ...]
+    void: list[Rle | None] | None = None

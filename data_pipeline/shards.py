@@ -17,10 +17,18 @@ import numpy as np
 
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.frames import decode_jpeg
-from glus.data_pipeline.index import IndexedVideo, ShardSummary, Span, VideoEntry, entry_to_json, json_bytes
+from glus.data_pipeline.index import (
+    VOID_KEY,
+    IndexedVideo,
+    ShardSummary,
+    Span,
+    VideoEntry,
+    entry_to_json,
+    json_bytes,
+)
 from glus.data_pipeline.masks import checked
 from glus.data_pipeline.names import check_names
-from glus.data_pipeline.records import VideoRecord
+from glus.data_pipeline.records import Rle, VideoRecord
 from glus.data_pipeline.storage import Storage
 
 #: Longest part of a key; a tar header holds 100 characters of the last part with its ending.
@@ -61,12 +69,12 @@ def encode_sample(record: VideoRecord) -> Sample:
     _check_record(record)
     place = f"{record.dataset}/{record.split}/{record.video}"
     masks = {}
-    for object_id, rles in record.objects.items():
+    for key, rles in _planes(record).items():
         codes = []
         for name, rle in zip(record.frames.names, rles, strict=True):
-            where = f"{place} object {object_id} frame {name}"
+            where = f"{place} object {key} frame {name}"
             codes.append(None if rle is None else checked(rle, record.height, record.width, where))
-        masks[object_id] = codes
+        masks[key] = codes
     entry = VideoEntry(
         dataset=record.dataset,
         split=record.split,
@@ -83,6 +91,11 @@ def encode_sample(record: VideoRecord) -> Sample:
         entry=entry,
         members=(("video.json", json_bytes(entry_to_json(entry))), ("masks.json", json_bytes(masks)), *frames),
     )
+
+
+def _planes(record: VideoRecord) -> dict[str, list[Rle | None]]:
+    """The codes of all objects, then those of void where the video has any."""
+    return record.objects if record.void is None else {**record.objects, VOID_KEY: record.void}
 
 
 def decode_frames(sample: Sample) -> None:
@@ -106,7 +119,7 @@ def _check_record(record: VideoRecord) -> None:
     place = f"{record.dataset}/{record.split}/{record.video}"
     if not record.frames.names:
         raise DataError(f"{place}: a video without frames")
-    for object_id, rles in record.objects.items():
+    for object_id, rles in _planes(record).items():
         if len(rles) != len(record.frames.names):
             count = len(record.frames.names)
             raise DataError(f"{place}: object {object_id} has masks for {len(rles)} frames, the video has {count}")

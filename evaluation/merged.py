@@ -18,7 +18,7 @@ from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 from glus.data_pipeline.records import Expression
 from glus.evaluation.bitplanes import BitPlanes, pack
 from glus.evaluation.expression_score import ExpressionScore, unscored
-from glus.evaluation.metrics import jf
+from glus.evaluation.metrics import jf, without
 from glus.evaluation.predictions import read_masks
 from glus.evaluation.video_scoring import read_target
 
@@ -59,12 +59,13 @@ def _score_video(split: ShardedSplit, video: int, predictions: Path) -> list[Exp
     entry = split.videos[video]
     objects = list(_by_object(entry).values())
     targets = [read_target(split, video, found[0]) for found in objects]
+    void = split.read_void(video, range(len(entry.frame_names)))
     scores: dict[str, ExpressionScore] = {}
     for annotator in range(ANNOTATORS):
         asked = [found[annotator] for found in objects]
         read = [read_masks(predictions, entry, expression) for expression in asked]
         empty = np.zeros((len(entry.frame_names), entry.height, entry.width), np.bool_)
-        labels = label_map([empty if masks is None else masks for masks in read])
+        labels = label_map([empty if masks is None else without(masks, void) for masks in read])
         figures = assigned([pack(labels == number) for number in range(1, len(asked) + 1)], targets)
         for expression, masks, (j, f) in zip(asked, read, figures, strict=True):
             j, f = (0.0, 0.0) if masks is None else (j, f)

@@ -61,8 +61,12 @@ def jf_per_frame(pred: Mask, target: Mask, void: Mask | None = None) -> tuple[Pe
     if pred.shape != target.shape or (void is not None and void.shape != pred.shape):
         shapes = [mask.shape for mask in (pred, target, void) if mask is not None]
         raise ValueError(f"masks to compare must have one shape, got {shapes}")
-    shown = [mask if void is None or mask.dtype != np.bool_ else mask & ~void for mask in (pred, target)]
-    return jf(pack(shown[0]), pack(shown[1]))
+    return jf(pack(without(pred, void)), pack(without(target, void)))
+
+
+def without(masks: Mask, void: Mask | None) -> Mask:
+    """The masks, bool [T, H, W], without the pixels in `void`, which count for nothing."""
+    return masks if void is None or masks.dtype != np.bool_ else masks & ~void
 
 
 def jf(pred: BitPlanes, target: BitPlanes) -> tuple[PerFrame, PerFrame]:
@@ -88,13 +92,14 @@ def iou(pred: BitPlanes, target: BitPlanes) -> PerFrame:
     return _iou(both, pred.area + target.area - both)
 
 
-def accuracy(pred: BitPlanes, target: BitPlanes) -> PerFrame:
+def accuracy(pred: BitPlanes, target: BitPlanes, void: NDArray[np.int64] | int = 0) -> PerFrame:
     """A of each frame, [T]: the share of pixels that are right, object or not. Raises ValueError for unequal shapes.
 
+    `void`: how many pixels of a frame count for nothing, int [T]; they are set in neither mask.
     VISA's script compares masks of 0/255 with targets of 0/1; here both are yes or no.
     """
     wrong = pred.area + target.area - 2 * common(pred, target)
-    return 1.0 - wrong / (pred.height * pred.width)
+    return 1.0 - wrong / np.maximum(pred.height * pred.width - void, 1)
 
 
 def robustness(pred: BitPlanes, target: BitPlanes, foreground: BitPlanes) -> PerFrame:

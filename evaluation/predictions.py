@@ -163,7 +163,7 @@ def check_folders(root: Path, dataset: str, split: str, videos: Iterable[VideoEn
 
 
 def _check_names(folder: Path, due: list[str]) -> None:
-    present = {place.name for place in folder.iterdir()}
+    present = {place.name for place in folder.iterdir() if not _left_by_a_desktop(place.name)}
     absent = [name for name in due if name not in present]
     if absent:
         raise EvaluationError(
@@ -175,6 +175,11 @@ def _check_names(folder: Path, due: list[str]) -> None:
         raise EvaluationError(
             f"{folder} holds {unknown[0]}, which is no frame of this video ({len(unknown)} such files)"
         )
+
+
+def _left_by_a_desktop(name: str) -> bool:
+    """Whether a file is one that macOS or Windows leaves in folders (._00000.png, .DS_Store, Thumbs.db)."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:

@@ -89,7 +89,7 @@ def draw_expression(split: ShardedSplit, score: ExpressionScore, predictions: Pa
     preds = None if masks is None else masks[frames]
     captions = [f"frame {entry.frame_names[frame]}   no prediction" for frame in frames]
     if preds is not None:
-        region, boundary = jf_per_frame(preds, target)
+        region, boundary = jf_per_frame(preds, target, split.read_void(video, frames))
         captions = [
             f"frame {entry.frame_names[frame]}   J {100 * j:.0f}   F {100 * f:.0f}"
             for frame, j, f in zip(frames, region, boundary, strict=True)

@@ -5,12 +5,13 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 from glus.data_pipeline.records import Expression
 from glus.evaluation.bitplanes import BitPlanes, pack
 from glus.evaluation.expression_score import WITHOUT_TARGET, ExpressionScore, has_known_target, unscored
-from glus.evaluation.metrics import accuracy, iou, jf, robustness
+from glus.evaluation.metrics import accuracy, iou, jf, robustness, without
 from glus.evaluation.predictions import read_masks
 
 WITH_ACCURACY = ("revos",)
@@ -23,12 +24,16 @@ ObjectSet = frozenset[str]
 
 @dataclass(frozen=True)
 class VideoMasks:
-    """All that is compared in one video, packed. `targets` has one clip an object set; an absent prediction is None."""
+    """All that is compared in one video, packed, without its void pixels (`void`: how many a frame, int64 [T]).
+
+    `targets` has one clip an object set; an absent prediction is None.
+    """
 
     entry: VideoEntry
     predictions: dict[str, BitPlanes | None]
     targets: dict[ObjectSet, BitPlanes]
     foreground: BitPlanes | None
+    void: NDArray[np.int64]
 
 
 def score_video(split: ShardedSplit, video: int, predictions: Path) -> list[ExpressionScore]:
@@ -95,10 +100,12 @@ def exchanged_pairs(masks: VideoMasks) -> dict[str, str]:
 
 def _read(split: ShardedSplit, video: int, predictions: Path) -> VideoMasks:
     entry = split.videos[video]
+    frames = range(len(entry.frame_names))
+    void = split.read_void(video, frames)
     packed: dict[str, BitPlanes | None] = {}
     for exp in entry.expressions:
         pred = read_masks(predictions, entry, exp)
-        packed[exp.id] = None if pred is None else pack(pred)
+        packed[exp.id] = None if pred is None else pack(without(pred, void))
     targets: dict[ObjectSet, BitPlanes] = {}
     for exp in entry.expressions:
         if has_known_target(exp) and _objects(exp) not in targets:
@@ -106,15 +113,17 @@ def _read(split: ShardedSplit, video: int, predictions: Path) -> VideoMasks:
     foreground = None
     if entry.dataset in WITH_ACCURACY:
         foreground = read_target(split, video, Expression("", "", entry.object_ids))
-    return VideoMasks(entry, packed, targets, foreground)
+    pixels = np.zeros(len(frames), np.int64) if void is None else void.sum(axis=(1, 2))
+    return VideoMasks(entry, packed, targets, foreground, pixels)
 
 
 def read_target(split: ShardedSplit, video: int, expression: Expression) -> BitPlanes:
-    """The packed target of an expression over all frames; empty where it has none."""
+    """The packed target of an expression over all frames, without void; empty where it has none."""
     entry = split.videos[video]
     if not _objects(expression):
         return pack(np.zeros((len(entry.frame_names), entry.height, entry.width), np.bool_))
-    return pack(split.read_target(video, expression, range(len(entry.frame_names))))
+    frames = range(len(entry.frame_names))
+    return pack(without(split.read_target(video, expression, frames), split.read_void(video, frames)))
 
 
 def _own_score(masks: VideoMasks, exp: Expression) -> ExpressionScore:
@@ -135,7 +144,7 @@ def _own_score(masks: VideoMasks, exp: Expression) -> ExpressionScore:
         frames_without_object=int((target.area == 0).sum()),
     )
     if masks.foreground is not None:
-        right = 0.0 if pred is None else 100 * float(accuracy(pred, target).mean())
+        right = 0.0 if pred is None else 100 * float(accuracy(pred, target, masks.void).mean())
         robust = 0.0 if pred is None else 100 * float(robustness(pred, target, masks.foreground).mean())
         score = replace(score, A=right, R=robust)
     return score

@@ -17,9 +17,8 @@ from PIL import Image
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.reader import ShardedSplit
 from glus.data_pipeline.records import Expression
-from glus.evaluation.bitplanes import pack
 from glus.evaluation.expression_score import ExpressionScore
-from glus.evaluation.metrics import jf
+from glus.evaluation.metrics import jf_per_frame, without
 from glus.evaluation.overlays import PREDICTION, TRUTH, spread_frames
 from glus.evaluation.predictions import read_masks
 
@@ -89,6 +88,7 @@ def write_viewer(
     shown = spread_frames(len(entry.frame_names), FRAMES)
     height = max(1, round(entry.height * PANEL_WIDTH / entry.width))
     target = split.read_target(video, expression, shown)
+    void = split.read_void(video, shown)
     found = {run.name: read_masks(run.predictions, entry, expression) for run in runs}
     preds = {name: None if masks is None else masks[shown] for name, masks in found.items()}
     written = [_write_jpeg(out / f"overlays/{prefix}-frames.jpg", split.read_frames(video, shown), height)]
@@ -96,7 +96,7 @@ def write_viewer(
     layers = {"ground truth": {TRUTH: target}}
     for name, pred in preds.items():
         label = f"{name}: " if name else ""
-        layers |= _layers(label, pred, target)
+        layers |= _layers(label, pred, target, void)
     for number, (title, colours) in enumerate(layers.items()):
         relative = f"overlays/{prefix}-{number}.png"
         written.append(_write_masks(out / relative, colours, len(shown), height))
@@ -107,7 +107,7 @@ def write_viewer(
         facts=tuple(facts),
         frames=f"overlays/{prefix}-frames.jpg",
         films=tuple(films),
-        captions=_captions([entry.frame_names[frame] for frame in shown], preds, target),
+        captions=_captions([entry.frame_names[frame] for frame in shown], preds, target, void),
         start=_most_telling(target, list(preds.values())),
         width=PANEL_WIDTH,
         height=height,
@@ -115,23 +115,28 @@ def write_viewer(
     return viewer, written
 
 
-def _layers(label: str, pred: Masks | None, target: Masks) -> dict[str, dict[tuple[int, int, int], Masks]]:
+def _layers(
+    label: str, pred: Masks | None, target: Masks, void: Masks | None
+) -> dict[str, dict[tuple[int, int, int], Masks]]:
     if pred is None:
         return {f"{label}no prediction": {MISSED: target}}
+    counted = without(pred, void)
     return {
         f"{label}prediction": {PREDICTION: pred},
-        f"{label}difference": {RIGHT: pred & target, TOO_MUCH: pred & ~target, MISSED: target & ~pred},
+        f"{label}difference": {RIGHT: counted & target, TOO_MUCH: counted & ~target, MISSED: target & ~pred},
     }
 
 
-def _captions(names: Sequence[str], preds: Mapping[str, Masks | None], target: Masks) -> tuple[str, ...]:
+def _captions(
+    names: Sequence[str], preds: Mapping[str, Masks | None], target: Masks, void: Masks | None
+) -> tuple[str, ...]:
     lines = [f"frame {name}" for name in names]
     for run, pred in preds.items():
         label = f"{run}: " if run else ""
         if pred is None:
             lines = [f"{line} · {label}no prediction" for line in lines]
             continue
-        region, boundary = jf(pack(pred), pack(target))
+        region, boundary = jf_per_frame(pred, target, void)
         lines = [
             f"{line} · {label}J {100 * j:.0f}, F {100 * f:.0f}"
             for line, j, f in zip(lines, region, boundary, strict=True)

@@ -19,7 +19,13 @@ from glus.model.segmenter import Segmenter
 
 
 class MasksLike(Protocol):
-    """Masks that take their form of bool [E, Q, H, W] when they are asked for it."""
+    """Masks that take their form of bool [E, Q, H, W] when they are asked for it.
+
+    `void`: pixels that count in no loss, bool [1, Q, H, W]; None where there are none.
+    """
+
+    @property
+    def void(self) -> "MasksLike | None": ...
 
     def painted(self) -> Tensor: ...
 
@@ -83,12 +89,14 @@ class Glus(nn.Module):
             * seg_cross_entropy(self.language.logits(hidden), self.language.seg_id)
         }
         bce, dice, start = [], [], 0
-        for target in (masks.painted() for masks in batch.masks):
+        for masks in batch.masks:
+            target = masks.painted()
+            counted = None if masks.void is None else (~masks.void.painted()).expand_as(target).flatten(0, 1)
             of_video = logits[start : start + len(target)].float()
             start += len(target)
             full = F.interpolate(of_video, size=target.shape[-2:], mode="bilinear", align_corners=False)
-            bce.append(mask_bce(full.flatten(0, 1), target.flatten(0, 1).float()))
-            dice.append(mask_dice(full.flatten(0, 1), target.flatten(0, 1).float()))
+            bce.append(mask_bce(full.flatten(0, 1), target.flatten(0, 1).float(), counted))
+            dice.append(mask_dice(full.flatten(0, 1), target.flatten(0, 1).float(), counted))
         losses["mask_bce"] = weight.mask_bce * torch.cat(bce).mean()
         losses["mask_dice"] = weight.mask_dice * torch.cat(dice).mean()
         return losses

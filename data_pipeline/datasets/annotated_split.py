@@ -13,7 +13,7 @@ from glus.common.errors import InputError, UserError
 from glus.common.names import meeting, shown
 from glus.data_pipeline.datasets.annotations import VideoAnnotation, parse_video
 from glus.data_pipeline.datasets.json_file import read_annotation
-from glus.data_pipeline.datasets.mask_sources import MaskSource
+from glus.data_pipeline.datasets.mask_sources import Masks, MaskSource
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.frames import VIDEO_ENDINGS, FrameFolder, VideoFile
 from glus.data_pipeline.records import VideoRecord
@@ -54,11 +54,11 @@ class AnnotatedSplit:
         annotation = self._annotation(video)
         frames = open_frames(self.images, video, annotation)
         height, width = frames.size
-        objects = {}
+        masks = Masks({})
         if self.masks is not None:
-            objects = self.masks.objects(video, frames.names, frames.size, _named_objects(annotation))
+            masks = self.masks.read(video, frames.names, frames.size, _named_objects(annotation))
             for expression in annotation.expressions:
-                unknown = [object_id for object_id in expression.object_ids if object_id not in objects]
+                unknown = [object_id for object_id in expression.object_ids if object_id not in masks.objects]
                 if unknown:
                     place = self.masks.paths(video, unknown)[0]
                     raise DataError(
@@ -67,7 +67,17 @@ class AnnotatedSplit:
                         file=str(place),
                         video=video,
                     )
-        return VideoRecord(self.dataset, self.split, video, height, width, frames, objects, annotation.expressions)
+        return VideoRecord(
+            self.dataset,
+            self.split,
+            video,
+            height,
+            width,
+            frames,
+            masks.objects,
+            annotation.expressions,
+            masks.void,
+        )
 
     def open_masks(self) -> None:
         """Read the masks' file, where all videos share one. Raises DataError: then no video can be read."""

@@ -2,25 +2,32 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from glus.common.names import check_name
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.masks import checked, encode, encode_labels, read_labels
+from glus.data_pipeline.masks import VOID, checked, encode, encode_labels, encode_void, read_labels
 from glus.data_pipeline.records import Rle
 
 Objects = dict[str, list[Rle | None]]
 
 
+@dataclass(frozen=True)
+class Masks:
+    """Masks of a video: object id -> one code a frame, None where it is not seen; `void` as in VideoRecord."""
+
+    objects: Objects
+    void: list[Rle | None] | None = None
+
+
 class MaskSource(Protocol):
     """Masks of a split's videos."""
 
-    def objects(
-        self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]
-    ) -> Objects:
-        """Object id -> one code a frame, None where it is not seen; `object_ids` are those that expressions name.
+    def read(self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]) -> Masks:
+        """Masks of one video; `object_ids` are those that expressions name.
 
         `size` is the frames' (height, width). Raises DataError on a missing or broken mask.
         """
@@ -46,10 +53,8 @@ class RleTable:
     def _codes(self) -> Mapping[str, Any]:
         return self._load()
 
-    def objects(
-        self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]
-    ) -> Objects:
-        return {object_id: self._object(video, frame_names, size, object_id) for object_id in object_ids}
+    def read(self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]) -> Masks:
+        return Masks({object_id: self._object(video, frame_names, size, object_id) for object_id in object_ids})
 
     def open(self) -> None:
         len(self._codes)
@@ -78,16 +83,29 @@ class RleTable:
 
 
 class IndexedPngs:
-    """FOLDER/VIDEO/FRAME.png whose values are object ids; 0 is nothing, 255 void. Reads all objects."""
+    """FOLDER/VIDEO/FRAME.png whose values are object ids; 0 is nothing. Reads all objects.
+
+    In 8 bits 255 is void (DAVIS): no annotation may name an object 255. In 16 bits it is an object as any other.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def objects(
-        self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]
-    ) -> Objects:
-        found = encode_labels([read_labels(self.folder / video / f"{name}.png", *size) for name in frame_names])
-        return {str(label): codes for label, codes in found.items()}
+    def read(self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]) -> Masks:
+        maps = [read_labels(self.folder / video / f"{name}.png", *size) for name in frame_names]
+        objects = {str(label): codes for label, codes in encode_labels(maps).items()}
+        void = encode_void(maps)
+        if void is not None and str(VOID) in {*object_ids, *objects}:
+            frame = next(name for name, code in zip(frame_names, void, strict=True) if code is not None)
+            place = self.folder / video / f"{frame}.png"
+            raise DataError(
+                f"{place}: {VOID} is void in a mask of 8 bits, but the video has an object {VOID} too; store its masks "
+                "with 16 bits, or give the object another id",
+                file=str(place),
+                video=video,
+                frame=frame,
+            )
+        return Masks(objects, void)
 
     def open(self) -> None:
         _require_folder(self.folder)
@@ -113,9 +131,7 @@ class ObjectPngs:
     def _name(self, video: str, object_id: str) -> str:
         return f"{self.sources.get(video, '')}_{video}_{object_id}"
 
-    def objects(
-        self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]
-    ) -> Objects:
+    def read(self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]) -> Masks:
         objects: Objects = {}
         for object_id, folder in zip(object_ids, self.paths(video, object_ids), strict=True):
             if not folder.is_dir():
@@ -124,7 +140,7 @@ class ObjectPngs:
                 )
             masks = [read_labels(folder / f"{name}.png", *size) != 0 for name in frame_names]
             objects[object_id] = [encode(mask) if mask.any() else None for mask in masks]
-        return objects
+        return Masks(objects)
 
     def open(self) -> None:
         _require_folder(self.folder)

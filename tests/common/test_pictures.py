@@ -177,6 +177,14 @@ def test_damage_anywhere_is_one_error_or_changes_no_number(format: str) -> None:
     assert refused > 300
 
 
+def test_a_jpeg_with_several_pictures_is_a_jpeg() -> None:
+    stream = io.BytesIO()
+    first, second = (Image.new("RGB", (8, 4), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    first.save(stream, "MPO", save_all=True, append_images=[second])
+    picture = open_picture(stream.getvalue(), ("JPEG",))
+    assert (picture.format, picture.size) == ("JPEG", (4, 8)) and picture.rgb()[0, 0, 0] > 240
+
+
 def test_exif_orientation_is_read_and_never_decides_over_the_pixels() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -69,6 +69,17 @@ def test_frames_are_those_drawn_each_once_and_found_by_context_and_query(batch, 
             assert np.array_equal(frames[indices].numpy(), expected)
 
 
+def test_void_comes_with_the_masks_of_the_videos_that_have_it(batch, slots):
+    found = 0
+    for masks, slot in zip(batch.masks, slots, strict=True):
+        void = DRAWN[slot.split][slot.video].void
+        assert (masks.void is None) == (void is None or not void[list(slot.query)].any())
+        if masks.void is not None:
+            found += 1
+            assert np.array_equal(masks.void.painted().numpy(), void[None, list(slot.query)])
+    assert 0 < found < len(slots)
+
+
 def test_a_mask_is_the_union_of_the_expressions_objects(batch, slots):
     of_several = 0
     for number, slot in enumerate(slots):

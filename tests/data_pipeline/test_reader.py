@@ -83,7 +83,7 @@ def test_absent_empty_and_half_written_folders_are_told_apart(folder, tmp_path):
 def test_another_version_is_refused(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"version": 99}))
-    with pytest.raises(DataError, match="format version 99, this program reads version 2"):
+    with pytest.raises(DataError, match="format version 99, this program reads versions 2 and 3"):
         ShardedSplit.open(folder)
 
 
@@ -155,3 +155,21 @@ def test_a_manifest_that_names_anything_outside_its_folder_is_refused(folder, ch
     path.write_text(json.dumps(manifest | change))
     with pytest.raises(UserError, match=r"manifest\.json: (the (shard|dataset|split|source) name|a damaged manifest)"):
         ShardedSplit.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (b"[]", "damaged"),
+        (b'{"1":[null]}', r"damaged \(1 masks for 5 frames\)"),
+        (b'{"1":[null,null,null,null,{"size":[60000,60000],"counts":"0"}]}', r"one is 60000x60000 .* its frame 32x48"),
+        (b'{"1":[null,null,null,null,{"size":[32,48],"counts":7}]}', "damaged"),
+        (b'{"1":[null,null,null,null,{"size":[32,48],"counts":"0PPPP4"}]}', "do not fill it"),
+    ],
+)
+def test_a_strangers_masks_that_lie_are_refused_before_they_are_unpacked(tmp_path, record, masks, message):
+    sample = encode_sample(record)
+    sample = dataclasses.replace(sample, members=(sample.members[0], ("masks.json", masks), *sample.members[2:]))
+    write_split(tmp_path / "s", "mevis", "train", [write_shard(tmp_path / "s" / "shard-00000.tar", [sample])])
+    with pytest.raises(DataError, match=message):
+        ShardedSplit.open(tmp_path / "s").read_masks(0, ["1"], [4])

@@ -29,6 +29,7 @@ class Plain:
     frames: dict[str, bytes]
     said: list[tuple[str, str, tuple[str, ...]]]
     masks: dict[str, np.ndarray]
+    void: np.ndarray | None = None
 
 
 def frames_of(folder: Path, names: list[str] | None) -> dict[str, bytes]:
@@ -66,11 +67,12 @@ def in_indexed_pngs(annotation: Path, folder: Path) -> Iterator[Plain]:
         said = [
             (key, item["exp"], () if hidden else (str(item["obj_id"]),)) for key, item in entry["expressions"].items()
         ]
-        masks = {}
+        masks, void = {}, None
         if not hidden:
             labels = np.stack([np.array(Image.open(folder / "Annotations" / video / f"{name}.png")) for name in frames])
             masks = {str(label): labels == label for label in np.unique(labels) if label not in (0, 255)}
-        yield Plain(video, frames, said, masks)
+            void = labels == 255
+        yield Plain(video, frames, said, masks, void)
 
 
 def in_object_folders(annotation: Path) -> Iterator[Plain]:
@@ -140,6 +142,9 @@ def assert_same_as_plain(root: Path, name: str, split: str, out: Path) -> None:
             assert shards.read_jpegs(number, everything) == list(video.frames.values())
             assert [(each.id, each.text, each.object_ids) for each in entry.expressions] == video.said
             assert set(entry.object_ids) == set(video.masks)
+            void = shards.read_void(number, everything)
+            assert (void is not None) == (video.void is not None and bool(video.void.any()))
+            assert void is None or np.array_equal(void, video.void)
             for object_id, masks in video.masks.items():
                 found = shards.read_masks(number, [object_id], everything)[0]
                 assert np.array_equal(found, masks)

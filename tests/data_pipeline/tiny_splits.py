@@ -34,6 +34,15 @@ class Drawing:
         """uint8 [3, H, W] RGB."""
         return cv2.imdecode(np.frombuffer(self.jpegs[index], np.uint8), cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1)
 
+    @property
+    def void(self) -> np.ndarray | None:
+        """bool [T, H, W]: the lowest rows of every other frame of "long"; None elsewhere."""
+        if self.name != "long":
+            return None
+        void = np.zeros_like(next(iter(self.masks.values())))
+        void[::2, -5:] = True
+        return void
+
 
 def draw(name: str, frames: int, height: int, width: int, targets: Sequence[str]) -> Drawing:
     """`targets` holds the object ids of each expression, "14" for objects 1 and 4. Objects come, move and go."""
@@ -92,6 +101,15 @@ def _record(root: Path, dataset: str, split: str, drawing: Drawing) -> VideoReco
         object_id: [encode(mask) if mask.any() else None for mask in masks]
         for object_id, masks in drawing.masks.items()
     }
+    void = drawing.void
     return VideoRecord(
-        dataset, split, drawing.name, height, width, FrameFolder(folder, names), objects, drawing.expressions
+        dataset,
+        split,
+        drawing.name,
+        height,
+        width,
+        FrameFolder(folder, names),
+        objects,
+        drawing.expressions,
+        None if void is None else [encode(mask) if mask.any() else None for mask in void],
     )

@@ -159,6 +159,13 @@ def test_a_png_that_is_no_mask_is_told_by_name(written, image, told):
         read_masks(root, entry, expression)
 
 
+def test_files_that_a_desktop_leaves_beside_masks_are_passed_over(written):
+    root, entry, expression, masks, folder = written
+    for name in (".DS_Store", "._00000.png", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"left")
+    np.testing.assert_array_equal(read_masks(root, entry, expression), masks)
+
+
 @pytest.mark.parametrize("keep", [0, 8, 60, -20])
 def test_a_png_that_ends_early_is_told_by_name(written, keep):
     root, entry, expression, _, folder = written

@@ -1,6 +1,6 @@
 """The training forward on a tiny model: shapes, gradients, and what must not change a video's result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import pytest
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glus.data_pipeline.batch import Batch
+from glus.data_pipeline.mask_runs import MaskRuns
 from glus.model.frames import for_segmenter, for_vision_tower
 from glus.model.glus import Glus, GlusOutput
 from glus.model.precision import set_precision
@@ -170,3 +171,17 @@ def test_fresh_masks_start_at_the_prior() -> None:
         ]
     assert start[0] == pytest.approx(-4, abs=1)
     assert start[1] == pytest.approx(2, abs=1)
+
+
+@torch.no_grad()
+def test_what_is_void_in_a_video_counts_in_no_mask_loss(model):
+    batch = tiny_batch(WIDE, HIGH)
+    void = torch.zeros(1, QUERY, WIDE.height, WIDE.width, dtype=torch.bool)
+    void[..., : WIDE.width // 2] = True
+    runs = [replace(batch.masks[0], void=MaskRuns.of(void)), batch.masks[1]]
+    turned = [MaskRuns.of(batch.masks[0].painted() ^ void), batch.masks[1]]
+    turned[0] = replace(turned[0], void=runs[0].void)
+    plain, first, second = (model(replace(batch, masks=masks)).losses for masks in (batch.masks, runs, turned))
+    for name in ("mask_bce", "mask_dice"):
+        assert torch.equal(first[name], second[name]) and first[name] != plain[name]
+    assert torch.equal(runs[0].to("cpu").void.painted(), void)

@@ -57,3 +57,19 @@ def test_cross_entropy_is_taken_over_the_positions_given_and_over_seg_alone():
     logits = torch.tensor([[[0.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 1.0]]])
     second = -(2.0 - math.log(1 + math.exp(2) + 1 + math.exp(1)))
     assert seg_cross_entropy(logits, 1).item() == pytest.approx((math.log(4) + second) / 2, rel=1e-6)
+
+
+def test_pixels_that_do_not_count_change_neither_loss_nor_gradient(logits, target):
+    counted = torch.rand(4, 5, 7, generator=torch.Generator().manual_seed(2)) > 0.3
+    counted[2] = False
+    for loss in (mask_bce, mask_dice):
+        leaf = logits.clone().requires_grad_()
+        found = loss(leaf, target, counted)
+        found.sum().backward()
+        assert leaf.grad is not None and not leaf.grad[~counted].any() and leaf.grad[counted].any()
+        for row in (0, 1, 3):
+            kept = counted[row]
+            expected = loss(logits[row][kept].view(1, 1, -1), target[row][kept].view(1, 1, -1))
+            assert found[row].item() == pytest.approx(expected.item(), rel=1e-5)
+        assert found[2].item() == pytest.approx(0.0, abs=1e-6)
+        assert torch.equal(loss(leaf, target, None), loss(leaf, target))

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glus.model.unpickling import only_data, refused_code
 from glus.training.accumulate import Accumulated, accumulate
 from glus.training.config import EngineConfig, OptimizerConfig
 from glus.training.contrast import Contrast
 from glus.training.distributed import Rank, join_ranks
-from glus.training.errors import TrainingError
+from glus.training.errors import TrainingError, holds_code
 from glus.training.parameter_groups import parameter_groups
 
 #: DeepSpeed's name for what is saved: a folder below that of the checkpoint's engine.
@@ -178,14 +179,18 @@ class Engine:
     def load(self, folder: Path, ranks: int) -> None:
         """Read back what `save` wrote on `ranks` ranks; on another number of them by DeepSpeed's universal checkpoint.
 
-        Raises TrainingError where it is damaged or gone.
+        Nothing in it is run: only tensors and DeepSpeed's own three classes of settings are taken.
+        Raises TrainingError where it is damaged or gone, or where it holds code.
         """
         remedy = f"the checkpoint is damaged, name another in {folder.parents[1] / 'latest'}"
         other = ranks != self.rank.ranks and self._engine.zero_optimization()
         try:
-            with _quiet_stdout(), self._converted(folder) if other else contextlib.nullcontext(folder) as place:
-                found, _ = self._engine.load_checkpoint(str(place), tag=_TAG)
+            with only_data(_saved_classes()), _quiet_stdout():
+                with self._converted(folder) if other else contextlib.nullcontext(folder) as place:
+                    found, _ = self._engine.load_checkpoint(str(place), tag=_TAG)
         except (OSError, RuntimeError, ValueError, LookupError, AssertionError, EOFError, UnpicklingError) as error:
+            if (code := refused_code(error)) is not None:
+                raise TrainingError(holds_code(folder, code)) from error
             raise TrainingError(f"{folder} cannot be read ({_first_line(error)}): {remedy}") from error
         if found is None:
             raise TrainingError(f"{folder} holds no state of the optimiser: {remedy}")
@@ -221,6 +226,15 @@ class Engine:
     def close(self) -> None:
         """Let go of the model: DeepSpeed's hooks on it are removed."""
         self._engine.destroy()
+
+
+def _saved_classes() -> list[type]:
+    """What DeepSpeed pickles besides tensors, strings and numbers: enumerations and plain records of settings."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [LossScaler, ZeroStageEnum, fragment_address]
 
 
 def _first_line(error: BaseException) -> str:

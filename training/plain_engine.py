@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glus.model.unpickling import refused_code
 from glus.training.accumulate import Accumulated, accumulate
 from glus.training.config import EngineConfig, OptimizerConfig
 from glus.training.contrast import Contrast
 from glus.training.distributed import Rank
-from glus.training.errors import TrainingError
+from glus.training.errors import TrainingError, holds_code
 from glus.training.parameter_groups import parameter_groups
 
 _STATE = "optimizer.pt"
@@ -93,7 +94,9 @@ class PlainEngine:
         try:
             state = torch.load(folder / _STATE, map_location=self.rank.device, weights_only=True)
             self._optimizer.load_state_dict(state)
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+        except (OSError, RuntimeError, ValueError, LookupError, EOFError, UnpicklingError) as error:
+            if (code := refused_code(error)) is not None:
+                raise TrainingError(holds_code(folder / _STATE, code)) from error
             raise TrainingError(
                 f"{folder / _STATE} cannot be read ({type(error).__name__}): the checkpoint is damaged or of another "
                 "engine.stage, use another"

@@ -25,9 +25,9 @@ from glus.launch.configuration import load_config
 from glus.launch.plan import Sizes, held_bytes, passing_bytes
 from glus.launch.quiet import quiet_libraries
 from glus.model.checkpointing import recompute_activations
+from glus.model.empty import build_empty
 from glus.model.glus import Glus
 from glus.model.trainable import set_trainable
-from glus.training.build import build_empty
 from glus.training.config import RunConfig
 from glus.training.cost import Load, step_cost
 from glus.training.distributed import Rank

@@ -86,6 +86,17 @@ def sha256_of(path: Path | str, what: str = "file", *, needed_again: bool = True
     return digest
 
 
+def is_there(path: Path | str) -> bool:
+    """Whether there is anything at a path. Raises InputError where that cannot be seen, for lack of permission say."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise unreadable(path, "file", error if isinstance(error, OSError) else OSError(str(error))) from error
+    return True
+
+
 def unreadable(path: Path | str, what: str, error: OSError) -> InputError:
     """The InputError for an OSError of opening or reading: absent, without permission, or broken."""
     if error.errno in (errno.EACCES, errno.EPERM):

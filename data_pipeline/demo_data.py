@@ -6,7 +6,6 @@ Small and synthetic, but complete: every reader, every kind of expression and ev
 import hashlib
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from glus.common.files import make_folder_aside
 from glus.common.json_file import parsed_as, read_object
 from glus.common.progress import Progress
 from glus.data_pipeline import demo_layouts
@@ -123,7 +123,7 @@ def write_demo_data(config: DemoDataConfig, prompt_sentences: Sequence[str] | No
         return _found(root, wanted)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        aside = make_folder_aside(root.parent, f".{root.name}-", ".part")
         try:
             whole = aside / "root"
             whole.mkdir()

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from glus.common.files import is_there, sha256_of
 from glus.data_pipeline.sampling import SamplingConfig
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.evaluation.errors import EvaluationError
-from glus.model.config import ModelConfig
 from glus.model.precision import set_precision
+from glus.model.release_sums import check_sums
 from glus.model.released_sam2 import Hiera
 from glus.training import checkpoint
 from glus.training.config import WeightsConfig
+from glus.training.integrity import check_model_files, without_digests
+from glus.training.release_info import Release, assumptions, read_release, without_sums
 from glus.training.run_record import located
 from glus.training.tracking_place import TrackingConfig
 
@@ -34,9 +37,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A checkpoint folder of a run, or a released GLUS (`config` is then its sizes, `vision` the folder of its CLIP).
+    """A checkpoint folder of a run, or a released GLUS (`release` then describes it, `vision` is its CLIP's folder).
 
-    `title` and `step` are for people. `tracking_run` is the MLflow run that made it, "" where none did, and `tracking`
+    `notes` are lines to print: what is assumed of the model, and what cannot be checked. `title` and `step` are for
+    people. `tracking_run` is the MLflow run that made it, "" where none did, and `tracking`
     where that is recorded.
     """
 
@@ -46,7 +50,8 @@ class ModelSource:
     tracking_run: str = ""
     tracking: TrackingConfig | None = None
     vision: str = ""
-    config: ModelConfig | None = None
+    release: Release | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def find(cls, place: Path, vision: Path | None = None, hiera: Hiera | None = None) -> "ModelSource":
@@ -55,22 +60,23 @@ class ModelSource:
         `hiera` says what a released SAM 2 of unusual size does not show. Raises TrainingError or ModelError where
         there is none or it is damaged, EvaluationError for `vision` or `hiera` beside a checkpoint.
         """
-        if _is_released(place):
-            from glus.training.released import released_model_config
-
-            tower = str(vision or "")
-            config = released_model_config(WeightsConfig(glus=str(place), vision=tower), hiera)
-            return cls(place, place.resolve().name, vision=tower, config=config)
+        if is_there(place / "config.json") and not is_there(place / checkpoint.RUN):
+            weights = WeightsConfig(glus=str(place), vision=str(vision or ""))
+            release = read_release(weights, hiera)
+            assumed = (*assumptions(place, release), *without_sums(weights))
+            return cls(place, place.resolve().name, vision=weights.vision, release=release, notes=assumed)
         for name, given in (("vision", vision), ("hiera", hiera)):
             if given is not None:
                 raise EvaluationError(f"{name}: {place} is a checkpoint of a run and has its own; leave {name} out")
         folder = checkpoint.resolve(place)
+        check_model_files(folder, weights=False)
         run, state = checkpoint.read_run_config(folder), checkpoint.read_state(folder)
         tracking = located(run.tracking, folder.resolve().parent.parent)
-        return cls(folder, f"{run.name}, step {state.step}", state.step, state.tracking_run, tracking)
+        title, notes = f"{run.name}, step {state.step}", tuple(without_digests(folder))
+        return cls(folder, title, state.step, state.tracking_run, tracking, notes=notes)
 
     def load(self, device: torch.device, precision: Literal["bf16", "fp32"] = "fp32") -> Loaded:
-        """The model in eval mode on `device`. A released GLUS is shown frames as the reference shows them.
+        """The model in eval mode on `device`. A released GLUS that does not say how it is asked is asked as GLUS is.
 
         Raises TrainingError, ModelError or DataError.
         """
@@ -78,9 +84,9 @@ class ModelSource:
         from glus.training.build import build_from_checkpoint
         from glus.training.released import open_glus
 
-        if self.config is not None:
-            model, tokenizer, told = open_glus(self.folder, self.vision, self.config)
-            loaded = Loaded(model, tokenizer, SamplingConfig(), tuple(told))
+        if self.release is not None:
+            model, tokenizer, told = open_glus(self.folder, self.vision, self.release.model)
+            loaded = Loaded(model, tokenizer, self.release.sampling, tuple(told))
         else:
             model, tokenizer, run = build_from_checkpoint(self.folder)
             loaded = Loaded(model.eval(), tokenizer, run.sampling)
@@ -89,19 +95,18 @@ class ModelSource:
         return loaded
 
     def digest(self) -> str:
-        """SHA-256 of all weights, and of a released GLUS of its sizes too. Raises ModelError."""
-        if self.config is None:
-            return _digest(self.folder / checkpoint.WEIGHTS)
+        """SHA-256 of all weights, and of a released GLUS of its sizes too; checked against the digests that are there.
+
+        Raises TrainingError or ModelError where a file does not hold what was written, InputError where one cannot be
+        read.
+        """
+        if self.release is None:
+            noted = check_model_files(self.folder)
+            return noted.get(checkpoint.WEIGHTS) or sha256_of(self.folder / checkpoint.WEIGHTS, "weights")
         from glus.training.released import released_files
 
+        known = check_sums(self.folder)
         files = released_files(WeightsConfig(glus=str(self.folder), vision=self.vision))
-        return hashlib.sha256("".join([*map(_digest, files), repr(self.config)]).encode()).hexdigest()
-
-
-def _is_released(place: Path) -> bool:
-    return (place / "config.json").is_file() and not (place / checkpoint.RUN).is_file()
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        parts = [known.get(file) or sha256_of(file, "weights") for file in files]
+        asked = [repr(self.release.asked)] if self.release.asked else []
+        return hashlib.sha256("".join([*parts, repr(self.release.model), *asked]).encode()).hexdigest()

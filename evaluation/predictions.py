@@ -6,7 +6,6 @@ dot are folders being written (or left by a process that was killed) and count a
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from glus.common.files import make_folder_aside
 from glus.common.names import check_name, check_path, check_unique
 from glus.data_pipeline.names import check_names
 from glus.data_pipeline.reader import VideoEntry
@@ -97,12 +97,11 @@ def writing_masks(root: Path, entry: VideoEntry, expression: Expression) -> Iter
     """
     folder = expression_folder(root, entry, expression)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    aside = make_folder_aside(folder.parent, f".{folder.name}.", ".part")
     try:
         writer = MaskWriter(aside, entry, expression)
         yield writer
         writer.check_whole()
-        aside.chmod(0o755)
         _put_in_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -184,7 +183,7 @@ def _left_by_a_desktop(name: str) -> bool:
 
 def _put_in_place(aside: Path, folder: Path) -> None:
     if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+        old = make_folder_aside(folder.parent, f".{folder.name}.", ".old")
         folder.rename(old / "masks")
         aside.rename(folder)
         shutil.rmtree(old)

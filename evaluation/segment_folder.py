@@ -7,7 +7,6 @@ OUT/meta_expressions.json           which expression an EXP_ID is, as in MeViS, 
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from glus.common.files import make_folder_aside
 from glus.evaluation.clip import Clip
 from glus.evaluation.errors import EvaluationError
 from glus.evaluation.mask_png import encode_mask, read_mask
@@ -34,8 +34,7 @@ def written_whole(out: Path) -> Iterator[Path]:
     aside: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-        aside.chmod(0o755)
+        aside = make_folder_aside(out.parent, f".{out.name}.", ".part")
         yield aside
         os.rename(aside, out)
     except OSError as error:

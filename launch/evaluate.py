@@ -78,6 +78,8 @@ def evaluate(config: EvaluateConfig) -> int:
     """
     rank = Rank.from_environment()
     source = ModelSource.find(config.checkpoint, config.vision, config.hiera)
+    if source.notes and rank.rank == 0:
+        print("\n".join(source.notes))
     splits = chosen_splits(config.shards, config.splits)
     if config.inference.key_frames is not None:
         named, expressions = check_key_frames(config.inference.key_frames, splits)

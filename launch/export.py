@@ -2,17 +2,19 @@
 
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from glus.data_pipeline.sampling import SamplingConfig
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.data_pipeline.vocabulary import SENTENCEPIECE
 from glus.launch.errors import LaunchError
 from glus.model.config import LoraConfig
 from glus.model.glus import Glus
+from glus.model.release_sums import write_sums
 from glus.model.released_config import released_config
 from glus.model.released_export import (
     Format,
@@ -25,7 +27,8 @@ from glus.model.released_export import (
 )
 from glus.training import checkpoint
 from glus.training.build import build_from_checkpoint
-from glus.training.released import MODEL_CONFIG, VISION_TOWER
+from glus.training.integrity import check_model_files, without_digests
+from glus.training.release_info import MODEL_CONFIG, VISION_TOWER, model_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -54,27 +57,39 @@ def export(config: ExportConfig) -> None:
     if config.shard_gigabytes <= 0:
         raise LaunchError(f"shard_gigabytes={config.shard_gigabytes:g}: give more than 0")
     folder = checkpoint.resolve(config.checkpoint)
-    model, tokenizer, _ = build_from_checkpoint(folder)
+    for line in without_digests(folder):
+        print(line)
+    check_model_files(folder)
+    model, tokenizer, run = build_from_checkpoint(folder)
     merged = merge_lora(model)
     aside = config.out.with_name(f".{config.out.name}.writing")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        written = write_release(
-            model, tokenizer, aside, DTYPES[config.dtype], config.form, int(config.shard_gigabytes * 1e9)
-        )
+        shard_bytes = int(config.shard_gigabytes * 1e9)
+        written = write_release(model, tokenizer, run.sampling, aside, DTYPES[config.dtype], config.form, shard_bytes)
         os.replace(aside, config.out)
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise LaunchError(f"{config.out} cannot be written ({error.strerror or error}): free some room") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     print(f"merged {merged} LoRA layers; {written / 1e9:.2f} GB of weights, the language model in {config.dtype}")
     print(f"written: {config.out} (its {VISION_TOWER}/ is the CLIP tower, which GLUS is released without)")
 
 
 def write_release(
-    model: Glus, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype, form: Format, shard_bytes: int
+    model: Glus,
+    tokenizer: Tokenizer,
+    sampling: SamplingConfig,
+    folder: Path,
+    dtype: torch.dtype,
+    form: Format,
+    shard_bytes: int,
 ) -> int:
-    """Fill `folder` with a merged model and its tokenizer; returns the bytes of its weights. Raises OSError."""
+    """Fill `folder` with a merged model, its tokenizer, how it is asked, and digests of all files.
+
+    Returns the bytes of its weights. Raises OSError, or ModelError for a weight that `dtype` cannot hold.
+    """
     sizes = replace(model.config, lora=LoraConfig(rank=0), tokenizer="")
     written = write_shards(glus_tensors(model), folder, dtype, form, shard_bytes)
     special = {
@@ -83,9 +98,10 @@ def write_release(
         "pad_token_id": tokenizer.pad_id,
     }
     write_json(folder / "config.json", released_config(sizes, tokenizer.vocab_size, dtype_name(dtype), special))
-    write_json(folder / MODEL_CONFIG, asdict(sizes))
+    write_json(folder / MODEL_CONFIG, model_file(sizes, sampling))
     write_tower(model, folder / VISION_TOWER, dtype, form, shard_bytes)
     _write_tokenizer(tokenizer, folder)
+    write_sums(folder)
     return written
 
 

@@ -16,9 +16,9 @@ from torch import nn
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.launch.configuration import load_config
 from glus.launch.errors import LaunchError
+from glus.model.empty import build_empty
 from glus.model.glus import Glus
 from glus.model.trainable import set_trainable
-from glus.training.build import build_empty
 from glus.training.config import RunConfig
 from glus.training.cost import Load, StepCost, step_cost
 from glus.training.engines import LEAVES, accumulation_for, check_shares

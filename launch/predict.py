@@ -27,6 +27,7 @@ from glus.evaluation.worklist import WorkItem
 from glus.launch.errors import LaunchError
 from glus.launch.parent import end_with_parent
 from glus.launch.quiet import quiet_libraries
+from glus.training.distributed import Rank
 
 #: Seconds that a process has to end by itself.
 GRACE = 10
@@ -110,7 +111,7 @@ class Predictor:
         self._device = torch.device("cuda", work.device + index) if cuda else torch.device("cpu")
         self._work = work
         self._loaded = work.source.load(self._device, work.config.precision)
-        if index == 0 and self._loaded.told:
+        if index == 0 and Rank.from_environment().rank == 0 and self._loaded.told:
             print("\n".join(self._loaded.told))
 
     def predict(self, item: WorkItem) -> Done:

@@ -54,6 +54,9 @@ def segment(config: SegmentConfig) -> None:
 
     _check(config)
     source = ModelSource.find(config.weights, config.vision, config.hiera)
+    if source.notes:
+        print("\n".join(source.notes))
+    source.digest()  # damaged weights end here
     with written_whole(config.out) as folder:
         scratch = folder / ".frames"
         clip = open_clip(config.video, scratch)

@@ -5,7 +5,33 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from glus.common.paths import PathText
+from glus.model.bounds import check_bounds
 from glus.model.errors import ModelError
+
+#: (least, most) of each setting: far beyond any released model, near enough that an empty model of it is quickly made.
+_WIDTH, _LAYERS, _SHARE, _POSITIVE = (1, 65_536), (1, 512), (0, 1), (1e-12, 1e12)
+_LANGUAGE = {
+    **{"hidden_size": _WIDTH, "heads": (1, 1024), "key_value_heads": (1, 1024), "layers": _LAYERS},
+    **{"intermediate_size": (1, 2**20), "max_positions": (1, 2**24), "rms_norm_eps": (0, 1), "rope_theta": _POSITIVE},
+    **{"initializer_range": (0, 100), "seg_spread": (0, 100)},
+}
+_VISION = {
+    **{"image_size": (1, 2048), "patch_size": (1, 2048), "hidden_size": _WIDTH, "intermediate_size": (1, 2**20)},
+    **{"layers": _LAYERS, "heads": (1, 1024), "select_layer": (-512, 512), "pool": (1, 2**20)},
+    **{"mean": (-1e6, 1e6), "std": _POSITIVE},
+}
+_SEGMENTER = {
+    **{"image_size": (1, 2048), "embed_dim": (1, 2048), "heads": (1, 256), "stages": (1, 256)},
+    **{"global_attention_blocks": (0, 1024), "window_pos_embed_size": (1, 256), "window_spec": (1, 256)},
+    **{"hidden_dim": (1, 2048), "decoder_feedforward": _WIDTH, "memory_dim": (1, 2048), "memory_layers": (1, 32)},
+    **{"memory_feedforward": _WIDTH, "memory_fuser_layers": (1, 64), "memories": (1, 256), "dropout": _SHARE},
+    **{"mask_prior": (-100, 100), "mean": (-1e6, 1e6), "std": _POSITIVE},
+}
+_LORA = {"rank": (0, 4096), "alpha": (0, 2**20), "dropout": _SHARE}
+_LOSS = {
+    **dict.fromkeys(("cross_entropy", "mask_bce", "mask_dice", "contrastive"), (0, 1000000.0)),
+    **{"bank_size": (1, 2**22), "bank_negatives": (1, 2**22)},
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +59,7 @@ class LanguageConfig:
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
 
     def __post_init__(self) -> None:
+        check_bounds("model.language", self, _LANGUAGE)
         if self.hidden_size % self.heads or self.heads % self.key_value_heads:
             raise ModelError(
                 f"model.language: hidden_size {self.hidden_size}, heads {self.heads} and key_value_heads "
@@ -76,6 +103,14 @@ class VisionConfig:
         return self.layers + 1 + self.select_layer if self.select_layer < 0 else self.select_layer
 
     def __post_init__(self) -> None:
+        check_bounds("model.vision", self, _VISION)
+        if not 1 <= self.layers_run <= self.layers:
+            raise ModelError(
+                f"model.vision.select_layer={self.select_layer}: with {self.layers} layers it must be from 1 to "
+                f"{self.layers}, or from -{self.layers} to -1"
+            )
+        if self.hidden_size % self.heads:
+            raise ModelError(f"model.vision: hidden_size {self.hidden_size} must be a multiple of heads {self.heads}")
         if self.image_size % self.patch_size or (self.image_size // self.patch_size) ** 2 % self.pool:
             raise ModelError(
                 f"model.vision: image_size {self.image_size}, patch_size {self.patch_size} and pool {self.pool} do not "
@@ -121,6 +156,14 @@ class SegmenterConfig:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
+    def __post_init__(self) -> None:
+        check_bounds("model.segmenter", self, _SEGMENTER)
+        if len(self.stages) != 4 or len(self.window_spec) != 4:
+            raise ModelError(
+                f"model.segmenter: stages {list(self.stages)} and window_spec {list(self.window_spec)}: Hiera has 4 "
+                "stages, give 4 numbers each"
+            )
+
 
 @dataclass(frozen=True)
 class LoraConfig:
@@ -130,6 +173,9 @@ class LoraConfig:
     alpha: int = 16
     dropout: float = 0.05
     targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+    def __post_init__(self) -> None:
+        check_bounds("model.lora", self, _LORA)
 
 
 @dataclass(frozen=True)
@@ -153,6 +199,7 @@ class LossConfig:
     bank_negatives: int = 128
 
     def __post_init__(self) -> None:
+        check_bounds("model.loss", self, _LOSS)
         if not 0 < self.bank_negatives < self.bank_size:
             raise ModelError(
                 f"model.loss: bank_negatives={self.bank_negatives} of a bank of {self.bank_size}: it must be from 1 "

@@ -1,9 +1,28 @@
-"""Parameters in half precision, as DeepSpeed has them in training."""
+"""Parameters in half precision, as DeepSpeed has them in training; values that no precision may lose."""
 
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+#: Above it float32 values become infinite in bf16; below it both hold them.
+LARGEST = torch.finfo(torch.bfloat16).max
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity in a tensor, in one pass and without a copy."""
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    least, most = tensor.aminmax()  # NaN wins in both
+    return bool(torch.isfinite(least) & torch.isfinite(most))
+
+
+def usable(tensor: Tensor) -> bool:
+    """Whether a tensor is finite in float32 and would be in bf16 too."""
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    least, most = (float(each) for each in tensor.aminmax())
+    return -LARGEST <= least and most <= LARGEST  # false for NaN
 
 
 def set_precision(model: nn.Module, precision: Literal["bf16", "fp32"]) -> None:

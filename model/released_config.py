@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from glus.common.json_file import parsed_as
 from glus.model.config import LanguageConfig, ModelConfig, VisionConfig
 from glus.model.errors import ModelError
 from glus.model.released_files import read_json
+
+Config = TypeVar("Config")
 
 #: Key of transformers' LlamaConfig -> ours.
 LANGUAGE_KEYS = {
@@ -49,7 +52,7 @@ def language_of(folder: Path) -> LanguageConfig:
     stored = _language(folder)
     heads = stored.get("num_attention_heads", LanguageConfig.heads)
     named = {ours: stored[theirs] for theirs, ours in LANGUAGE_KEYS.items() if theirs in stored}
-    return LanguageConfig(**{"key_value_heads": heads} | named)
+    return validated(LanguageConfig, {"key_value_heads": heads} | named, str(folder / "config.json"))
 
 
 def check_language(folder: Path, config: ModelConfig, vocab_size: int | None = None) -> None:
@@ -77,7 +80,8 @@ def check_language(folder: Path, config: ModelConfig, vocab_size: int | None = N
 def vision_of(folder: Path) -> VisionConfig:
     """The sizes of a released CLIP, from its config.json; what it lacks is that of CLIP-L/14. Raises ModelError."""
     stored = _vision(folder)
-    return VisionConfig(**{ours: stored[theirs] for theirs, ours in VISION_KEYS.items() if theirs in stored})
+    named = {ours: stored[theirs] for theirs, ours in VISION_KEYS.items() if theirs in stored}
+    return validated(VisionConfig, named, str(folder / "config.json"))
 
 
 def check_vision(folder: Path, config: VisionConfig) -> None:
@@ -97,6 +101,16 @@ def check_vision(folder: Path, config: VisionConfig) -> None:
             "model.vision",
         )
     _refuse(folder, wrong)
+
+
+def validated(cls: type[Config], content: Any, where: str) -> Config:
+    """A dataclass from JSON's content. Raises ModelError that says `where` and names the first key that is wrong."""
+    remedy = "copy the release again or export the checkpoint again"
+    try:
+        return parsed_as(content, cls, where, raises=ModelError, remedy=remedy)
+    except ModelError as error:
+        # Of the dataclass itself, which does not know its file.
+        raise error if str(error).startswith(where) else ModelError(f"{where}: {error}") from error
 
 
 def released_config(config: ModelConfig, vocab_size: int, dtype: str, special: Mapping[str, int]) -> dict[str, Any]:

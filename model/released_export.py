@@ -7,15 +7,16 @@ from typing import Any, Literal
 
 import peft
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from glus.model.config import VisionConfig
 from glus.model.errors import ModelError
 from glus.model.glus import Glus
+from glus.model.precision import all_finite
 from glus.model.released_config import released_processor, released_vision_config
 from glus.model.released_files import INDEX_SUFFIX, PICKLED, SAFE
 from glus.model.released_names import CLIP, GLUS, PIXEL_DEVIATION, PIXEL_MEAN, SEGMENTER
+from glus.model.safe_file import save_tensors
 from glus.model.weights import HEAD, own_tensors
 
 Format = Literal["bin", "safetensors"]
@@ -95,7 +96,8 @@ def write_shards(
     """Write tensors into numbered shards of at most `shard_bytes` (but one tensor at least), and their index.
 
     They are written in `dtype`, SAM 2 and `text_hidden_fcs` of a GLUS in float32. A shard is converted and written
-    before the next is begun. Returns the bytes written. Raises OSError.
+    before the next is begun. Returns the bytes written. Raises OSError, or ModelError for a value that `dtype` cannot
+    hold.
     """
     plan: list[list[tuple[str, Tensor]]] = [[]]
     held = total = 0
@@ -114,14 +116,29 @@ def write_shards(
         file = f"{stem}-{number:05d}-of-{len(plan):05d}.{suffix}"
         # clone: a view would be written with all that it is a view of
         ready = {name: tensor.to(_stored(name, dtype), copy=True).contiguous() for name, tensor in shard}
+        for name, tensor in shard:
+            _check_held(name, tensor, ready[name])
         if form == "safetensors":
-            save_file(ready, folder / file, metadata={"format": "pt"})
+            save_tensors(ready, folder / file)
         else:
-            torch.save(ready, folder / file)
+            try:
+                torch.save(ready, folder / file)
+            except RuntimeError as error:  # torch's way to report a full disk
+                raise OSError(next(iter(str(error).splitlines()), "RuntimeError")) from error
         weight_map |= dict.fromkeys(ready, file)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     write_json(folder / f"{whole}{INDEX_SUFFIX}", index)
     return total
+
+
+def _check_held(name: str, tensor: Tensor, stored: Tensor) -> None:
+    if not all_finite(tensor):
+        raise ModelError(f"{name} holds NaN or infinite values: the checkpoint's weights are broken, use another")
+    if not all_finite(stored):
+        raise ModelError(
+            f"{name} holds {float(tensor.abs().max()):g}, which {dtype_name(stored.dtype)} cannot hold (its largest is "
+            f"{torch.finfo(stored.dtype).max:g}): export with dtype=bfloat16 or dtype=float32"
+        )
 
 
 def _stored(name: str, dtype: torch.dtype) -> torch.dtype:

@@ -9,11 +9,15 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
+from glus.common.errors import UserError
+from glus.common.files import is_there, open_regular
 from glus.common.json_file import read_object
 from glus.model.errors import ModelError
+from glus.model.safe_file import open_tensors
+from glus.model.unpickling import refused_code
 
 INDEX_SUFFIX = ".index.json"
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
@@ -69,11 +73,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _listed(place: Path) -> dict[Path, list[str] | None]:
     """Shards and the names that an index gives each; None without an index."""
-    if place.is_file():
-        return {place: None}
-    if not place.is_dir():
+    if not is_there(place):
         raise ModelError(f"{place} is not there: name the folder or file of the released weights")
-    found = next((place / name for name in _CANDIDATES if (place / name).is_file()), None)
+    if not place.is_dir():
+        return {place: None}
+    found = next((place / name for name in _CANDIDATES if is_there(place / name)), None)
     if found is None:
         raise ModelError(f"{place} holds no weights: there is neither of {', '.join(_CANDIDATES)}")
     return _indexed(found) if found.name.endswith(INDEX_SUFFIX) else {found: None}
@@ -85,13 +89,13 @@ def _indexed(index: Path) -> dict[Path, list[str] | None]:
         raise ModelError(f"{index} has no weight_map: download the release again")
     listed: dict[Path, list[str] | None] = {}
     for name, shard in table.items():
-        if not isinstance(shard, str) or Path(shard).name != shard:
+        if not isinstance(shard, str) or Path(shard).name != shard or "\0" in shard:
             raise ModelError(f"{index}: {name} lies in {shard!r}, which is no file of that folder")
         names = listed.setdefault(index.parent / shard, [])
         assert names is not None
         names.append(name)
     for file, names in listed.items():
-        if not file.is_file():
+        if not is_there(file):
             raise ModelError(
                 f"{index} names {file.name} ({len(names or [])} parameters), which is not there: download it too"
             )
@@ -132,29 +136,38 @@ def _opened(file: Path) -> Iterator[_Pickled | _Safe]:
     damaged = "it is damaged or not whole, download it again"
     try:
         if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as stored:
+            with open_tensors(file) as stored:
                 yield _Safe(stored)
         else:
-            mapped = zipfile.is_zipfile(file)
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-            yield _Pickled(_tensors_of(content, file))
+            yield _Pickled(_tensors_of(_unpickled(file), file))
     except UnpicklingError as error:
-        if "Weights only load failed" in str(error) or "weights_only" in str(error):
-            refused = _refused_global(str(error))
-            raise ModelError(
-                f"{file} holds more than tensors{refused}: it is damaged, or a pickle with code, which is not run. "
-                "Take the weights from their release, as .safetensors where there is one"
-            ) from error
-        raise ModelError(f"{file} cannot be read: {damaged}") from error
+        code = refused_code(error)
+        if code is None:
+            raise ModelError(f"{file} cannot be read: {damaged}") from error
+        raise ModelError(
+            f"{file} holds more than tensors{code}: it is damaged, or a pickle with code, which is not run. "
+            "Take the weights from their release, as .safetensors where there is one"
+        ) from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(f"{file} cannot be read ({first}): {damaged}") from error
 
 
-def _refused_global(message: str) -> str:
-    """ " (posix.system)" where torch's message names what the pickle asks for."""
-    _, found, rest = message.partition("GLOBAL ")
-    return f" ({rest.split()[0]})" if found and rest.split() else ""
+def _unpickled(file: Path) -> Any:
+    """The content of a .bin or .pt, mapped where it is of the zip form."""
+    try:
+        with open_regular(file, "weights") as opened:
+            mapped = zipfile.is_zipfile(opened)
+            if mapped:
+                with zipfile.ZipFile(opened) as archive:
+                    # torch compresses nothing; a compressed part could unpack to more than fits into memory.
+                    if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
+                        raise ModelError(f"{file} holds compressed parts, which torch never writes: download it again")
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except (UserError, UnpicklingError, OSError, RuntimeError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _tensors_of(content: Any, file: Path) -> Mapping[str, Tensor]:
@@ -166,4 +179,10 @@ def _tensors_of(content: Any, file: Path) -> Mapping[str, Tensor]:
     others = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if others:
         raise ModelError(f"{file}: {others[0]!r} is no tensor: name a file of weights, not of a training state")
+    for name, tensor in content.items():
+        if not isinstance(name, str):
+            raise ModelError(f"{file}: {name!r} is no name of a tensor: name a file of weights")
+        # A tensor may repeat one number: weights never do, and a copy of it would take memory that the file has not.
+        if tensor.is_sparse or tensor.layout is not torch.strided or tensor.untyped_storage().nbytes() < tensor.nbytes:
+            raise ModelError(f"{file}: {name} has fewer numbers than its shape {list(tensor.shape)}: download it again")
     return content

@@ -1,4 +1,8 @@
-"""Released weights into a whole (not yet partitioned) model: every name has its place, or is told."""
+"""Released weights into a whole (not yet partitioned) model: every name has its place, or is told.
+
+A model without weights (on the meta device) is only compared: names and shapes that do not fit are found before
+memory is taken for the model.
+"""
 
 import re
 import zlib
@@ -12,6 +16,7 @@ from torch import Tensor, nn
 
 from glus.model.errors import ModelError
 from glus.model.glus import Glus
+from glus.model.precision import LARGEST, usable
 from glus.model.released_files import ReleasedWeights
 from glus.model.released_names import GLUS, LISA, LLAMA, SAM2, Ignored, NameMap, clip_names
 
@@ -54,6 +59,8 @@ def load_language(model: Glus, folder: Path, fresh: FreshTokens) -> list[str]:
         raise ModelError(f"{folder} is a GLUS checkpoint: give it as weights.glus, which takes its SAM 2 too")
     has_projector = any(name.startswith("model.mm_projector.") for name in released.shapes)
     told = _load(model, released, LISA if has_projector else LLAMA, fresh)
+    if _is_empty(model):
+        return []
     drawn = ["text_hidden_fcs"]
     _redraw(model.language.text_hidden_fcs, fresh.seed, "text_hidden_fcs")
     if not has_projector:
@@ -82,6 +89,8 @@ def _load(model: Glus, released: ReleasedWeights, names: NameMap, fresh: FreshTo
     tied = {HEAD} if model.config.language.tie_embeddings else set()
     wanted, ignored = _assign(released, names, own, tied)
     _check_shapes(released, wanted, own, fresh)
+    if _is_empty(model):
+        return []
     told = [f"{released.place}: {len(wanted)} tensors taken ({names.release})"]
     for line, count in ignored.items():
         told.append(f"{released.place}: {count} ignored: {line.pattern} ({line.why})")
@@ -89,11 +98,20 @@ def _load(model: Glus, released: ReleasedWeights, names: NameMap, fresh: FreshTo
         ours = wanted.get(name)
         if ours is None:
             continue
+        if not usable(tensor):
+            raise ModelError(
+                f"{released.place}: {name} holds NaN, infinite values or some above {LARGEST:g}: nothing can be "
+                "predicted with it; download the release again"
+            )
         if fresh is not None and ours in _BY_TOKEN:
             told += _fill_rows(own[ours].data, tensor, ours, fresh, f"{released.place}: {name}")
         else:
             own[ours].data.copy_(tensor)
     return told
+
+
+def _is_empty(model: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in model.parameters())
 
 
 def _assign(

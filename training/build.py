@@ -8,11 +8,15 @@ import torch
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.model.checkpointing import recompute_activations
 from glus.model.config import ModelConfig
+from glus.model.empty import build_empty
 from glus.model.glus import Glus
+from glus.model.release_sums import check_sums
 from glus.model.trainable import TrainableRow, add_lora, set_trainable
 from glus.training import checkpoint
 from glus.training.config import RunConfig
 from glus.training.errors import TrainingError
+from glus.training.integrity import check_model_files, without_digests
+from glus.training.release_info import without_sums
 from glus.training.released import check_released, load_released
 
 
@@ -35,16 +39,6 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> Glus:
     return model
 
 
-def build_empty(config: ModelConfig, vocab_size: int, seg_id: int) -> Glus:
-    """The same model without weights: parameters on the meta device, buffers as they are drawn here."""
-    from accelerate import init_empty_weights
-
-    with init_empty_weights(include_buffers=False), torch.random.fork_rng(devices=[]):
-        model = Glus(config, vocab_size, seg_id)
-        add_lora(model, config.lora)
-    return model
-
-
 def build_for_training(config: RunConfig, resumed: Path | None = None, whole: bool = True) -> Built:
     """The model that a run starts with: of the checkpoint `resumed`, else of `init_from`, else of `weights`.
 
@@ -56,14 +50,27 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, whole: bo
     told: list[str] = []
     if start is None:
         check_released(config.weights, config.model, tokenizer)
+        told += without_sums(config.weights)
+    elif not resumed:
+        told += without_digests(start)
     model = build_empty(config.model, tokenizer.vocab_size, tokenizer.seg_id)
     rows = set_trainable(model, config.trainable)
     if whole:
+        # Compared with the empty model first: what does not fit takes no memory.
+        if start:
+            checkpoint.load_weights(model, start)
+        else:
+            load_released(model, config.weights, tokenizer, config.seed)
+        # A run that goes on has checked its checkpoint already.
+        if start and not resumed:
+            check_model_files(start)
+        elif config.weights.glus and not start:
+            check_sums(Path(config.weights.glus))
         model = build_model(config.model, tokenizer, config.seed)
         if start:
             checkpoint.load_weights(model, start)
         else:
-            told = load_released(model, config.weights, tokenizer, config.seed)
+            told += load_released(model, config.weights, tokenizer, config.seed)
         rows = set_trainable(model, config.trainable)
     if config.engine.gradient_checkpointing:
         recompute_activations(model)
@@ -78,7 +85,9 @@ def build_from_checkpoint(folder: Path) -> tuple[Glus, Tokenizer, RunConfig]:
     config = checkpoint.read_run_config(folder)
     tokenizer = Tokenizer(folder / checkpoint.TOKENIZER)
     language = replace(config.model.language, attention="sdpa")
-    model = build_model(replace(config.model, language=language), tokenizer, config.seed)
+    sizes = replace(config.model, language=language)
+    checkpoint.load_weights(build_empty(sizes, tokenizer.vocab_size, tokenizer.seg_id), folder)
+    model = build_model(sizes, tokenizer, config.seed)
     checkpoint.load_weights(model, folder)
     return model, tokenizer, config
 

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from glus.common.files import is_there, read_regular
 from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE
+from glus.model.precision import LARGEST, usable
+from glus.model.safe_file import open_tensors, save_tensors
 from glus.training.config import RunConfig
 from glus.training.errors import TrainingError
 from glus.training.tracking_place import without_user
@@ -82,11 +84,11 @@ def write(
     Raises TrainingError where the disk is full or not writable.
     """
     try:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path / WEIGHTS)
+        save_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, path / WEIGHTS)
         (path / RUN).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
         (path / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         copy_tokenizer(tokenizer, path / TOKENIZER)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise TrainingError(
             f"the checkpoint {path.name} could not be written below {path.parent}: {error}; free some room"
         ) from error
@@ -141,14 +143,22 @@ def sync(path: Path) -> None:
 def find_latest(folder: Path) -> Path | None:
     """The checkpoint that `latest` names, or None where none was written. Raises TrainingError where it is gone."""
     pointer = folder / "latest"
-    if not pointer.is_file():
+    if not is_there(pointer):
         return None
-    path = folder / pointer.read_text(encoding="utf-8").strip()
-    if not (path / RUN).is_file():
+    path = folder / _named_by(pointer)
+    if not is_there(path / RUN):
         raise TrainingError(
             f"{pointer} names {path.name}, which is not there: restore it, or name another in {pointer}"
         )
     return path
+
+
+def _named_by(pointer: Path) -> str:
+    content = read_regular(pointer, "name of a checkpoint", 4096)
+    name = content.decode("utf-8", "replace").strip()
+    if not name.isprintable() or Path(name).name != name:
+        raise TrainingError(f"{pointer} holds {name[:60]!r}, no name of a checkpoint: write step-NUMBER into it")
+    return name
 
 
 def step_of(path: Path) -> int:
@@ -163,7 +173,7 @@ def newest_first(folder: Path) -> list[Path]:
     Where `latest` names none that is there, all of them.
     """
     pointer = folder / "latest"
-    named = folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else folder
+    named = folder / _named_by(pointer) if is_there(pointer) else folder
     found = [path for path in folder.glob("step-*") if path.is_dir() and step_of(path) >= 0]
     if step_of(named) >= 0 and named.is_dir():
         found = [path for path in found if step_of(path) <= step_of(named)]
@@ -172,7 +182,7 @@ def newest_first(folder: Path) -> list[Path]:
 
 def resolve(path: Path) -> Path:
     """A checkpoint folder, from itself or the run folder that holds it. Raises TrainingError where there is none."""
-    if (path / RUN).is_file():
+    if is_there(path / RUN):
         return path
     found = find_latest(path / "checkpoints")
     if found is None:
@@ -215,19 +225,27 @@ def read_run_config(path: Path) -> RunConfig:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint's weights into a whole (not yet partitioned) model, strictly.
+    """Load a checkpoint's weights into a whole (not yet partitioned) model, strictly; an empty model is only compared.
 
-    Raises TrainingError where the file is damaged, or where names or shapes differ: a checkpoint of another model size.
+    Raises TrainingError where the file is damaged or holds values that are not finite, or where names or shapes differ
+    (a checkpoint of another model size); InputError where it cannot be read.
     """
     file = path / WEIGHTS
     own = _own_once(model)
+    empty = any(tensor.is_meta for tensor in own.values())
     try:
-        with safe_open(file, framework="pt") as stored:
+        with open_tensors(file) as stored:
             names = set(stored.keys())
             shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in names}
             _check_fit(file, {name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
-            for name in names:
-                own[name].data.copy_(stored.get_tensor(name))
+            for name in names if not empty else ():
+                tensor = stored.get_tensor(name)
+                if not usable(tensor):
+                    raise TrainingError(
+                        f"{file}: {name} holds NaN, infinite values or some above {LARGEST:g}: nothing can be "
+                        "predicted with it; use an earlier checkpoint"
+                    )
+                own[name].data.copy_(tensor)
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{file} cannot be read ({error}): the checkpoint is damaged, use another") from error
 

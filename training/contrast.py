@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glus.model.config import LossConfig
 from glus.model.contrastive import Contrasted, NamedBatch, SegTokens, object_contrastive_loss
+from glus.model.safe_file import open_tensors, save_tensors
 from glus.model.token_bank import TokenBank
 from glus.training.distributed import Rank
 from glus.training.errors import TrainingError
@@ -89,8 +89,8 @@ class Contrast:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(state, folder / self._file)
-        except (OSError, SafetensorError) as error:
+            save_tensors(state, folder / self._file)
+        except OSError as error:
             raise TrainingError(f"{folder / self._file} could not be written ({error}): free some room") from error
 
     def load(self, folder: Path) -> None:
@@ -99,7 +99,9 @@ class Contrast:
         if self._bank is None or not place.is_file():
             return
         try:
-            self._bank.restore(load_file(place), self.rank.device)
+            with open_tensors(place) as stored:
+                state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  safe_open has no items
+            self._bank.restore(state, self.rank.device)
         except (OSError, SafetensorError, KeyError) as error:
             raise TrainingError(f"{place} cannot be read ({error}): use another checkpoint") from error
 

@@ -3,11 +3,15 @@
 import sys
 from pathlib import Path
 
+from glus.common.errors import InputError
 from glus.training.checkpoint import RUN, find_latest, name_of, newest_first, read_state, step_of
 from glus.training.config import RunConfig
 from glus.training.distributed import Rank
 from glus.training.errors import TrainingError
-from glus.training.integrity import what_is_broken
+from glus.training.integrity import find_corruption
+
+#: What a rank says of a checkpoint that it may not read; 1 says that it is broken, 0 that it is intact.
+_FORBIDDEN = 2
 
 
 def choose_checkpoint(folder: Path, rank: Rank) -> Path | None:
@@ -26,8 +30,15 @@ def choose_checkpoint(folder: Path, rank: Rank) -> Path | None:
         if step < 0:
             break
         path = folder / name_of(step)
-        why = what_is_broken(path, rank.rank, rank.ranks)
-        if rank.most_of([bool(why)]) == [0]:
+        try:
+            why, forbidden = find_corruption(path, rank.rank, rank.ranks), ""
+        except InputError as error:
+            why = forbidden = str(error)
+        [worst] = rank.most_of([_FORBIDDEN if forbidden else bool(why)])
+        if worst == _FORBIDDEN:
+            # Not passed over: it is intact as far as anybody knows, and training would replace it.
+            raise TrainingError(forbidden or f"{path} cannot be read by another rank: see its message")
+        if worst == 0:
             if passed and rank.rank == 0:
                 print(f"WARNING: going on from {path.name} instead: the steps since then are trained again", flush=True)
             return path

@@ -13,9 +13,10 @@ from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.sampling import SamplePlan
 from glus.data_pipeline.tokenizer import Tokenizer
+from glus.model.empty import build_empty
 from glus.model.trainable import set_trainable
 from glus.training import checkpoint
-from glus.training.build import Built, build_empty, build_for_training
+from glus.training.build import Built, build_for_training
 from glus.training.config import RunConfig
 from glus.training.cost import step_cost
 from glus.training.distributed import Rank

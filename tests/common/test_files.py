@@ -9,7 +9,7 @@ import tempfile
 import pytest
 
 from glus.common.errors import InputError
-from glus.common.files import give_usual_mode, make_folder_aside, open_regular, read_regular, sha256_of
+from glus.common.files import give_usual_mode, is_there, make_folder_aside, open_regular, read_regular, sha256_of
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123456\n"
 
@@ -61,12 +61,17 @@ def test_a_path_that_has_no_file_is_reported(tmp_path, name):
 def test_a_file_without_permission_is_reported_as_such(tmp_path):
     path = tmp_path / "private"
     path.touch(mode=0o000)
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o000)
+    assert is_there(path) and not is_there(tmp_path / "absent") and not is_there(path / "below")
     own = os.geteuid()
     # Root reads everything.
     os.seteuid(65534 if own == 0 else own)
     try:
         with pytest.raises(InputError, match="no permission to read the weights: ask its owner"):
             read_regular(path, "weights")
+        with pytest.raises(InputError, match="no permission to read"):
+            is_there(folder / "file")
     finally:
         os.seteuid(own)
 

@@ -12,8 +12,9 @@ from glus.data_pipeline.sampling import SamplePlan
 from glus.launch import cli
 from glus.launch.configuration import load_config
 from glus.launch.plan import PlanConfig, Sizes, held_bytes, load_of, wire_bytes
+from glus.model.empty import build_empty
 from glus.model.trainable import set_trainable
-from glus.training.build import build_empty, build_for_training
+from glus.training.build import build_for_training
 from glus.training.config import RunConfig
 from glus.training.cost import Load, step_cost
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from glus.data_pipeline.prompts import inference_prompt
+from glus.data_pipeline.sampling import SamplingConfig
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.launch.export import write_release
 from glus.model.errors import ModelError
@@ -18,7 +19,8 @@ from glus.model.precision import set_precision
 from glus.model.released_export import glus_tensors, merge_lora, write_shards
 from glus.model.released_files import ReleasedWeights
 from glus.model.trainable import add_lora
-from glus.training.released import VISION_TOWER, open_glus
+from glus.training.release_info import VISION_TOWER
+from glus.training.released import open_glus
 
 from .reference import CARRIED, NANO, Recording
 from .releases import SEG, VOCABULARY
@@ -81,7 +83,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     merge_lora(with_lora(model))
     for form in ("bin", "safetensors"):
         (root / form).mkdir()
-        write_release(model, Tokenizer(CARRIED), root / form, torch.float32, form, 8_000_000)
+        write_release(model, Tokenizer(CARRIED), SamplingConfig(), root / form, torch.float32, form, 8_000_000)
     return Exported(model.eval(), root / "bin", root / "safetensors")
 
 
@@ -163,7 +165,7 @@ def test_half_precision_is_that_of_the_language_model_and_told_in_its_config(tmp
     """As GLUS is released: SAM 2 (its positional encoding among it) and text_hidden_fcs stay in float32."""
     model = tiny_model()
     sizes = [
-        write_release(model, Tokenizer(CARRIED), _made(tmp_path / str(dtype)), dtype, "bin", 10**9)
+        write_release(model, Tokenizer(CARRIED), SamplingConfig(), _made(tmp_path / str(dtype)), dtype, "bin", 10**9)
         for dtype in (torch.float32, torch.bfloat16)
     ]
     stored = dict(ReleasedWeights.open(tmp_path / "torch.bfloat16").tensors())
@@ -181,7 +183,9 @@ def test_a_model_trained_in_bf16_is_exported_in_it_without_loss(exported, tmp_pa
     set_precision(model, "bf16")
     set_precision(model, "fp32")
     before = model.state_dict()
-    write_release(model, Tokenizer(CARRIED), _made(tmp_path / "bf16"), torch.bfloat16, "safetensors", 10**9)
+    write_release(
+        model, Tokenizer(CARRIED), SamplingConfig(), _made(tmp_path / "bf16"), torch.bfloat16, "safetensors", 10**9
+    )
     after = open_glus(tmp_path / "bf16")[0].state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
     assert [name for name, each in before.items() if not torch.equal(each, exported.model.state_dict()[name])]
@@ -197,3 +201,20 @@ def test_a_tensor_larger_than_a_shard_has_one_of_its_own(tmp_path):
     write_shards(tensors, tmp_path, torch.float32, "bin", shard_bytes=100)
     released = ReleasedWeights.open(tmp_path)
     assert list(released.shards.values()) == [("a",), ("b",), ("c",)]
+
+
+@pytest.mark.parametrize("form", ["bin", "safetensors"])
+def test_a_value_that_float16_cannot_hold_is_refused_by_its_name(tmp_path, form):
+    tensors = [("model.norm.weight", torch.tensor([1.0, -1e6]))]
+    with pytest.raises(ModelError, match=r"model\.norm\.weight holds 1e\+06, which float16 cannot .*dtype=bfloat16"):
+        write_shards(tensors, tmp_path, torch.float16, form, shard_bytes=100)
+    assert not list(tmp_path.iterdir())
+    write_shards(tensors, tmp_path, torch.bfloat16, form, shard_bytes=100)
+    [stored] = [tensor for _, tensor in ReleasedWeights.open(tmp_path).tensors()]
+    assert stored.tolist() == [1.0, torch.tensor(-1e6).bfloat16().item()]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_is_not_finite_is_never_exported(tmp_path, value):
+    with pytest.raises(ModelError, match=r"lm_head\.weight holds NaN or infinite values"):
+        write_shards([("lm_head.weight", torch.tensor([0.0, value]))], tmp_path, torch.float32, "bin", 100)

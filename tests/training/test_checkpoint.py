@@ -15,7 +15,7 @@ from glus.training import checkpoint
 from glus.training.config import RunConfig
 from glus.training.distributed import Rank
 from glus.training.errors import TrainingError
-from glus.training.integrity import note_digests, what_is_broken
+from glus.training.integrity import find_corruption, note_digests
 from glus.training.train import train
 
 ALONE = Rank(0, 0, 1)
@@ -124,7 +124,7 @@ BROKEN = [
     (_cut("engine/state/*optim_states.pt"), r"optim_states\.pt has \d+ bytes of \d+"),
     (_flip("engine/state/*optim_states.pt"), r"optim_states\.pt does not hold what was written"),
     (_forget("engine"), r"No such file or directory: .*engine"),
-    (_forget("digests"), r"digests/rank-0000\.json: no such file of digests"),
+    (_forget("digests"), r"digests/rank-0000\.json: no such note of digests"),
     (_cut("digests/rank-0000.json"), r"rank-0000\.json: broken JSON"),
 ]
 
@@ -169,7 +169,7 @@ def test_a_broken_newest_one_falls_back_to_the_one_before_it(
     assert "WARNING: step-000004 cannot be used: " in told.err and "does not hold what was written" in told.err
     assert "WARNING: going on from step-000002 instead" in told.out
     # It was trained again, and is whole.
-    assert what_is_broken(folder / "step-000004") == ""
+    assert find_corruption(folder / "step-000004") == ""
     assert not list(folder.glob(".*"))
 
 

@@ -14,7 +14,7 @@ from glus.training import checkpoint
 from glus.training.checkpoint import RunState
 from glus.training.distributed import Rank
 from glus.training.errors import TrainingError
-from glus.training.integrity import note_digests, what_is_broken, writer_of
+from glus.training.integrity import find_corruption, note_digests, writer_of
 from glus.training.resuming import choose_checkpoint
 
 #: Not forks of this process: torch's threads, where tests before have started some, are not in a fork, which waits for
@@ -66,7 +66,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path)
         killed_writer(folder, tokenizer, rng.uniform(0.005, 0.06))
         half_written += len(list(folder.glob(".step-*.writing")))
         found = choose_checkpoint(folder, Rank(0, 0, 1))
-        assert found is not None and what_is_broken(found) == ""
+        assert found is not None and find_corruption(found) == ""
         steps.append(checkpoint.step_of(found))
     assert steps == sorted(steps) and half_written > 0
 
@@ -104,13 +104,13 @@ def test_a_disk_that_is_full_at_any_byte_leaves_a_whole_checkpoint(small_disk: P
             places |= {path.name for path in left.iterdir()}
             shutil.rmtree(left)  # as the trainer does
         found = choose_checkpoint(folder, Rank(0, 0, 1))
-        assert found is not None and checkpoint.step_of(found) == 1 and what_is_broken(found) == ""
+        assert found is not None and checkpoint.step_of(found) == 1 and find_corruption(found) == ""
         ballast.unlink()
     assert {"model.safetensors", "engine"} <= places
     # With room again the next is written.
     assert ended_writer(folder, tokenizer, 22) == 0
     found = choose_checkpoint(folder, Rank(0, 0, 1))
-    assert found is not None and checkpoint.step_of(found) == 22 and what_is_broken(found) == ""
+    assert found is not None and checkpoint.step_of(found) == 22 and find_corruption(found) == ""
 
 
 def test_each_rank_answers_for_its_own_files() -> None:

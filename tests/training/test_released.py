@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import resource
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from glus.data_pipeline.sampling import SamplingConfig
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.model.config import ModelConfig, SegmenterConfig
 from glus.model.errors import ModelError
@@ -15,7 +18,8 @@ from glus.model.weights import own_tensors
 from glus.training.build import build_for_training
 from glus.training.config import EngineConfig, RunConfig, WeightsConfig
 from glus.training.errors import TrainingError
-from glus.training.released import open_glus, released_model_config
+from glus.training.release_info import AskedConfig, read_release
+from glus.training.released import open_glus
 from tests.model.reference import CARRIED, NANO, our_name
 from tests.model.releases import rule_tensors, write_clip, write_glus, write_lisa, write_sam2
 
@@ -139,14 +143,14 @@ def test_sizes_of_a_release_come_from_its_own_files(releases, tmp_path):
     weights = WeightsConfig(glus=str(folder), vision=str(releases / "clip"))
     # Dropout is a setting of training.
     segmenter = dataclasses.replace(NANO.segmenter, dropout=SegmenterConfig.dropout)
-    read = released_model_config(weights)
+    read = read_release(weights).model
     assert (read.language, read.vision, read.segmenter) == (NANO.language, NANO.vision, segmenter)
-    assert released_model_config(weights, Hiera(1, (0,))).segmenter.global_attention_blocks == (0,)
+    assert read_release(weights, Hiera(1, (0,))).model.segmenter.global_attention_blocks == (0,)
     sizes = {"segmenter": dataclasses.asdict(NANO.segmenter), "language": dataclasses.asdict(NANO.language)}
     (folder / "glus_model.json").write_text(json.dumps(sizes | {"vision": dataclasses.asdict(NANO.vision)}))
-    assert dataclasses.replace(released_model_config(weights), loss=NANO.loss) == NANO
+    assert dataclasses.replace(read_release(weights).model, loss=NANO.loss) == NANO
     with pytest.raises(ModelError, match=r"hiera: .*glus_model\.json says all sizes already; leave it out"):
-        released_model_config(weights, Hiera(1, (2,)))
+        read_release(weights, Hiera(1, (2,)))
 
 
 def test_a_glus_checkpoint_is_opened_ready_to_predict(releases):
@@ -160,3 +164,64 @@ def test_a_damaged_description_of_an_export_is_refused(releases, tmp_path):
     (folder / "glus_model.json").write_text(json.dumps({"language": {"layers": "many"}}))
     with pytest.raises(ModelError, match=r"glus_model\.json: language\.layers: .*export the checkpoint again"):
         open_glus(folder, str(releases / "clip"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"prompts": "long"}, r"asked: prompts is 'long': use one of glus, short"),
+        ({"query_frames": 0}, r"asked: query_frames is 0: it must be from 1 to 1000"),
+        ({"context_frames": 10**9}, r"asked: context_frames is 1000000000: it must be from 0"),
+        ({"context_frames": "two"}, r"asked: context_frames: "),
+        ([], r"asked: a JSON list where an object is wanted"),
+    ],
+)
+def test_an_impossible_way_of_asking_is_refused_by_its_key(releases, tmp_path, asked, message):
+    folder = write_glus(tmp_path / "glus")
+    (folder / "glus_model.json").write_text(json.dumps({"asked": asked}))
+    with pytest.raises(ModelError, match=message):
+        read_release(WeightsConfig(glus=str(folder), vision=str(releases / "clip")))
+
+
+def test_a_release_says_how_it_is_asked_or_is_asked_as_the_reference(releases, tmp_path):
+    folder = write_glus(tmp_path / "glus")
+    weights = WeightsConfig(glus=str(folder), vision=str(releases / "clip"))
+    silent = read_release(weights)
+    assert silent.asked is None and silent.sampling == SamplingConfig()
+    (folder / "glus_model.json").write_text(json.dumps({"asked": {"prompts": "short", "query_frames": 2}}))
+    assert read_release(weights).asked == AskedConfig("short", 4, 2)
+    (folder / "glus_model.json").write_text(json.dumps({"askd": {}}))
+    with pytest.raises(ModelError, match=r"glus_model\.json: askd: unknown key"):
+        read_release(weights)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"language": {"layers": 10**9}}, r"model\.language\.layers=1000000000: it must be from 1 to 512"),
+        ({"language": {"hidden_size": 65_536}}, r"does not hold the parameters|another model size|another size"),
+        ({"language": {"heads": 0}}, r"model\.language\.heads=0: it must be from 1"),
+        ({"language": {"rms_norm_eps": -1.0}}, r"rms_norm_eps=-1.0: it must be from 0 to 1"),
+        ({"segmenter": {"stages": [10**9, 1, 1, 1]}}, r"model\.segmenter\.stages=.*from 1 to 256"),
+        ({"vision": {"layers": 500}}, r"does not hold the parameters|another size"),
+    ],
+)
+def test_sizes_that_the_weights_do_not_have_take_no_memory(releases, tmp_path, changes, message):
+    """Of a release whose own description lies, whatever it names; 65,536 squared is 17 GB a matrix."""
+    folder = write_glus(tmp_path / "glus")
+    sizes = {part: dataclasses.asdict(getattr(NANO, part)) for part in ("language", "vision", "segmenter")}
+    for part, changed in changes.items():
+        sizes[part] |= changed
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("hidden_size", "num_hidden_layers", "rms_norm_eps"):
+        config.pop(key, None)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "glus_model.json").write_text(json.dumps(sizes))
+    clip = tmp_path / "clip"
+    shutil.copytree(releases / "clip", clip)
+    (clip / "config.json").write_text("{}")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError, match=message):
+        open_glus(folder, str(clip))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB

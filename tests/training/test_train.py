@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from glus.common.cores import usable_cores
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.tokenizer import Tokenizer
+from glus.model.empty import build_empty
 from glus.model.errors import ModelError
 from glus.model.trainable import set_trainable
 from glus.training import checkpoint
 from glus.training.accumulate import Accumulated
-from glus.training.build import build_empty
 from glus.training.config import RunConfig
 from glus.training.cost import Load, step_cost
 from glus.training.distributed import Rank

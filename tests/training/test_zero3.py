@@ -25,9 +25,10 @@ from glus.data_pipeline.tokenizer import Tokenizer
 from glus.launch.plan import Sizes, held_bytes
 from glus.launch.ranks import launch_settings
 from glus.model.config import LossConfig
+from glus.model.empty import build_empty
 from glus.model.trainable import NEVER_TRAINED, set_trainable
 from glus.training import checkpoint
-from glus.training.build import build_empty, build_for_training
+from glus.training.build import build_for_training
 from glus.training.config import EngineConfig, RunConfig
 from glus.training.distributed import Rank
 from glus.training.engine import Engine

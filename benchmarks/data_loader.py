@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader, Dataset
 from glus.common.cores import usable_cores
 from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.finish import write_split
-from glus.data_pipeline.frames import FrameFolder, decode_jpeg
+from glus.data_pipeline.frames import FrameFolder
+from glus.data_pipeline.jpeg import decode_jpeg
 from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.masks import decode, encode
 from glus.data_pipeline.reader import ShardedSplit

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from glus.common.json_file import parse_json
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.forward import Forward
-from glus.data_pipeline.frames import decode_jpeg
 from glus.data_pipeline.index import (
     AGAIN,
     FORMAT_VERSION,
@@ -31,6 +30,7 @@ from glus.data_pipeline.index import (
 )
 from glus.data_pipeline.index import VideoEntry as VideoEntry
 from glus.data_pipeline.index_table import IndexTable
+from glus.data_pipeline.jpeg import decode_jpeg
 from glus.data_pipeline.mask_member import read_codes
 from glus.data_pipeline.masks import decode, unions_into
 from glus.data_pipeline.records import Expression, Rle

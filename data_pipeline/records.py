@@ -15,6 +15,11 @@ class FrameSource(Protocol):
         """Frame names as released, without ending: "00005"."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the frames read so far: lost ones, damage, orientations. Most often empty."""
+        ...
+
     def read_bytes(self, index: int) -> bytes:
         """The JPEG bytes of frame `index`, as released (a video file's frames are encoded once). Raises DataError."""
         ...

@@ -16,7 +16,6 @@ from urllib.parse import quote
 import numpy as np
 
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.frames import decode_jpeg
 from glus.data_pipeline.index import (
     VOID_KEY,
     IndexedVideo,
@@ -26,6 +25,7 @@ from glus.data_pipeline.index import (
     entry_to_json,
     json_bytes,
 )
+from glus.data_pipeline.jpeg import decode_jpeg
 from glus.data_pipeline.masks import checked
 from glus.data_pipeline.names import check_names
 from glus.data_pipeline.records import Rle, VideoRecord

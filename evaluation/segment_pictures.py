@@ -1,8 +1,7 @@
 """Pictures of what `glus segment` found: a video with every expression in a colour of its own, and a contact sheet."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -12,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from glus.data_pipeline.captions import fitting, text_font
 from glus.evaluation.clip import Clip
-from glus.evaluation.errors import EvaluationError
 from glus.evaluation.overlays import PREDICTION, contact_strip, draw_overlay, spread_frames, write_png
+from glus.evaluation.video_writer import VideoWriter, even_times
 
 TINTS = (PREDICTION, (86, 180, 233), (240, 228, 66), (0, 158, 115), (213, 94, 0), (0, 114, 178), (230, 159, 0))
 """RGB of the expressions' tints, in turn; all but the first after Okabe and Ito, who chose them for all eyes."""
@@ -36,31 +35,23 @@ def tint_of(expression: int) -> tuple[int, int, int]:
 def write_overlay_video(
     place: Path, clip: Clip, masks: Masks, expressions: Sequence[str], rate: float
 ) -> Iterator[int]:
-    """Write a WebM (VP8) of the clip, masks tinted, the expressions below; yields each frame's index when drawn.
+    """Write an MP4 (H.264) of the clip, masks tinted, the expressions below; yields each frame's index when drawn.
 
-    One frame is in memory at a time. `rate` is in frames a second. Raises EvaluationError where it cannot be written.
+    One frame is in memory at a time. `rate` is in frames a second; 0 shows each frame when the clip does, or
+    FOLDER_RATE a second where it does not say. Raises EvaluationError where it cannot be written.
     """
     width, height = _picture_size(clip.size)
     below = _legend(expressions, width)
-    size = (width, height + len(below))
-    # OpenCV's wheels bring their own FFmpeg, which can write VP8 (browsers show it) but not H.264.
-    with _no_word_of_the_tag():
-        writer = cv2.VideoWriter(
-            str(place.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"VP80"), min(max(rate, 1.0), 60.0), size
-        )
-    try:
-        if not writer.isOpened():
-            raise EvaluationError(f"{place}: this OpenCV cannot write a WebM; install opencv-python-headless from PyPI")
+    every = max(Fraction(rate or clip.rate or FOLDER_RATE).limit_denominator(1001), Fraction(1, 1000))
+    times = clip.times if clip.times and not rate else even_times(len(clip), every)
+    with VideoWriter(place, (height + len(below), width), times, every) as writer:
         for index in range(len(clip)):
             picture = np.asarray(cv2.resize(clip.read(index), (width, height), interpolation=cv2.INTER_AREA), np.uint8)
             for number, mask in enumerate(masks(index)):
                 scaled = cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
                 picture = draw_overlay(picture, np.asarray(scaled, np.bool_), None, tint_of(number))
-            writer.write(cv2.cvtColor(np.concatenate([picture, below]), cv2.COLOR_RGB2BGR))
+            writer.write(np.concatenate([picture, below]))
             yield index
-    finally:
-        writer.release()
-    _check_written(place, len(clip))
 
 
 def write_contact_sheet(place: Path, clip: Clip, masks: Masks, expressions: Sequence[str]) -> Path:
@@ -77,7 +68,7 @@ def write_contact_sheet(place: Path, clip: Clip, masks: Masks, expressions: Sequ
 
 
 def _picture_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) of the frames in the overlay: even, as VP8 wants them, and wide enough to read the text below."""
+    """(width, height) of the frames in the overlay: even, as 4:2:0 wants them, and wide enough for the text below."""
     height, width = size
     scale = min(max(1.0, _NARROWEST / width), _LONGEST / max(height, width))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
@@ -96,31 +87,3 @@ def _legend(expressions: Sequence[str], width: int) -> NDArray[np.uint8]:
         pen.rectangle((_MARGIN, top + 3, _MARGIN + 12, top + 15), fill=tint)
         pen.text((_MARGIN + 20, top), fitting(text, font, width - 2 * _MARGIN - 20), fill=_INK, font=font)
     return np.asarray(legend)
-
-
-@contextmanager
-def _no_word_of_the_tag() -> Iterator[None]:
-    """WebM has no codec tags; OpenCV prints to stderr, past every logger, that it does without. A person need not know.
-
-    An encoder that does not open is told by the caller.
-    """
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _check_written(place: Path, frames: int) -> None:
-    """OpenCV does not tell of a full disk; the file's length then is never filled in."""
-    capture = cv2.VideoCapture(str(place.absolute()), cv2.CAP_FFMPEG)
-    try:
-        found = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    finally:
-        capture.release()
-    if abs(found - frames) > 1:
-        raise EvaluationError(f"{place}: only a part of it could be written; is the disk full?")

@@ -17,7 +17,7 @@ from glus.model.released_sam2 import Hiera
 if TYPE_CHECKING:
     from glus.evaluation.model_source import ModelSource
 
-OVERLAY, SHEET = "overlay.webm", "contact_sheet.png"
+OVERLAY, SHEET = "overlay.mp4", "contact_sheet.png"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SegmentConfig:
     weights: Path
     """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS in the released layout."""
     out: Path
-    """A new folder for masks/VIDEO/EXP_ID/FRAME.png, overlay.webm, contact_sheet.png and meta_expressions.json."""
+    """A new folder for masks/VIDEO/EXP_ID/FRAME.png, overlay.mp4, contact_sheet.png and meta_expressions.json."""
     vision: Path | None = None
     """Folder of the CLIP vision tower (openai/clip-vit-large-patch14), which a released GLUS comes without."""
     hiera: Hiera | None = None
@@ -40,7 +40,7 @@ class SegmentConfig:
     """The frame to begin at, counted from 0; the video is followed from there to its end and back to its start. Or a
     JSON file of key frames in the reference's form: {"VIDEO_EXPID": FRAME}, FRAME being the number in the file name."""
     overlay_rate: float = 0.0
-    """Frames a second of the overlay; 0 takes the video file's own, and 10 for a folder."""
+    """Frames a second of the overlay; 0 shows each frame when the video file does, and 10 a second for a folder."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     """How the video is gone through."""
 
@@ -60,7 +60,8 @@ def segment(config: SegmentConfig) -> None:
     with written_whole(config.out) as folder:
         scratch = folder / ".frames"
         clip = open_clip(config.video, scratch)
-        _tell_clip(config.video, clip)
+        for note in clip.notes:
+            print(note)
         outcomes = [Outcome(text, key) for text, key in zip(config.expressions, _key_frames(config, clip), strict=True)]
         files = MaskFiles(folder, clip, outcomes)
         _write_masks(config, source, files)
@@ -79,7 +80,7 @@ def _check(config: SegmentConfig) -> None:
             raise LaunchError(f"expression {number} is empty ({text!r}): say in words what is to be segmented")
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise LaunchError(f"expression {number} is no UTF-8 text ({text!r}): write it anew")
-    if config.overlay_rate < 0:
+    if config.overlay_rate and not 0.001 <= config.overlay_rate <= 1000:
         raise LaunchError(f"overlay_rate={config.overlay_rate}: give frames a second, or 0 for the video's own")
     if config.inference.key_frames is not None:
         raise LaunchError(
@@ -93,11 +94,14 @@ def _check(config: SegmentConfig) -> None:
 def _key_frames(config: SegmentConfig, clip: Clip) -> list[int]:
     """The index of each expression's key frame."""
     if isinstance(config.key_frame, int):
-        if not 0 <= config.key_frame < len(clip):
+        if not 0 <= config.key_frame < clip.promised:
             raise LaunchError(
-                f"key_frame={config.key_frame}: video {clip.name} has {len(clip)} frames, 0 to {len(clip) - 1}"
+                f"key_frame={config.key_frame}: video {clip.name} has {clip.promised} frames, 0 to {clip.promised - 1}"
             )
-        return [config.key_frame] * len(config.expressions)
+        index = clip.index_of(config.key_frame)
+        if index is None:
+            raise LaunchError(f"key_frame={config.key_frame}: this frame cannot be decoded; choose another")
+        return [index] * len(config.expressions)
     given = KeyFrames.read(config.key_frame)
     found = [given.position(clip.name, str(number), clip.frame_names) for number in range(len(config.expressions))]
     if all(index is None for index in found):
@@ -130,22 +134,13 @@ def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles)
 
 
 def _write_pictures(config: SegmentConfig, files: MaskFiles) -> None:
-    from glus.evaluation.segment_pictures import FOLDER_RATE, write_contact_sheet, write_overlay_video
+    from glus.evaluation.segment_pictures import write_contact_sheet, write_overlay_video
 
     clip, texts = files.clip, config.expressions
-    rate = config.overlay_rate or clip.rate or FOLDER_RATE
-    drawn = write_overlay_video(files.folder / OVERLAY, clip, files.read, texts, rate)
+    drawn = write_overlay_video(files.folder / OVERLAY, clip, files.read, texts, config.overlay_rate)
     for _ in progress(drawn, desc=f"draw {OVERLAY}", unit="frame", total=len(clip)):
         pass
     write_contact_sheet(files.folder / SHEET, clip, files.read, texts)
-
-
-def _tell_clip(video: Path, clip: Clip) -> None:
-    if len(clip) < clip.promised:
-        print(
-            f"{video}: its header promises {clip.promised} frames, {len(clip)} can be decoded: "
-            "read as far as that, the rest is lost"
-        )
 
 
 def _tell(out: Path, files: MaskFiles) -> None:

@@ -15,7 +15,9 @@ from glus.data_pipeline.datasets.annotations import VideoAnnotation, parse_video
 from glus.data_pipeline.datasets.json_file import read_annotation
 from glus.data_pipeline.datasets.mask_sources import Masks, MaskSource
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.frames import VIDEO_ENDINGS, FrameFolder, VideoFile
+from glus.data_pipeline.frame_names import VideoPlaces
+from glus.data_pipeline.frames import FrameFolder, VideoFile
+from glus.data_pipeline.masks import SIZE_SLACK
 from glus.data_pipeline.records import VideoRecord
 
 
@@ -52,11 +54,11 @@ class AnnotatedSplit:
         Raises a UserError, or OSError where a file or folder of the video cannot be opened.
         """
         annotation = self._annotation(video)
-        frames = open_frames(self.images, video, annotation)
+        frames = open_frames(self._places, video, annotation)
         height, width = frames.size
         masks = Masks({})
         if self.masks is not None:
-            masks = self.masks.read(video, frames.names, frames.size, _named_objects(annotation))
+            masks = _masks_of(frames, self.masks, video, _named_objects(annotation))
             for expression in annotation.expressions:
                 unknown = [object_id for object_id in expression.object_ids if object_id not in masks.objects]
                 if unknown:
@@ -88,12 +90,16 @@ class AnnotatedSplit:
         """SHA-256 over a video's annotation and over names, sizes and times of its files: changes when they do."""
         try:
             annotation = self._annotation(video)
-            paths = frame_places(self.images, video)
+            paths = self._places.of(video) or [self.images / video]
             if self.masks is not None:
                 paths += self.masks.paths(video, _named_objects(annotation))
         except UserError as error:
             return _digest([self.entries[video], str(error)])
         return _digest([self.entries[video], self.ids_key, [_file_stamps(path) for path in paths]])
+
+    @cached_property
+    def _places(self) -> VideoPlaces:
+        return VideoPlaces(self.images)
 
     @cached_property
     def _meeting(self) -> dict[str, str]:
@@ -121,23 +127,42 @@ def read_entries(path: Path) -> dict[str, Any]:
     return videos
 
 
-def open_frames(images: Path, video: str, annotation: VideoAnnotation) -> FrameFolder | VideoFile:
-    """IMAGES/VIDEO as a folder of JPEG files, or else IMAGES/VIDEO.mp4 (or another video ending). Raises DataError."""
-    for place in frame_places(images, video):
-        if place.is_dir():
-            return FrameFolder(place, annotation.frame_names)
-        if place.is_file():
-            return VideoFile(place, annotation.frame_names)
-    raise DataError(
-        f"{images / video}: this folder of frames is missing (nor is there a video file {video}.mp4 or the like)",
-        file=str(images / video),
-        video=video,
+def open_frames(places: VideoPlaces, video: str, annotation: VideoAnnotation) -> FrameFolder | VideoFile:
+    """IMAGES/VIDEO as a folder of JPEG files, or else IMAGES/VIDEO.mp4 (or another video ending, in any case).
+
+    Raises DataError where there is neither, or several files have the video's name.
+    """
+    place = places.one(video)
+    if place is None:
+        place = places.images / video
+        raise DataError(
+            f"{place}: this folder of frames is missing (nor is there a video file {video}.mp4 or the like)",
+            file=str(place),
+            video=video,
+        )
+    if os.path.isdir(place):
+        return FrameFolder(place, annotation.frame_names)
+    return VideoFile(place, annotation.frame_names)
+
+
+def _masks_of(frames: FrameFolder | VideoFile, source: MaskSource, video: str, object_ids: list[str]) -> Masks:
+    """Masks of a video. Raises DataError where frames carry an orientation and masks have the size of the other one."""
+    if not frames.orientation.swaps:
+        return source.read(video, frames.names, frames.size, object_ids)
+    height, width = frames.size
+    hint = (
+        f"{frames.origin(0)}: the frames carry an orientation ({frames.orientation}) and are taken as {height}x{width} "
+        "(height x width), but masks are not of this size; turn the frames' pixels to fit the masks, then remove the "
+        "orientation"
     )
-
-
-def frame_places(images: Path, video: str) -> list[Path]:
-    """Where a video's frames may be: a folder, or a file of any video ending."""
-    return [images / video, *(images / f"{video}{ending}" for ending in VIDEO_ENDINGS)]
+    try:
+        masks = source.read(video, frames.names, frames.size, object_ids)
+    except UserError as error:
+        raise DataError(f"{error}. {hint}", file=error.file, video=video, frame=error.frame) from error
+    sizes = {tuple(code["size"]) for codes in masks.objects.values() for code in codes if code is not None}
+    if any(abs(side - height) > SIZE_SLACK or abs(other - width) > SIZE_SLACK for side, other in sizes):
+        raise DataError(hint, file=frames.origin(0), video=video)
+    return masks
 
 
 def _named_objects(annotation: VideoAnnotation) -> list[str]:

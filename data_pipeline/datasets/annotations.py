@@ -7,6 +7,7 @@ from typing import Any
 
 from glus.common.json_file import is_unfit, shortened
 from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.frame_names import JPEG_ENDINGS, without_ending
 from glus.data_pipeline.names import check_names
 from glus.data_pipeline.records import Expression
 
@@ -82,4 +83,4 @@ def _frame_names(place: str, content: dict[str, Any]) -> tuple[str, ...] | None:
         return None
     if not isinstance(frames, list) or not frames or any(type(name) not in (str, int) for name in frames):
         raise DataError(f'{place}: its "frames" must be a list of names that is not empty; take this file anew')
-    return tuple(str(name).removesuffix(".jpg") for name in frames)
+    return tuple(without_ending(str(name), JPEG_ENDINGS) for name in frames)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from glus.common.names import check_name
 from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.frame_names import PNG_ENDINGS, NamedFiles
 from glus.data_pipeline.masks import VOID, checked, encode, encode_labels, encode_void, read_labels
 from glus.data_pipeline.records import Rle
 
@@ -92,12 +93,13 @@ class IndexedPngs:
         self.folder = folder
 
     def read(self, video: str, frame_names: Sequence[str], size: tuple[int, int], object_ids: Sequence[str]) -> Masks:
-        maps = [read_labels(self.folder / video / f"{name}.png", *size) for name in frame_names]
+        files = NamedFiles(self.folder / video, PNG_ENDINGS)
+        maps = [read_labels(files.path(name), *size) for name in frame_names]
         objects = {str(label): codes for label, codes in encode_labels(maps).items()}
         void = encode_void(maps)
         if void is not None and str(VOID) in {*object_ids, *objects}:
             frame = next(name for name, code in zip(frame_names, void, strict=True) if code is not None)
-            place = self.folder / video / f"{frame}.png"
+            place = files.path(frame)
             raise DataError(
                 f"{place}: {VOID} is void in a mask of 8 bits, but the video has an object {VOID} too; store its masks "
                 "with 16 bits, or give the object another id",
@@ -138,7 +140,8 @@ class ObjectPngs:
                 raise DataError(
                     f"{folder}: this folder of masks of object {object_id} is missing", file=str(folder), video=video
                 )
-            masks = [read_labels(folder / f"{name}.png", *size) != 0 for name in frame_names]
+            files = NamedFiles(folder, PNG_ENDINGS)
+            masks = [read_labels(files.path(name), *size) != 0 for name in frame_names]
             objects[object_id] = [encode(mask) if mask.any() else None for mask in masks]
         return Masks(objects)
 

@@ -1,12 +1,12 @@
 """Refer-YouTube-VOS (Seo et al. 2020): YouTube-VOS with expressions, masks in indexed PNGs, those of "valid" hidden."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
-from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, frame_places, read_entries
+from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
 from glus.data_pipeline.datasets.mask_sources import IndexedPngs
+from glus.data_pipeline.frame_names import VideoPlaces
 
 SPLITS = ("train", "valid")
 
@@ -46,21 +46,11 @@ def _valid_only(root: Path, entries: dict[str, Any], images: Path) -> dict[str, 
         return {video: entry for video, entry in entries.items() if video not in others}
     if not images.is_dir():
         return entries
-    kept = {video: entry for video, entry in entries.items() if any(map(_is_there, frame_places(images, video)))}
+    places = VideoPlaces(images)  # what cannot be opened (a dangling link) is there too: reading it reports why
+    kept = {video: entry for video, entry in entries.items() if places.of(video)}
     if len(kept) < len(entries):
         count = len(entries) - len(kept)
         _log.warning(
             "%s: %d of %d listed videos have no frames there: taken for test videos", images, count, len(entries)
         )
     return kept
-
-
-def _is_there(path: Path) -> bool:
-    """Whether something has this name, even what cannot be opened (a dangling link): reading it reports why."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError):
-        return True
-    return True

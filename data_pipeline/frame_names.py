@@ -88,6 +88,17 @@ class NamedFiles:
         return self.folder / f"{stem}{self._endings[0]}"
 
 
+def is_there(path: Path) -> bool:
+    """Whether something has this name, even what cannot be opened (a dangling link): reading it reports why."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return True
+    return True
+
+
 class VideoPlaces:
     """Where videos are below one folder: VIDEO/ with frames, or VIDEO with one of the video endings.
 
@@ -101,7 +112,7 @@ class VideoPlaces:
     def of(self, video: str) -> list[Path]:
         """What has the video's own name where there is such, else the files that have it before an ending."""
         place = self.images / video
-        if os.path.lexists(place):
+        if is_there(place):
             return [place]
         files = self._listed.setdefault(place.parent, NamedFiles(place.parent, VIDEO_ENDINGS)).files
         return list(files.get(place.name, ()))

@@ -53,7 +53,7 @@ def test_a_missing_frame_is_named(folder):
         (lambda content: b"", "an empty file instead of a JPEG"),
         (
             lambda content: b"\x89PNG\r\n\x1a\n" + content,
-            r"as JPEG \(it is a PNG, whatever its name says\)",
+            r"cannot be read as JPEG \(it is a PNG, whatever its name says\)",
         ),
         (lambda content: content[: len(content) // 2], "a JPEG that ends too early"),
         (lambda content: content[:3] + bytes(len(content)) + b"\xff\xd9", "cannot be read as JPEG"),

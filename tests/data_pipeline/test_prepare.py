@@ -210,7 +210,7 @@ def test_bad_videos_are_left_out_and_listed_with_their_reason(raw, tmp_path, cap
     assert (manifest.counts.videos, manifest.counts.frames, manifest.counts.expressions) == (1, 5, 3)
     (item,) = manifest.quarantine
     assert item.video == "two" and item.file == "DAVIS17/train/JPEGImages/two/00003.jpg"
-    assert item.reason == f"{item.file}: a JPEG that ends too early (6 bytes); take this frame anew"
+    assert item.reason == f"{item.file}: a JPEG that ends too early (6 bytes); take this frame again"
     assert split_videos(ShardedSplit.open(tmp_path / "out" / "ref_davis17" / "train")) == ["one.video"]
     bad = [item for report in reports for item in report.quarantine]
     refuse_bad(bad, 2, "ref_davis17/train", 0.5)

@@ -91,7 +91,7 @@ def test_masks_are_those_of_evaluation_in_the_benchmarks_layout(
     assert f"0  {texts[0]}: a mask in " in shown.out and f"frames without [SEG]: 0 of {6 * len(texts)}" in shown.out
     told = [f"written: {out / name}" for name in ("masks", "overlay.mp4", "contact_sheet.png", "meta_expressions.json")]
     assert shown.out.splitlines()[-4:] == told
-    assert "6/6" in shown.err and "not supported" not in shown.err
+    assert "6 of 6" in shown.err and "not supported" not in shown.err
     assert sorted(place.name for place in tmp_path.iterdir()) == ["due", "in", "out"]
     assert sorted(place.name for place in out.iterdir()) == sorted(line.rsplit("/", 1)[1] for line in told)
 
@@ -289,12 +289,12 @@ def test_a_file_without_a_frame_is_told(
         ([], "SegmentConfig lacks expressions=..."),
         (["expressions=[]"], "no expression: say what to segment"),
         (["the circle", " . "], "expression 1 is empty (' . '): say in words what is to be segmented"),
-        (["the circle \udcff"], "expression 0 is no UTF-8 text"),
+        (["the circle \udcff"], "expressions: holds NUL or bytes that are no UTF-8 text"),
         (["an <image> of it"], "an expression may not contain <image>"),
         (["the circle", "a dog " * 833], "expression 2 of 2 is too long: with "),
         (["the circle", "--key-frame", "6"], "key_frame=6: video {name} has 6 frames, 0 to 5"),
         (["the circle", "--key-frame", "-1"], "key_frame=-1: video {name} has 6 frames"),
-        (["the circle", "--key-frame", "{folder}/none.json"], "none.json: this file of key frames cannot be read"),
+        (["the circle", "--key-frame", "{folder}/none.json"], "none.json: no such file of key frames"),
         (["the circle", "--key-frame", "{folder}/in/keys.json"], "keys.json names no expression of this video: its"),
         (["the circle", "inference.key_frames=a.json"], "here say --key-frame N or --key-frame FILE.json"),
         (["the circle", "--overlay-rate", "-1"], "overlay_rate=-1.0: give frames a second"),

@@ -152,15 +152,17 @@ def _masks_of(frames: FrameFolder | VideoFile, source: MaskSource, video: str, o
     height, width = frames.size
     hint = (
         f"{frames.origin(0)}: the frames carry an orientation ({frames.orientation}) and are taken as {height}x{width} "
-        "(height x width), but masks are not of this size; turn the frames' pixels to fit the masks, then remove the "
-        "orientation"
+        "(height x width), but masks have the size of the other orientation; turn the frames' pixels to fit the masks, "
+        "then remove the orientation"
     )
     try:
         masks = source.read(video, frames.names, frames.size, object_ids)
     except UserError as error:
+        if f"{width}x{height}" not in str(error):
+            raise
         raise DataError(f"{error}. {hint}", file=error.file, video=video, frame=error.frame) from error
     sizes = {tuple(code["size"]) for codes in masks.objects.values() for code in codes if code is not None}
-    if any(abs(side - height) > SIZE_SLACK or abs(other - width) > SIZE_SLACK for side, other in sizes):
+    if any(max(abs(rows - height), abs(columns - width)) > SIZE_SLACK for rows, columns in sizes):
         raise DataError(hint, file=frames.origin(0), video=video)
     return masks
 

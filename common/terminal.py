@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from glus.common.urls import hide_secrets
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -18,13 +20,13 @@ _BREAKS = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 
 
 def one_line(text: object) -> str:
-    """Return a text as one line: its line breaks as blanks, other control characters as escapes (\\x1b)."""
-    return _CONTROL.sub(_escaped, _BREAKS.sub(" ", str(text).strip("\r\n")))
+    """Return a text as one line: its line breaks as blanks, other control characters as escapes (\\x1b), no secrets."""
+    return _CONTROL.sub(_escaped, _BREAKS.sub(" ", hide_secrets(str(text)).strip("\r\n")))
 
 
 def plain(text: object) -> str:
-    """Return a text with its lines and tabs, other control characters as escapes (\\x1b)."""
-    return _KEPT.sub(_escaped, str(text))
+    """Return a text with its lines and tabs, other control characters as escapes (\\x1b), no secrets."""
+    return _KEPT.sub(_escaped, hide_secrets(str(text)))
 
 
 def cell(text: object) -> "Text":

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 from glus.common.errors import InputError
 from glus.common.json_file import is_unfit
 from glus.common.paths import expand_path, expand_paths, holds_paths
+from glus.launch.config_secrets import refuse_secrets
 from glus.launch.errors import LaunchError
 from glus.launch.schema import is_flag, is_list, is_table, known_keys, nearest_key, section_of, type_name
 from glus.launch.yaml_text import format_yaml, parse_yaml, read_yaml
@@ -93,6 +94,7 @@ def build_config(cls: type[Config], path: Path | None, overrides: Sequence[Overr
         for key, leaf in _leaves(value, keys, override.key):
             _put(tree, sources, key, leaf, override.source)
     _refuse_unfit(tree, sources)
+    refuse_secrets({key: _get(tree, key) for key in sources})
     _refuse_unknown(cls, keys, sources)
     _refuse_no_section(keys, tree, sources)
     return _with_paths(_instance(cls, keys, tree, sources), sources, None if path is None else str(path))

@@ -15,6 +15,7 @@ import torch
 
 from glus.common.cores import usable_cores
 from glus.common.errors import UserError
+from glus.common.urls import hide_secrets
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.storage import Storage
 from glus.launch.configuration import load_config
@@ -97,7 +98,8 @@ def _finding(name: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(name, look())
     except UserError as error:
-        found, _, remedy = str(error).partition(": ") if ": " in str(error) else (str(error), "", "")
+        told = hide_secrets(str(error))
+        found, _, remedy = told.partition(": ") if ": " in told else (told, "", "")
         return Finding(name, found, remedy or "see docs/cluster.md")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from glus.common.errors import UserError
 from glus.common.json_file import as_object, read_object
+from glus.common.urls import hide_secrets
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.errors import DataError
 from glus.launch.attempts import Failure, record_failure
@@ -51,18 +52,8 @@ def train(config: RunConfig) -> int:
     ranks = config.ranks or _devices()
     _check_devices(ranks)
     out = Path(config.out)
-    resolved = out / "config.yaml"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_bytes_aside(resolved, to_yaml(config).encode())
-    except OSError as error:
-        raise LaunchError(f"{resolved} cannot be written ({error.strerror}): choose another `out`") from error
-    except DataError as error:
-        raise LaunchError(str(error)) from error
-    if ranks == 1 and nodes.alone:
-        code = _one_rank(config, None)
-    else:
-        code = _many_ranks(resolved, ranks, nodes)
+    _check_out(out)
+    code = _one_rank(config, None) if ranks == 1 and nodes.alone else _many_ranks(config, ranks, nodes)
     stopped = read_stopped(out)
     if code or stopped is None or not nodes.alone:
         return code  # a job reads for itself that it was stopped (attempts.py): to srun an exit code is a failure
@@ -73,7 +64,7 @@ def train(config: RunConfig) -> int:
 
 
 def main() -> int:
-    """Entry of a rank started by `train`: python -m glus.launch.ranks CONFIG.yaml.
+    """Entry of a rank started by `train`: python -m glus.launch.ranks CONFIG.yaml OUT (OUT is for who lists processes).
 
     What ends it is written to the file that torch elastic names; `train` tells the first of them.
     """
@@ -101,13 +92,30 @@ def _one_rank(config: RunConfig, stop: StopFlag | None) -> int:
     from glus.training.train import train as train_rank
 
     rank = Rank.from_environment()
-    path = train_rank(config, rank, stop)
+    path = train_rank(config, rank, stop, lambda: _write_config(config))
     if rank.rank == 0:
         print(f"checkpoint: {path}")
     return 0
 
 
-def _many_ranks(resolved: Path, ranks: int, nodes: Nodes) -> int:
+def _write_config(config: RunConfig) -> None:
+    """OUT/config.yaml, once a training is known to be able to begin."""
+    file = Path(config.out) / "config.yaml"
+    try:
+        write_bytes_aside(file, to_yaml(config).encode())
+    except DataError as error:
+        raise LaunchError(str(error)) from error
+
+
+def _check_out(out: Path) -> None:
+    """Raises LaunchError where OUT/config.yaml could not be written, and writes nothing."""
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.lexists(folder))
+    reason = "Not a directory" if not there.is_dir() else "Permission denied"
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise LaunchError(f"{out / 'config.yaml'} cannot be written ({reason}): choose another `out`")
+
+
+def _many_ranks(config: RunConfig, ranks: int, nodes: Nodes) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
@@ -117,14 +125,16 @@ def _many_ranks(resolved: Path, ranks: int, nodes: Nodes) -> int:
     with tempfile.TemporaryDirectory(prefix="glus-ranks-") as folder, passing_on_signals():
         launch = elastic_launch(launch_settings(Path(folder), ranks, nodes), sys.executable)
         try:
-            launch("-u", "-P", "-m", "glus.launch.ranks", str(resolved))
+            resolved = Path(folder) / "config.yaml"
+            resolved.write_text(to_yaml(config), encoding="utf-8")
+            launch("-u", "-P", "-m", "glus.launch.ranks", str(resolved), config.out)
         except SignalException as error:
             raise KeyboardInterrupt from error
         except ChildFailedError as error:
             failure = _as_failure(_cause(error.failures.values()), nodes, ranks)
             if not nodes.alone:
-                record_failure(resolved.parent, failure)
-            return _tell(failure, resolved.parent)
+                record_failure(Path(config.out), failure)
+            return _tell(failure, Path(config.out))
     return 0
 
 
@@ -173,10 +183,12 @@ def _as_failure(found: "ProcessFailure", nodes: Nodes, ranks: int) -> Failure:
             recorded = as_object(read_object(found.error_file, "record of a failed rank")["message"], "message")
     rank = nodes.number * ranks + found.local_rank
     if found.exitcode in (TOLD, HUNG) and recorded:
-        text = recorded["message"].partition(": ")[2]
+        text = hide_secrets(recorded["message"].partition(": ")[2])
         return Failure(nodes.host, rank, "told" if found.exitcode == TOLD else "hung", text)
     if recorded:
-        return Failure(nodes.host, rank, "bug", recorded["message"], recorded["extraInfo"]["py_callstack"])
+        return Failure(
+            nodes.host, rank, "bug", *map(hide_secrets, (recorded["message"], recorded["extraInfo"]["py_callstack"]))
+        )
     ended = f"was killed by {found.signal_name()}" if found.exitcode < 0 else f"ended with {found.exitcode}"
     lack = " (most often for lack of memory)" if found.exitcode == -signal.SIGKILL else ""
     return Failure(nodes.host, rank, "killed", f"rank {rank} {ended}{lack}")

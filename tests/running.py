@@ -34,7 +34,7 @@ def ranks_of(out: str) -> dict[int, int]:
     for process in psutil.process_iter(["cmdline", "environ"]):
         # None where it is another user's.
         words, settings = process.info["cmdline"] or [], process.info["environ"] or {}
-        if "glus.launch.ranks" in words and f"{out}/config.yaml" in words and "RANK" in settings:
+        if "glus.launch.ranks" in words and out in words and "RANK" in settings:
             found[int(settings["RANK"])] = process.pid
     return found
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -32,11 +32,14 @@ from glus.training.trainer import Trainer
 from glus.training.watchdog import Watchdog
 
 
-def train(config: RunConfig, rank: Rank, stop: StopFlag | None = None) -> Path:
+def train(
+    config: RunConfig, rank: Rank, stop: StopFlag | None = None, checked: Callable[[], None] | None = None
+) -> Path:
     """Train as rank `rank`; returns the last checkpoint. Goes on from the newest whole one in `OUT/checkpoints`.
 
     Ends earlier where a signal, or the file OUT/stop, says so (stopping.py): then OUT/stopped.json is there. `stop` is
-    the flag of a process that listens to signals already.
+    the flag of a process that listens to signals already. Rank 0 calls `checked` when nothing of the settings, the
+    data, the weights and MLflow speaks against the training; before that nothing is written into OUT.
     Raises TrainingError, DataError or ModelError, each with one clear message, before the first step where it can.
     """
     rank.check_device(torch.cuda.device_count())
@@ -61,6 +64,8 @@ def train(config: RunConfig, rank: Rank, stop: StopFlag | None = None) -> Path:
         built = build_for_training(config, resumed, whole=rank.rank == 0 or config.engine.stage != 3)
         # After that: a model that cannot be built leaves no record.
         tracker = held.enter_context(start_tracking(config, plan, resumed)) if rank.rank == 0 else None
+        if rank.rank == 0 and checked:
+            checked()
         watchdog.beat()
         trainer = _trainer(config, rank, plan, built, tracker, Orders(config, rank, flag), watchdog)
         path = _train(trainer, resumed)

@@ -48,7 +48,7 @@ def test_what_cannot_work_is_one_message(
     told = capfd.readouterr().err
     assert message in told
     assert told.startswith("glus train: ") and told.count("\n") == 1
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
 
 
 class Run:

@@ -7,6 +7,7 @@ import faulthandler
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -26,11 +27,14 @@ class Watchdog:
         self._rank, self._seconds = rank, 60 * minutes
         self._last = time.monotonic()
         self._ended = threading.Event()
+        self._made: list[Path] = []
 
     def __enter__(self) -> Self:
         """Raises TrainingError where the folder for the stacks cannot be made."""
         if not self._seconds:
             return self
+        folder = self._file.parent
+        self._made = [each for each in (folder, *folder.parents) if not each.exists()]
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.unlink(missing_ok=True)
@@ -49,6 +53,9 @@ class Watchdog:
             self._stacks.close()
             if not self._file.stat().st_size:
                 self._file.unlink()
+            for folder in self._made:  # innermost first: a training that is refused leaves nothing
+                with suppress(OSError):
+                    folder.rmdir()
 
     def beat(self) -> None:
         """A step, or another part of the work, was done."""

@@ -52,14 +52,28 @@ class Holder:
         return f"{self.command} on {self.host}, process {self.process}"
 
 
+class InUseError(InputError):
+    """Another process holds the lock: `holder`, None where it did not say who it is."""
+
+    def __init__(self, folder: Path, holder: Holder | None) -> None:
+        super().__init__(
+            f"{folder} is in use by {holder or 'another process'}: wait for it, or choose another folder",
+            file=str(folder),
+        )
+        self.folder, self.holder = folder, holder
+
+    def __reduce__(self) -> tuple[type["InUseError"], tuple[Path, Holder | None]]:
+        return type(self), (self.folder, self.holder)
+
+
 @contextmanager
 def exclusive(folder: Path, command: str, name: str = LOCK) -> Iterator[None]:
     """Hold FOLDER/NAME while the block runs, as `command` ("glus prepare"); `folder` is made.
 
     Of several processes of one run, one takes the lock for all of them, or each takes one of another name.
     At the end the file is removed, and so are folders that were made for it and are still empty.
-    Raises InputError at once where another process holds it, with its host, process id and command, or where the folder
-    cannot be written.
+    Raises InUseError at once where another process holds it, with its host, process id and command; InputError where
+    the folder cannot be written.
     """
     import filelock  # here, because it takes 0.2 s
 
@@ -113,7 +127,7 @@ def holder(path: Path) -> Holder | None:
 
 
 def _acquired(lock: "BaseFileLock", folder: Path, name: str) -> bool:
-    """Whether the lock is held now; False where the file system keeps no locks. Raises InputError where it is taken."""
+    """Whether the lock is held now; False where the file system keeps no locks. Raises InUseError where it is taken."""
     import filelock
 
     began = time.monotonic()
@@ -126,10 +140,7 @@ def _acquired(lock: "BaseFileLock", folder: Path, name: str) -> bool:
             if time.monotonic() - began < LEASE_SECONDS and _is_predecessor(other):
                 time.sleep(1.0)
                 continue
-            raise InputError(
-                f"{folder} is in use by {other or 'another process'}: wait for it, or choose another folder",
-                file=str(folder),
-            ) from error
+            raise InUseError(folder, other) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise

@@ -2,7 +2,8 @@
 
 OUT/work.json             the list, costliest first, with the rank of each item
 OUT/work/.../VIDEO.json   written when an item is done: its frames, those without [SEG], seconds
-OUT/rank-0-of-1.lock      held by the rank at work, so that no two evaluations write into one folder
+OUT/.glus.lock            held by the one rank at work, so that no two evaluations write into one folder;
+OUT/.rank-0-of-4.lock     of several ranks each holds its own
 
 What is done is read off the disk: an item is done when every expression of its video has its folder of masks, which
 takes its name when it is whole (predictions.py). So a rank that is killed loses no more than what it was at, nothing
@@ -10,14 +11,14 @@ that was begun is passed over, and any number of ranks can go on. Each rank take
 what is left: two ranks that look at different times still agree.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from glus.common.json_file import read_as
+from glus.common.locks import LOCK, Holder, InUseError, exclusive, holder
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.reader import ShardedSplit, VideoEntry
 from glus.evaluation.errors import EvaluationError
@@ -25,6 +26,7 @@ from glus.evaluation.inference_config import Predicted
 from glus.evaluation.predictions import expression_folder
 
 LIST, RECORDS = "work.json", "work"
+EVALUATE = "glus evaluate"
 
 
 @dataclass(frozen=True)
@@ -108,20 +110,29 @@ def counted(out: Path, splits: Sequence[ShardedSplit]) -> Counted:
 
 @contextmanager
 def only_one(out: Path, rank: int, ranks: int) -> Iterator[None]:
-    """Hold the lock of this rank. It goes with the process, however that ends.
+    """Hold OUT for this rank. Ranks of one evaluation, of which an array starts each when it likes, share it.
 
-    Raises EvaluationError where another process holds it.
+    Raises EvaluationError where another process holds it, or an evaluation by another number of ranks is at work.
     """
-    place = out / f"rank-{rank}-of-{ranks}.lock"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(place, "w", encoding="ascii") as file:
+    own = LOCK if ranks == 1 else f".rank-{rank}-of-{ranks}.lock"
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EvaluationError(
-                f"another evaluation is at work in {out} (it holds {place.name}): wait for it, or choose another `out`"
-            ) from error
+            held.enter_context(exclusive(out, EVALUATE, own))
+        except InUseError as error:
+            raise _in_use(out, error.holder) from error
+        for path in [out / LOCK, *sorted(out.glob(".rank-*-of-*.lock"))]:
+            same_run = ranks > 1 and path.name.endswith(f"-of-{ranks}.lock")
+            other = None if same_run or path.name == own else holder(path)
+            if other:
+                raise _in_use(out, other)
         yield
+
+
+def _in_use(out: Path, other: Holder | None) -> EvaluationError:
+    what = "another evaluation" if other is None or other.command == EVALUATE else "another command"
+    return EvaluationError(
+        f"{what} is at work in {out} ({other or 'it did not say who it is'}): wait for it, or choose another `out`"
+    )
 
 
 def _owners(items: Sequence[WorkItem], ranks: int) -> list[int]:

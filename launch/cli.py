@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ class Command:
 
     `words` names the config's list that bare words fill: `glus compare RUN RUN`.
     `first` names the key that takes the first of them: `glus segment VIDEO EXPRESSION EXPRESSION`.
+    `fills` names the key of the folder that it writes into, `makes` that of the file or folder that it makes: one
+    command at a time does. prepare, train, evaluate and submit see to it themselves: they have several of each.
     `file` names the key that takes the .yaml file, the config of another command: `glus submit train CONFIG.yaml`.
     """
 
@@ -30,6 +33,8 @@ class Command:
     words: str = ""
     first: str = ""
     file: str = ""
+    fills: str = ""
+    makes: str = ""
 
 
 COMMANDS = {
@@ -37,6 +42,7 @@ COMMANDS = {
         "glus.data_pipeline.demo_data:write_demo_data",
         "glus.data_pipeline.demo_data:DemoDataConfig",
         "draw synthetic videos in the released layout of the six datasets",
+        makes="root",
     ),
     "prepare": Command(
         "glus.data_pipeline.prepare:prepare",
@@ -53,6 +59,7 @@ COMMANDS = {
         "glus.launch.teach_encoder:teach_encoder",
         "glus.launch.teach_encoder:TeachEncoderConfig",
         "teach SAM 2's image encoder on its own, for a run without released weights",
+        makes="out",
     ),
     "train": Command(
         "glus.launch.ranks:train",
@@ -69,6 +76,7 @@ COMMANDS = {
         "glus.launch.export:ExportConfig",
         "write a checkpoint in the released layout of GLUS, LoRA merged",
         first="checkpoint",
+        makes="out",
     ),
     "segment": Command(
         "glus.launch.segment:segment",
@@ -76,28 +84,33 @@ COMMANDS = {
         "masks of a video file or folder of frames for expressions of your own",
         words="expressions",
         first="video",
+        makes="out",
     ),
     "score": Command(
         "glus.launch.score:score",
         "glus.launch.score:ScoreConfig",
         "score folders of masks: J, F, J&F for each benchmark, without a model",
+        fills="out",
     ),
     "package": Command(
         "glus.launch.package:package",
         "glus.launch.package:PackageConfig",
         "pack masks for the server of MeViS valid or Refer-YouTube-VOS valid, checked first",
+        makes="out",
     ),
     "report": Command(
         "glus.launch.report:report",
         "glus.launch.report:ReportConfig",
         "set evaluations side by side: figures, differences, masks under one slider",
         words="evaluations",
+        fills="out",
     ),
     "compare": Command(
         "glus.launch.compare:compare",
         "glus.launch.compare:CompareConfig",
         "set recorded runs side by side: parameters that differ, figures, curves",
         words="runs",
+        fills="out",
     ),
     "plan": Command(
         "glus.launch.plan:plan",
@@ -128,11 +141,13 @@ COMMANDS = {
         "glus.launch.demo:demo",
         "glus.launch.demo:DemoConfig",
         "the whole way on this machine: data, shards, training, evaluation, comparison, report",
+        fills="out",
     ),
     "demo-davis": Command(
         "glus.launch.demo_davis:demo_davis",
         "glus.launch.demo_davis:DemoDavisConfig",
         "the demo's model on real video: prepare Ref-DAVIS17, fine-tune, evaluate",
+        fills="out",
     ),
 }
 
@@ -172,8 +187,20 @@ def _run(name: str, words: list[str]) -> int:
         print(to_yaml(config), end="")
         return 0
     function: Callable[[Any], Any] = _load(command.function)
-    result = function(config)
+    with _held(name, command, config):
+        result = function(config)
     return result if isinstance(result, int) else 0
+
+
+def _held(name: str, command: Command, config: Any) -> AbstractContextManager[None]:
+    """Hold what a command writes, so that two cannot write there at once. Raises InputError where another one does."""
+    from glus.common.locks import exclusive, exclusive_file
+
+    place = getattr(config, command.fills or command.makes, None) if command.fills or command.makes else None
+    if place is None:
+        return nullcontext()
+    hold = exclusive if command.fills else exclusive_file
+    return hold(Path(place), f"glus {name}")
 
 
 def _config(name: str, command: Command, words: list[str]) -> Any:

@@ -4,6 +4,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import threading
+import time
 
 
 def end_with_parent() -> None:
@@ -19,3 +20,18 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def end_with_launcher() -> None:
+    """The same for a process that another program started: looks every half second whether it is an orphan.
+
+    The launcher holds the run's folder. Once it is killed the next run may begin there, so no rank may go on.
+    """
+    launcher = os.getppid()
+
+    def wait() -> None:
+        while os.getppid() == launcher:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="launcher", daemon=True).start()

@@ -7,12 +7,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glus.common.errors import UserError
 from glus.common.json_file import as_object, read_object
+from glus.common.locks import exclusive
 from glus.common.urls import hide_secrets
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.errors import DataError
@@ -20,6 +22,7 @@ from glus.launch.attempts import Failure, record_failure
 from glus.launch.configuration import load_config, to_yaml
 from glus.launch.errors import LaunchError
 from glus.launch.nodes import ALONE, Nodes
+from glus.launch.parent import end_with_launcher
 from glus.launch.quiet import quiet_libraries
 from glus.launch.signals import INTERRUPTED, OF_ELASTIC, listen_as_rank, passing_on_signals
 from glus.training.config import RunConfig
@@ -44,16 +47,20 @@ def train(config: RunConfig) -> int:
 
     Under torchrun, as the rank that the environment names. Returns the exit code: 0; STOPPED where the run was told to
     stop before its last step, outside of a job; 1 where a rank ended by a bug, whose traceback was printed.
-    Raises LaunchError where a rank stopped with a message or was killed; it is told once, however many ranks found it.
+    Raises InUseError where another run is at work in `out`, LaunchError where a rank stopped with a message or was
+    killed; it is told once, however many ranks found it.
     """
+    # One process holds the folder for all ranks: the first of torchrun's, or the launcher on the first machine.
     if "WORLD_SIZE" in os.environ:
-        return _one_rank(config, None)
+        with _held(Path(config.out), os.environ.get("RANK") == "0"):
+            return _one_rank(config, None)
     nodes = Nodes.from_environment()
     ranks = config.ranks or _devices()
     _check_devices(ranks)
     out = Path(config.out)
     _check_out(out)
-    code = _one_rank(config, None) if ranks == 1 and nodes.alone else _many_ranks(config, ranks, nodes)
+    with _held(out, nodes.number == 0):
+        code = _one_rank(config, None) if ranks == 1 and nodes.alone else _many_ranks(config, ranks, nodes)
     stopped = read_stopped(out)
     if code or stopped is None or not nodes.alone:
         return code  # a job reads for itself that it was stopped (attempts.py): to srun an exit code is a failure
@@ -63,11 +70,17 @@ def train(config: RunConfig) -> int:
     return STOPPED
 
 
+def _held(out: Path, first: bool) -> AbstractContextManager[None]:
+    """Hold OUT, so that no two runs write into one. Raises InUseError where another run does."""
+    return exclusive(out, "glus train") if first else nullcontext()
+
+
 def main() -> int:
     """Entry of a rank started by `train`: python -m glus.launch.ranks CONFIG.yaml OUT (OUT is for who lists processes).
 
     What ends it is written to the file that torch elastic names; `train` tells the first of them.
     """
+    end_with_launcher()
     stop = StopFlag()
     listen_as_rank(stop)
     quiet_libraries()

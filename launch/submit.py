@@ -5,12 +5,14 @@ import shlex
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from glus.common.locks import exclusive
 from glus.data_pipeline.prepare import PrepareConfig
-from glus.launch.batch import Batch, next_number
+from glus.launch.batch import JOBS, Batch, next_number
 from glus.launch.cluster import ClusterConfig, cluster_folder
 from glus.launch.compare import CompareConfig
 from glus.launch.configuration import load_config, to_yaml
@@ -57,7 +59,12 @@ def submit(config: SubmitConfig) -> None:
         raise LaunchError(f"after={list(config.after)}: give numbers of jobs")
     site = load_config(ClusterConfig, config.cluster, [])
     chains = {"prepare": _prepare, "train": _train, "evaluate": _evaluate, "reproduce": _reproduce}
-    _submit(_numbered(chains[config.what](config, site)), config)
+    batches = chains[config.what](config, site)
+    with ExitStack() as held:
+        # Else two that submit at once would take the same number.
+        for out in {batch.out for batch in batches} if not config.dry_run else ():
+            held.enter_context(exclusive(out / JOBS, "glus submit"))
+        _submit(_numbered(batches), config)
 
 
 def _submit(batches: list[Batch], config: SubmitConfig) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from glus.common.locks import exclusive, exclusive_file
 from glus.data_pipeline.errors import DataError
 from glus.evaluation.errors import EvaluationError
 from glus.launch import cli, quiet
@@ -172,3 +174,31 @@ def test_an_error_is_one_line_without_control_characters(capsys: pytest.CaptureF
     assert cli.main(["compare", "no\x1b[31mne\n\nglus compare: all is well.yaml"]) == 2
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1 and "\x1b" not in shown and "no\\x1b[31mne glus" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (["score", "predictions=p", "shards=s", "out=OUT"], "OUT"),
+        (["report", "a", "b", "out=OUT"], "OUT"),
+        (["compare", "a", "b", "out=OUT"], "OUT"),
+        (["demo", "out=OUT"], "OUT"),
+        (["demo-davis", "data=d", "start=s", "out=OUT"], "OUT"),
+        (["demo-data", "root=OUT"], "FILE"),
+        (["teach-encoder", "run=r.yaml", "out=OUT"], "FILE"),
+        (["export", "c", "out=OUT"], "FILE"),
+        (["segment", "v", "a dog", "weights=w", "out=OUT"], "FILE"),
+        (["package", "predictions=p", "shards=s", "split=mevis/valid", "out=OUT"], "FILE"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value,
+)
+def test_a_command_whose_out_another_one_writes_is_refused_with_its_host_and_process(
+    words: list[str], out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "out"
+    with exclusive(place, "glus train") if out == "OUT" else exclusive_file(place, "glus train"):
+        assert cli.main([word.replace("OUT", str(place)) for word in words]) == 2
+    told = capsys.readouterr().err
+    assert f"is in use by glus train on {socket.gethostname()}, process {os.getpid()}: wait for it" in told
+    assert told.count("\n") == 1 and list(tmp_path.iterdir()) == []

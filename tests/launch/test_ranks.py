@@ -4,6 +4,7 @@ comes."""
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from glus.common.locks import exclusive
 from glus.launch import cli, ranks
 from glus.training.config import RunConfig
 from glus.training.recorded_runs import find_runs
@@ -49,6 +51,22 @@ def test_what_cannot_work_is_one_message(
     assert message in told
     assert told.startswith("glus train: ") and told.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_second_training_into_one_folder_is_refused_at_once_and_leaves_its_config_alone(
+    tiny_run: TinyRun, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = written(tiny_run(tmp_path / "run"), tmp_path)
+    with exclusive(tmp_path / "run", "glus train"):
+        (tmp_path / "run" / "config.yaml").write_text("the first one's")
+        assert cli.main(["train", str(config), "seed=7"]) == 2
+        for rank in ("RANK", "LOCAL_RANK"):
+            monkeypatch.setenv(rank, "0")
+        monkeypatch.setenv("WORLD_SIZE", "1")
+        assert cli.main(["train", str(config)]) == 2
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 2 and all(f"is in use by glus train on {socket.gethostname()}, process" in row for row in told)
+    assert (tmp_path / "run" / "config.yaml").read_text() == "the first one's"
 
 
 class Run:

@@ -20,9 +20,9 @@ from glus.data_pipeline.finish import finish_split, refuse_bad
 from glus.data_pipeline.index import BadItem, Manifest, Note
 from glus.data_pipeline.notes import collected, report_notes
 from glus.data_pipeline.ray_workers import OBJECT_STORE_BYTES as OBJECT_STORE_BYTES
-from glus.data_pipeline.ray_workers import Workers, running_ray, started_workers
+from glus.data_pipeline.ray_workers import Workers, in_ray_job, running_ray, started_workers
 from glus.data_pipeline.shard_job import ShardJob
-from glus.data_pipeline.storage import Storage
+from glus.data_pipeline.storage import Storage, is_full
 
 
 @dataclass
@@ -65,6 +65,10 @@ def prepare(config: PrepareConfig) -> list[Manifest]:
         raise DataError("videos_per_shard and workers must be at least 1")
     if not 0 <= config.max_bad_share <= 1:
         raise DataError(f"max_bad_share is a share from 0 to 1, not {config.max_bad_share}")
+    if in_ray_job() and not (Path(config.root).is_absolute() and is_full(config.out)):
+        raise DataError(
+            f"root={config.root} and out={config.out}: a Ray job starts in a folder of its own, so write both in full"
+        )
     root, out = Path(config.root).resolve(), Storage.at(config.out)
     names = named_splits(config.datasets, root)
     for name, split_name in names:

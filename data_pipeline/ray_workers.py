@@ -59,9 +59,14 @@ def running_ray(address: str | None, cores: int | None) -> Iterator[None]:
         yield
 
 
+def in_ray_job() -> bool:
+    """Whether this is the command of a Ray job."""
+    return bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
+
+
 def _own_job() -> str | None:
     """The Ray of the job whose command this is, None outside of one."""
-    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+    if in_ray_job():
         return "auto"
     if os.environ.get("RAY_ADDRESS"):
         print(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']} is not used: ray_address=auto joins it; a Ray is started here")

@@ -23,6 +23,12 @@ _URL_AS_PATH = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+):/(?=[^/])")
 STREAM_BLOCK = 4 * 1024**2
 
 
+def is_full(place: str | os.PathLike[str]) -> bool:
+    """Whether a place means the same from any working folder: an absolute path or a URL."""
+    text = os.fspath(place)
+    return os.path.isabs(text) or bool(_URL.match(text)) or bool(_URL_AS_PATH.match(text))
+
+
 @dataclass(frozen=True)
 class Storage:
     """A folder. Can be sent to other processes: connections are made where they are used."""

@@ -1,14 +1,18 @@
 """Names of datasets -> their readers."""
 
 import difflib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from glus.common.names import case_twins, shown
 from glus.data_pipeline.datasets import lv_vis, mevis, reason_vos, ref_davis17, refer_youtube_vos, revos
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,15 @@ def read_dataset(name: str, root: Path, split: str) -> AnnotatedSplit:
     Raises DataError on an unknown name or split (with the nearest known), or where files are missing or broken.
     """
     check_split(name, split)
-    return _reader(name).read(Path(root), split)
+    found = _reader(name).read(Path(root), split)
+    twins = case_twins(found.videos())
+    if twins:
+        _log.warning(
+            "%s/%s: %d videos have names that differ from another's only in case, such as %s and %s; on a file system "
+            "that is blind to case their predictions would be one",
+            *(name, split, len(twins), *map(shown, twins[0])),
+        )
+    return found
 
 
 def check_split(name: str, split: str) -> None:

@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 from benchmarks.data_kills import digests, killed_run, parts, undisturbed, write_mevis
 from glus.common.errors import InputError
 from glus.common.locks import exclusive
+from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.prepare import OBJECT_STORE_BYTES, PrepareConfig, prepare
 from glus.data_pipeline.reader import ShardedSplit
 from tests.running import unused_ports
@@ -152,7 +153,9 @@ def test_a_machine_that_is_lost_changes_no_byte_and_its_work_goes_to_the_others(
     try:
         other = cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
-        driver = start(source, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, "ray_address=auto", "workers=2")
+        # What the command of a Ray job finds in its environment; ray_address=auto is what it then means.
+        job = {"RAY_ADDRESS": cluster.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {}, "metadata": {}}'}
+        driver = start(source, tmp_path / "out", job, "workers=2")
         while driver.poll() is None and parts(tmp_path / "out") < 2:
             time.sleep(0.05)
         cluster.remove_node(other, allow_graceful=False)
@@ -161,3 +164,9 @@ def test_a_machine_that_is_lost_changes_no_byte_and_its_work_goes_to_the_others(
     finally:
         cluster.shutdown()
     assert "a worker died; shard-" in errors and digests(tmp_path / "out") == wanted
+
+
+def test_a_ray_job_is_told_to_write_its_paths_in_full(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(DataError, match="write both in full"):
+        prepare(PrepareConfig(["mevis:train"], source, "build/shards"))

@@ -54,6 +54,16 @@ def expand_path(text: str) -> str:
     return prefix + home + rest
 
 
+def refuse_unexpanded(word: str) -> None:
+    """Raise InputError for a word that begins as a path that only a shell expands: `~/x`, `$SCRATCH/x`.
+
+    For words of commands and values of variables, which may hold `~` and `$` elsewhere.
+    """
+    found = _VARIABLE.match(word) or re.match(r"~[\w.-]*(?=/|$)", word)
+    if found and word[found.end() :][:1] in ("", "/"):
+        raise InputError(f"{found[0]} is not expanded here: write its value")
+
+
 def holds_paths(hint: Any) -> bool:
     """Whether values of this type (with its annotations) are paths, or contain paths."""
     if isinstance(hint, type) and issubclass(hint, Path):

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glus.common.paths import PathText
+from glus.common.errors import InputError
+from glus.common.paths import PathText, refuse_unexpanded
 from glus.launch.errors import LaunchError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -68,6 +69,14 @@ class ClusterConfig:
             for name in names:
                 if not _NAME.fullmatch(name):
                     raise LaunchError(f"{kind}: {name!r} is no name of a variable")
+        words = {f"container[{place}]": word for place, word in enumerate(self.container)}
+        for kind, values in (("environment", self.environment), ("options", self.options)):
+            words |= {f"{kind}.{name}": value for name, value in values.items()}
+        for key, word in words.items():
+            try:
+                refuse_unexpanded(word)
+            except InputError as error:
+                raise LaunchError(f"{key}: {error}") from error
         for name in self.options:
             if not _OPTION.fullmatch(name) or name in _OURS:
                 raise LaunchError(f"options: {name!r} is no option of sbatch to be set here; leave it out")

@@ -170,3 +170,22 @@ def test_without_slurm_it_is_told(
     assert "no sbatch here: submit from a machine of the cluster, or look with --dry-run" in capsys.readouterr().err
     assert cli.main(["jobs", str(tmp_path / "none")]) == 2
     assert "nothing was submitted from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        ({"environment": {"HF_HOME": "~/cache"}}, "environment.HF_HOME: ~ is not expanded here: write its value"),
+        ({"environment": {"HF_HOME": "$SCRATCH/hf"}}, "environment.HF_HOME: $SCRATCH is not expanded here"),
+        ({"container": ["apptainer", "exec", "${IMAGES}/glus.sif"]}, "container[2]: ${IMAGES} is not expanded here"),
+        ({"options": {"error": "~me/errors"}}, "options.error: ~me is not expanded here"),
+        ({"python": "/opt/~/python"}, "python: `~` is the home folder only where a path begins"),
+    ],
+)
+def test_a_path_of_a_site_that_no_shell_expands_is_refused(
+    site: dict[str, object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text(json.dumps(site), encoding="utf-8")
+    assert cli.main(["submit", "train", str(TINY_RUN), "--cluster", str(file), "--dry-run"]) == 2
+    assert message in capsys.readouterr().err

@@ -14,6 +14,8 @@ from glus.common.errors import InputError
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 #: No pointer is larger (the specification says less than 1024 bytes).
 _LARGEST_POINTER = 1024
+#: Bytes that are read at once of a file that says no size.
+_BLOCK = 2**20
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -62,11 +64,15 @@ def read_regular(path: Path | str, what: str = "file", largest: int | None = Non
     """All bytes of a regular file. Raises InputError as `open_regular`; never reads more than `largest` bytes."""
     with open_regular(path, what, largest) as file:
         try:
-            content = file.read() if largest is None else file.read(largest + 1)
+            if largest is None:
+                return file.read()
+            # Not all of `largest` at once: that much memory would be asked for, whatever the file's size.
+            content = file.read(os.fstat(file.fileno()).st_size + 1)
+            while len(content) <= largest and (more := file.read(_BLOCK)):
+                content += more  # files of /proc have no size, others grow
         except OSError as error:
             raise unreadable(path, what, error) from error
-    if largest is not None and len(content) > largest:
-        # Files of /proc have no size, others grow.
+    if len(content) > largest:
         raise _too_large(path, what, largest)
     return content
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from glus.common.writing import disk_fault
 from glus.data_pipeline.errors import DataError
 
 #: Names of files that a killed process may leave behind begin so.
@@ -29,6 +30,10 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
             if durable:
                 os.fsync(file.fileno())
         os.replace(aside, path)
+    except RuntimeError as error:  # torch's for a full disk
+        if not disk_fault(error):
+            raise
+        raise DataError(f"{path}: cannot be written ({disk_fault(error)}); no half-written file was left") from error
     except OSError as error:
         # A read error of the block's own input names another file: that is not about this one.
         if error.filename not in (None, str(aside), str(path), str(path.parent)):

@@ -13,11 +13,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from glus.data_pipeline.index import IndexedVideo, Span, VideoEntry
 from glus.data_pipeline.records import Expression
 
+#: Pixels: no JPEG is longer or wider.
+LONGEST_SIDE = 65_535
+#: What no component of a path holds (common/names.py), and what no path of several holds.
+_NO_NAME = r"^$|^\.|[/\\\x00-\x1f\x7f]"
+_NO_PATH = r"^$|^/|/$|//|(^|/)\.|[\\\x00-\x1f\x7f]"
 #: Header and filling of a tar member.
 TAR_BLOCK = 512
 #: Videos whose entries are kept as objects once they were asked for.
@@ -128,13 +134,55 @@ def spans_from(offset: int, sizes: Iterable[int]) -> list[Span]:
     return spans
 
 
+def check_table(table: pa.Table, shards: int) -> None:
+    """Raise ValueError where a table is no index of so many shards.
+
+    Arrow reads offsets unchecked: those of a damaged file lead out of its memory. A name leads out of a folder.
+    """
+    if not table.schema.equals(SCHEMA):
+        raise ValueError("its columns are not those of an index")
+    table.validate(full=True)
+    if not len(table):
+        return
+    batch = table.combine_chunks().to_batches()[0]
+    columns = {field.name: batch.column(field.name) for field in SCHEMA}
+    names, ids, sizes, expressions = (columns[name] for name in ("frame_names", "object_ids", "sizes", "expressions"))
+    each = {field.name: expressions.values.field(field.name) for field in _EXPRESSION}
+    inner = [names.values, ids.values, sizes.values, expressions.values, each["objects"].values]
+    inner += [part for name, part in each.items() if name != "type_id"]
+    if any(part.null_count for part in (*columns.values(), *inner)):
+        raise ValueError("a value is missing")
+    counts = {name: np.diff(columns[name].offsets.to_numpy()) for name in ("frame_names", "object_ids", "sizes")}
+    if (counts["sizes"] != counts["frame_names"] + 2).any() or (counts["frame_names"] < 1).any():
+        raise ValueError("a video has another number of members than of frames")
+    numbers = columns["shard"].to_numpy()
+    if numbers[0] < 0 or numbers[-1] >= shards or (np.diff(numbers) < 0).any():
+        raise ValueError("a video lies in a shard that is not there")
+    if columns["offset"].to_numpy().min() < TAR_BLOCK:
+        raise ValueError("a video lies before the start of its shard")
+    for side in ("height", "width"):
+        if not 1 <= columns[side].to_numpy().min() <= columns[side].to_numpy().max() <= LONGEST_SIDE:
+            raise ValueError(f"a video's {side} is none")
+    _check_places(each["objects"], expressions, counts["object_ids"])
+    for part, what in ((columns["video"], "video"), (names.values, "frame"), (each["id"], "expression")):
+        if pc.any(pc.match_substring_regex(part, _NO_PATH if what == "video" else _NO_NAME)).as_py():
+            raise ValueError(f"a name of a {what} is no name of a file")
+
+
+def _check_places(objects: pa.Array, expressions: pa.Array, counts: NDArray[np.int32]) -> None:
+    """The object places of every expression are below the number of its video's objects."""
+    places, bounds = objects.values.to_numpy(), objects.offsets.to_numpy()
+    of_expression = np.repeat(counts, np.diff(expressions.offsets.to_numpy()))
+    most = np.repeat(of_expression, np.diff(bounds)) if len(of_expression) == len(objects) else np.zeros(0)
+    if len(most) != len(places) or (places < 0).any() or (places >= most).any():
+        raise ValueError("an expression names an object that its video does not have")
+
+
 class IndexTable(Sequence[VideoEntry]):
     """A split's videos: a VideoEntry by number, and columns over all of them."""
 
     def __init__(self, table: pa.Table, dataset: str, split: str, shards: Sequence[str]) -> None:
-        """`shards` are the tars' names, in the manifest's order. Raises ValueError where the columns are others."""
-        if not table.schema.equals(SCHEMA):
-            raise ValueError("its columns are not those of an index")
+        """`shards` are the tars' names, in the manifest's order; `open` has checked the table."""
         self._batch = table.combine_chunks().to_batches()[0] if len(table) else pa.record_batch([], SCHEMA)
         self.dataset, self.split, self._shards = dataset, split, tuple(shards)
         sizes = self._batch.column("sizes")
@@ -148,8 +196,13 @@ class IndexTable(Sequence[VideoEntry]):
     @classmethod
     def open(cls, source: Path | bytes, dataset: str, split: str, shards: Sequence[str]) -> "IndexTable":
         """From a local file, which is mapped, or from its bytes. Raises ValueError or OSError where it is damaged."""
-        stream = pa.memory_map(str(source)) if isinstance(source, Path) else pa.BufferReader(source)
-        return cls(pa.ipc.open_file(stream).read_all(), dataset, split, shards)
+        try:
+            stream = pa.memory_map(str(source)) if isinstance(source, Path) else pa.BufferReader(source)
+            table = pa.ipc.open_file(stream).read_all()
+            check_table(table, len(shards))
+            return cls(table, dataset, split, shards)
+        except (pa.ArrowException, MemoryError, LookupError, OverflowError) as error:
+            raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
@@ -197,6 +250,15 @@ class IndexTable(Sequence[VideoEntry]):
         ends = np.cumsum(-(-sizes // TAR_BLOCK) * TAR_BLOCK + TAR_BLOCK)
         starts = int(self._offsets[video]) + np.concatenate(([0], ends[:-1]))
         return self._shards[self._shard_numbers[video]], tuple(zip(starts.tolist(), sizes.tolist(), strict=True))
+
+    def check_within(self, sizes: Sequence[int]) -> None:
+        """Raise ValueError where a video's members do not lie within its shard; `sizes` are those of the shards."""
+        blocks = -(-self._sizes.astype(np.int64) // TAR_BLOCK) * TAR_BLOCK + TAR_BLOCK
+        ends = np.concatenate(([0], np.cumsum(blocks)))[self._size_bounds]
+        # The last member's filling is there, and no header follows it.
+        behind = self._offsets + np.diff(ends) - TAR_BLOCK
+        if len(self) and (behind > np.asarray(sizes, dtype=np.int64)[self._shard_numbers]).any():
+            raise ValueError("a video lies behind the end of its shard")
 
     def masks_crc(self, video: int) -> int:
         """CRC-32 of a video's masks as they were written."""

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from glus.common.paths import PathText
 from glus.common.progress import progress
+from glus.common.terminal import cells
 from glus.data_pipeline.contact_sheet import draw_slot, write_sheets
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.reader import open_splits
@@ -57,9 +58,11 @@ def stats(config: DataConfig) -> list[SplitStatistics]:
     """Print a table of figures, a column a split, and return them. Raises DataError."""
     splits = open_splits(config.shards, config.splits or None)
     found = [split_statistics(split, config.masks) for split in progress(splits, desc="data stats", unit="split")]
-    table = Table("", *(each.name for each in found))
-    for label, cells in _rows(found):
-        table.add_row(label, *cells)
+    table = Table("")
+    for name in cells(each.name for each in found):
+        table.add_column(name)
+    for label, values in _rows(found):
+        table.add_row(*cells((label, *values)))
     # As wide as it must be where the output is no terminal.
     console = Console()
     Console(width=None if console.is_terminal else 60 + 60 * len(found)).print(table)

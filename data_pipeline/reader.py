@@ -94,6 +94,7 @@ class ShardedSplit:
             raise DataError(f"{where}: not the index that the manifest vouches for; run `glus prepare` again")
         try:
             index = _index(source, manifest)
+            index.check_within([shard.size for shard in manifest.shards])
         except (OSError, ValueError) as error:
             raise DataError(f"{where}: a damaged index ({error}); run `glus prepare` again") from error
         if not index:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
+from glus.common.errors import InputError
+from glus.common.files import open_regular, read_regular
 from glus.data_pipeline.aside import ASIDE_PREFIX, written_aside
 from glus.data_pipeline.errors import DataError
 
@@ -21,6 +23,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 _URL_AS_PATH = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+):/(?=[^/])")
 #: Bytes fetched at once where a remote file is read from front to back.
 STREAM_BLOCK = 4 * 1024**2
+#: Bytes of a local file at most that is read at once: a manifest or a part.
+LARGEST = 2 * 1024**3
 
 
 def is_full(place: str | os.PathLike[str]) -> bool:
@@ -66,7 +70,8 @@ class Storage:
         """All of a file. Raises FileNotFoundError, or DataError where it cannot be read."""
         with self._told(name, "read"):
             if self.local:
-                return (self.local / name).read_bytes()
+                (self.local / name).stat()  # that it is missing is for the caller
+                return read_regular(self.local / name, what="file of shards", largest=LARGEST)
             return bytes(self._remote().cat_file(self.path(name)))
 
     def read_spans(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -91,7 +96,9 @@ class Storage:
         with self._told(name, "read"):
             path = self.path(name)
             remote = {"block_size": STREAM_BLOCK, "cache_type": "readahead"}
-            with open(path, "rb") if self.local else self._remote().open(path, "rb", **remote) as file:
+            if self.local:
+                Path(path).stat()  # that it is missing is for the caller
+            with open_regular(path, "shard") if self.local else self._remote().open(path, "rb", **remote) as file:
                 while block := file.read(STREAM_BLOCK):
                     yield block
 
@@ -190,6 +197,8 @@ class Storage:
             yield
         except DataError:
             raise
+        except InputError as error:
+            raise DataError(str(error), file=self.path(name)) from error
         except ImportError as error:
             raise DataError(f"{self.place}: fsspec lacks a library for such addresses ({error})") from error
         except Exception as error:

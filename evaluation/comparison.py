@@ -13,9 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
+from glus.common.terminal import cell, cells
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.evaluation.directions import direction
 from glus.evaluation.errors import EvaluationError
@@ -102,13 +102,13 @@ def comparison_table(runs: Sequence[RunRecord]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"{len(runs)} runs", title_justify="left")
     table.add_column("", overflow="fold")
     for label in run_labels(runs):
-        table.add_column(escape(label), overflow="fold")
+        table.add_column(cell(label), overflow="fold")
     for row in compare_params([run.params for run in runs]):
-        table.add_row(escape(row.name), *map(escape, row.values), style="dim")
+        table.add_row(*cells((row.name, *row.values)), style="dim")
     table.add_section()
     for row in compare_figures([run.metrics for run in runs]):
         shown = [f"[bold green]{text}[/]" if row.is_best(i) else text for i, text in enumerate(row.values)]
-        table.add_row(escape(row.name), *shown)
+        table.add_row(cell(row.name), *shown)
     return table
 
 
@@ -117,9 +117,9 @@ def published_rich(published: PublishedTable) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="J&F beside published figures", title_justify="left")
     table.add_column("", overflow="fold")
     for column in published.columns:
-        table.add_column(escape(column), justify="right", overflow="fold")
+        table.add_column(cell(column), justify="right", overflow="fold")
     for row in published.rows:
-        table.add_row(escape(row.system), *map(_figure, row.figures), style="bold" if row.ours else None)
+        table.add_row(cell(row.system), *map(_figure, row.figures), style="bold" if row.ours else None)
     return table
 
 

@@ -1,10 +1,11 @@
 """What goes into a pass over a split besides the model, and what comes out besides the masks: no heavy imports."""
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from glus.common.errors import InputError
+from glus.common.files import sha256_of
 from glus.evaluation.errors import EvaluationError
 
 
@@ -34,11 +35,9 @@ class InferenceConfig:
         if self.key_frames is None:
             return settings
         try:
-            content = self.key_frames.read_bytes()
-        except OSError as error:
-            reason = error.strerror
-            raise EvaluationError(f"{self.key_frames}: this file of key frames cannot be read ({reason})") from error
-        return settings | {"key_frames": hashlib.sha256(content).hexdigest()}
+            return settings | {"key_frames": sha256_of(self.key_frames, "file of key frames")}
+        except InputError as error:
+            raise EvaluationError(str(error), file=str(self.key_frames)) from error
 
 
 @dataclass(frozen=True)

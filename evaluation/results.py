@@ -38,7 +38,7 @@ class _Document:
     """What is read of a scores.json."""
 
     origin: dict[str, str]
-    summary: dict[str, Any]
+    summary: Summary
     expressions: tuple[ExpressionScore, ...]
 
 
@@ -91,7 +91,7 @@ def read_scores(out: Path) -> Scored:
         if name not in origin:
             raise EvaluationError(f"{file}: origin names no {name}; {remedy}")
     title = origin.get("title", out.name)
-    return Scored(title, Path(origin["predictions"]), origin["shards"], found.summary, found.expressions)
+    return Scored(title, Path(origin["predictions"]), origin["shards"], asdict(found.summary), found.expressions)
 
 
 def video_rows(scores: Sequence[ExpressionScore]) -> list[dict[str, Any]]:

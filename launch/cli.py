@@ -10,6 +10,7 @@ from typing import Any
 
 from glus.common.errors import UserError
 from glus.common.terminal import one_line
+from glus.common.writing import disk_fault
 from glus.launch.errors import LaunchError
 
 INTERRUPTED = 130
@@ -165,6 +166,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(words[0], words[1:])
     except UserError as error:
         print(one_line(f"glus {words[0]}: {error}"), file=sys.stderr)
+        return CANNOT_WORK
+    except Exception as error:
+        fault = disk_fault(error)
+        if not fault:
+            raise
+        print(one_line(f"glus {words[0]}: {fault}"), file=sys.stderr)
         return CANNOT_WORK
     except KeyboardInterrupt:
         print(f"\nglus {words[0]}: interrupted", file=sys.stderr)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from glus.common.cores import usable_cores
 from glus.common.json_file import parsed_as, read_object
+from glus.common.terminal import cell
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.evaluation.results import read_scores
 from glus.launch.memory import GIGABYTE
@@ -124,10 +125,10 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     table.add_row("all expressions", *(_shown(summary[f"jf_{name}"]) for name in names), style="bold")
     table.add_section()
     for benchmark in summary["by_benchmark"][names[0]]:
-        table.add_row(benchmark, *(_shown(summary["by_benchmark"][name][benchmark]["JF"]) for name in names))
+        table.add_row(cell(benchmark), *(_shown(summary["by_benchmark"][name][benchmark]["JF"]) for name in names))
     table.add_section()
     for kind in summary["jf_by_kind"][names[0]]:
-        table.add_row(f"kind: {kind}", *(_shown(summary["jf_by_kind"][name].get(kind)) for name in names))
+        table.add_row(cell(f"kind: {kind}"), *(_shown(summary["jf_by_kind"][name].get(kind)) for name in names))
     Console().print(table)
     print(
         f"text control: {_shown(summary['jf_text_control'])} with the mask of another expression, "

@@ -15,6 +15,7 @@ import torch
 
 from glus.common.cores import usable_cores
 from glus.common.errors import UserError
+from glus.common.terminal import one_line
 from glus.common.urls import hide_secrets
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.storage import Storage
@@ -71,9 +72,9 @@ def doctor(config: DoctorConfig) -> int:
     for finding in findings(run, config, nodes):
         well = well and not finding.remedy
         if finding.remedy:
-            print(f"!!  {nodes.host}: {finding.name}: {finding.found}: {finding.remedy}", flush=True)
+            print(one_line(f"!!  {nodes.host}: {finding.name}: {finding.found}: {finding.remedy}"), flush=True)
         elif nodes.number == 0:
-            print(f"ok  {finding.name}: {finding.found}", flush=True)
+            print(one_line(f"ok  {finding.name}: {finding.found}"), flush=True)
     return 0 if well else UNWELL
 
 

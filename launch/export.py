@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from glus.common.writing import disk_fault
 from glus.data_pipeline.sampling import SamplingConfig
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.data_pipeline.vocabulary import SENTENCEPIECE
@@ -69,8 +70,11 @@ def export(config: ExportConfig) -> None:
         shard_bytes = int(config.shard_gigabytes * 1e9)
         written = write_release(model, tokenizer, run.sampling, aside, DTYPES[config.dtype], config.form, shard_bytes)
         os.replace(aside, config.out)
-    except OSError as error:
-        raise LaunchError(f"{config.out} cannot be written ({error.strerror or error}): free some room") from error
+    except Exception as error:
+        fault = disk_fault(error) or (isinstance(error, OSError) and str(error))
+        if not fault:
+            raise
+        raise LaunchError(f"{config.out} cannot be written ({fault}); nothing half-written was left") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     print(f"merged {merged} LoRA layers; {written / 1e9:.2f} GB of weights, the language model in {config.dtype}")

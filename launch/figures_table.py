@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from glus.common.terminal import cell, one_line, plain
 from glus.evaluation.figures import Figures
 from glus.evaluation.summary import Summary
 
@@ -31,10 +31,10 @@ def tell_figures(summary: Summary, missing: Sequence[str], places: Sequence[Path
     if summary.exchanged:
         print(f"these predictions each fit the other's target: were ids exchanged? {listed(summary.exchanged)}")
     for note in summary.notes:
-        print(note)
+        print(plain(note))
     print(f"missing predictions: {len(missing)}")
     for place in places:
-        print(f"written: {place}")
+        print(plain(f"written: {place}"))
 
 
 def figures_table(summary: Summary) -> Table:
@@ -45,7 +45,7 @@ def figures_table(summary: Summary) -> Table:
         table.add_column(name, justify="right")
     for benchmark in (*summary.benchmarks, *summary.variants):
         name = f"{benchmark.benchmark} (partial)" if benchmark.partial else benchmark.benchmark
-        table.add_row(escape(name), *_cells(benchmark.figures))
+        table.add_row(cell(name), *_cells(benchmark.figures))
         if benchmark.average == "referring-reasoning":
             for group in ("referring", "reasoning"):
                 if group in benchmark.groups:
@@ -56,11 +56,11 @@ def figures_table(summary: Summary) -> Table:
                 )
     table.add_section()
     for kind, figures in summary.kinds.items():
-        table.add_row(escape(f"kind: {kind}"), *_cells(figures))
+        table.add_row(cell(f"kind: {kind}"), *_cells(figures))
     for title, parts in summary.breakdowns.items():
         if title != "kind":
             for part, figures in parts.items():
-                table.add_row(f"{title}: {part}", *_cells(figures))
+                table.add_row(cell(f"{title}: {part}"), *_cells(figures))
     table.add_section()
     table.add_row("all expressions", *_cells(summary.overall), style="bold")
     return table
@@ -69,7 +69,7 @@ def figures_table(summary: Summary) -> Table:
 def listed(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more
+    return one_line(", ".join(names[:SHOWN_NAMES]) + more)
 
 
 def _cells(figures: Figures) -> list[str]:

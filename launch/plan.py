@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from glus.common.terminal import cell
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.launch.configuration import load_config
 from glus.launch.errors import LaunchError
@@ -181,7 +182,7 @@ def plan(asked: PlanConfig) -> None:
         ("the whole run", f"{config.steps:,} steps, {seconds * config.steps / 3600:,.1f} hours"),
         ("GPU-hours", f"{seconds * config.steps / 3600 * ranks:,.0f}"),
     ]
-    table = Table(box=box.SIMPLE_HEAD, title=f"{config.name} on {asked.nodes} x {asked.gpus_per_node} GPUs")
+    table = Table(box=box.SIMPLE_HEAD, title=cell(f"{config.name} on {asked.nodes} x {asked.gpus_per_node} GPUs"))
     table.add_column("")
     table.add_column("", justify="right")
     for row in rows:

@@ -20,6 +20,7 @@ import torch
 from glus.common.cores import usable_cores
 from glus.common.errors import UserError
 from glus.common.progress import Progress
+from glus.common.terminal import plain
 from glus.data_pipeline.reader import ShardedSplit
 from glus.evaluation.inference_config import InferenceConfig, Predicted
 from glus.evaluation.model_source import ModelSource
@@ -112,7 +113,7 @@ class Predictor:
         self._work = work
         self._loaded = work.source.load(self._device, work.config.precision)
         if index == 0 and Rank.from_environment().rank == 0 and self._loaded.told:
-            print("\n".join(self._loaded.told))
+            print(plain("\n".join(self._loaded.told)))
 
     def predict(self, item: WorkItem) -> Done:
         """Predict those expressions of the item's video that are not on disk yet."""

@@ -11,6 +11,7 @@ import warnings
 from types import TracebackType
 
 from glus.common.other_bars import quiet_other_bars
+from glus.common.terminal import PlainFormatter
 from glus.common.urls import hide_secrets
 
 #: For this process and its children (ranks, Ray workers), where the person has not set them.
@@ -55,6 +56,8 @@ def quiet_libraries() -> None:
     for category in (FutureWarning, DeprecationWarning, UserWarning):
         warnings.simplefilter("ignore", category)
     sys.excepthook = _without_secrets
+    if logging.lastResort is not None:  # prints our warnings, which hold names from outside
+        logging.lastResort.setFormatter(PlainFormatter())
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(logging.ERROR)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glus.common.progress import progress
+from glus.common.terminal import one_line, plain
 from glus.data_pipeline.prompts import clean_expression
 from glus.evaluation.clip import Clip, open_clip
 from glus.evaluation.inference_config import InferenceConfig
@@ -122,7 +123,7 @@ def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = source.load(device, config.inference.precision)
     if loaded.told:
-        print("\n".join(loaded.told))
+        print(plain("\n".join(loaded.told)))
     clip, keys = files.clip, [outcome.key_frame for outcome in files.outcomes]
     names = [f"expression {number}" for number in range(len(keys))]
     asked = Asked(config.expressions, names, keys)
@@ -150,7 +151,7 @@ def _tell(out: Path, files: MaskFiles) -> None:
         found = f"a mask in {outcome.frames_with_mask} of {frames} frames"
         if not outcome.frames_with_mask:
             found = f"EMPTY: no mask in any of {frames} frames"
-        print(f"{number}  {shown}: {found}; no [SEG] in {outcome.frames_without_seg}")
+        print(one_line(f"{number}  {shown}: {found}; no [SEG] in {outcome.frames_without_seg}"))
     silent = sum(outcome.frames_without_seg for outcome in outcomes)
     print(f"frames without [SEG]: {silent} of {frames * len(outcomes)}")
     for place in (MASKS, OVERLAY, SHEET, DOCUMENT):

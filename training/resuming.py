@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from glus.common.errors import InputError
+from glus.common.terminal import one_line
 from glus.training.checkpoint import RUN, find_latest, name_of, newest_first, read_state, step_of
 from glus.training.config import RunConfig
 from glus.training.distributed import Rank
@@ -44,7 +45,7 @@ def choose_checkpoint(folder: Path, rank: Rank) -> Path | None:
             return path
         passed.append(why or f"{path} is broken, as another rank tells")
         if why:
-            print(f"WARNING: {path.name} cannot be used: {why}", file=sys.stderr, flush=True)
+            print(one_line(f"WARNING: {path.name} cannot be used: {why}"), file=sys.stderr, flush=True)
     if passed:
         raise TrainingError(
             f"no whole checkpoint in {folder}: {passed[0]}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from glus.common.cores import usable_cores
+from glus.common.terminal import one_line
 from glus.data_pipeline.batch import Batch
 from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.reader import open_splits
@@ -84,7 +85,7 @@ def _trainer(
     if rank.rank == 0:
         forget_stop(Path(config.out))
         for line in built.told:
-            print(f"  {line}")
+            print(one_line(f"  {line}"))
         for row in built.trainable:
             print(f"  trains {row.elements:>12,} elements in {row.tensors:>4} tensors matching {row.pattern}")
     engine, contrast = make_engine(config, built.model, rank), make_contrast(config, rank)

@@ -1,5 +1,6 @@
 """Configs that would hang, fill the memory or end in a traceback: each is refused at once, in one line."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,3 +105,11 @@ def test_a_config_in_another_encoding_says_so_and_one_with_a_byte_order_mark_is_
 def test_an_alias_that_ends_is_read(tmp_path: Path) -> None:
     file = write(tmp_path, "out: &name a\nnote: *name\ndatasets: [*name, b]\n")
     assert load_config(Run, file, []) == Run(Path("a"), note="a", datasets=("a", "b"))
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_or_device_as_a_config_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.yaml")
+    for place, message in ((tmp_path / "run.yaml", "named pipe"), (Path("/dev/zero"), "device"), (tmp_path, "folder")):
+        with pytest.raises(LaunchError, match=message):
+            load_config(Run, place, ["out=a"])

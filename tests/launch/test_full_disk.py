@@ -1,0 +1,89 @@
+"""A disk that fills up while a command writes: one line, exit code 2, and nothing half-written."""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from glus.common.writing import disk_fault
+from glus.data_pipeline.aside import written_aside
+from glus.data_pipeline.datasets.table import read_dataset
+from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.prepare import plan_jobs
+from glus.data_pipeline.shard_job import ShardMaker
+from glus.launch.cli import main
+from tests.untrained import write_checkpoint
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Writing a file's byte behind `size` fails, as on a full disk (EFBIG for ENOSPC)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tiny_demo, tmp_path_factory.mktemp("untrained"))
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 200_000])
+@pytest.mark.parametrize("form", ["bin", "safetensors"])
+def test_an_export_is_whole_or_absent(
+    checkpoint: Path, tmp_path: Path, form: str, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with files_of_at_most(size):
+        code = main(["export", str(checkpoint), f"out={tmp_path / 'release'}", f"form={form}"])
+    shown = capsys.readouterr().err
+    assert (code, shown.count("\n")) == (2, 1), shown
+    assert "cannot be written" in shown and list(tmp_path.iterdir()) == []
+
+
+Command = Callable[[Path, Path], list[str]]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        lambda demo, out: ["demo-data", f"root={out}/raw", "train_videos=1", "valid_videos=1"],
+        lambda demo, out: ["data", "show", f"shards={demo}/shards", f"out={out}/sheet.png"],
+        lambda demo, out: ["data", "stats", f"shards={demo}/shards", f"out={out}/stats.json"],
+    ],
+    ids=["demo-data", "data show", "data stats"],
+)
+def test_a_command_leaves_nothing_half_written(
+    tiny_demo: Path, tmp_path: Path, words: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with files_of_at_most(100):
+        code = main(words(tiny_demo, tmp_path))
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("glus ")]
+    assert code == 2 and len(lines) == 1, lines
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_shard_is_whole_or_absent(tiny_demo: Path, tmp_path: Path) -> None:
+    split = read_dataset("mevis", tiny_demo / "raw", "train")
+    [job, *_] = plan_jobs(split, tiny_demo / "raw", tmp_path / "shards", 2)
+    with files_of_at_most(1000), pytest.raises(DataError, match="cannot be written"):
+        ShardMaker().make(job)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_tensor_file_of_torch_is_whole_or_absent(tmp_path: Path) -> None:
+    with files_of_at_most(1000), pytest.raises(DataError, match="cannot be written"):
+        with written_aside(tmp_path / "encoder.pt") as file:
+            torch.save({"a": torch.zeros(10_000)}, file)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_the_disk_is_no_bug() -> None:
+    assert disk_fault(OSError(28, "No space left on device", "/x/y")).startswith("/x/y: No space left on device: ")
+    assert "disk is full" in disk_fault(RuntimeError("PytorchStreamWriter failed writing file data/0"))
+    assert disk_fault(FileNotFoundError(2, "No such file", "/x")) == "" == disk_fault(ValueError("5"))

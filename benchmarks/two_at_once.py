@@ -1,6 +1,6 @@
 """The same `glus` command twice at once, into one `out`: one runs, the other is refused with the first one's process.
 
-    python benchmarks/two_at_once.py [--tries 10] --out OUT [--check "prepare check=true ..."] -- prepare out=OUT ...
+    python benchmarks/two_at_once.py [--tries 10] --out OUT [--check "data stats ..."] -- prepare out=OUT ...
 
 OUT is removed before each try. --check is a command of `glus` that must end well after each try.
 """

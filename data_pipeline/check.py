@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from glus.common.errors import UserError
 from glus.data_pipeline.datasets.published import FOLDERS, PUBLISHED
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.index import Manifest
@@ -30,7 +31,7 @@ def check_splits(names: Sequence[tuple[str, str]], root: Path, out: Storage) -> 
                         f"{root / name}: changed since {dataset}/{split} was prepared; run `glus prepare` again"
                     )
             shards.verify()
-        except DataError as error:
+        except UserError as error:
             wrong.append(str(error))
             continue
         count = len(shards.manifest.shards)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from glus.common.errors import UserError
 from glus.data_pipeline.batch import Batch, Described, describe
 from glus.data_pipeline.buffers import Buffers
 from glus.data_pipeline.errors import DataError
@@ -104,7 +105,7 @@ class Loader(Iterator[Batch]):
     def _describe_row(self, row: range) -> list[Described]:
         try:
             return self._describe(row)
-        except DataError:
+        except UserError:
             return []  # told when its turn has come: `_read` then describes each by itself
 
     def _describe(self, row: Sequence[int]) -> list[Described]:

@@ -202,7 +202,7 @@ def _good_samples(
         with collected() as texts:
             try:
                 record = source.record(video)
-                sample, own = encode_sample(record), getattr(record.frames, "notes", ())
+                sample, own = encode_sample(record), record.frames.notes
                 if job.decode:
                     decode_frames(sample)
             except (UserError, OSError) as error:

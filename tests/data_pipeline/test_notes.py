@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import logging
+import shutil
 import warnings
+from pathlib import Path
 
 from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.datasets.table import read_dataset
@@ -54,6 +56,23 @@ def test_notes_warnings_and_log_records_of_a_video_are_in_part_report_and_manife
     report_notes("mevis/train", [*wanted, *wanted])
     [record] = caplog.records
     assert record.getMessage().count("row 7 is odd") == 1 and "3 warnings, kept in its manifest" in record.getMessage()
+
+
+def test_a_damaged_packet_of_a_video_file_is_noted_in_the_manifest(raw, tmp_path):
+    images = raw.root / "Refer-YouTube-VOS" / "valid" / "JPEGImages"
+    shutil.rmtree(images / "two")
+    shutil.copy(Path(__file__).parents[1] / "data" / "cases" / "mid_damaged.mp4", images / "two.mp4")
+    path = raw.root / "Refer-YouTube-VOS" / "meta_expressions" / "valid" / "meta_expressions.json"
+    content = json.loads(path.read_text())
+    del content["videos"]["two"]["frames"]
+    path.write_text(json.dumps(content))
+    split = read_dataset("refer_youtube_vos", raw.root, "valid")
+    jobs = plan_jobs(split, raw.root, tmp_path / "out", 8)
+    ShardMaker().make(jobs[0])
+    manifest = finish_split(split, jobs)
+    assert manifest.quarantine == () and manifest.counts.videos == len(split.videos())
+    notes = [note for note in manifest.notes if note.video == "two"]
+    assert notes and all(str(raw.root) not in note.text for note in notes)
 
 
 def test_a_manifest_of_before_has_no_notes(raw, tmp_path):

@@ -181,6 +181,17 @@ def test_a_video_whose_name_no_file_can_have_goes_to_the_quarantine(raw, tmp_pat
     assert {bad.video for bad in manifest.quarantine} == names and manifest.counts.videos == 2
 
 
+def test_finishing_refuses_parts_that_hold_other_videos_than_were_planned(raw, tmp_path):
+    split = read_dataset("ref_davis17", raw.root, "train")
+    finish(split, raw, tmp_path / "out", videos_per_shard=1)
+    folder = tmp_path / "out" / "ref_davis17" / "train"
+    (folder / "manifest.json").unlink()
+    # As if another run with smaller shards had written into the same folder: its first part is whole, but not ours.
+    with pytest.raises(DataError, match=r"shard-00000\.json: holds other videos than this run planned"):
+        finish_split(split, plan_jobs(split, raw.root, folder, 8))
+    assert not (folder / "manifest.json").exists()
+
+
 def test_a_second_run_writes_only_what_changed_or_went_missing(raw, tmp_path):
     split = read_dataset("ref_davis17", raw.root, "train")
     manifest, _ = finish(split, raw, tmp_path / "out")

@@ -14,7 +14,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from benchmarks.data_kills import digests, killed_run, parts, undisturbed, write_mevis
+from benchmarks.data_kills import digests, killed_run, parts, ray_workers, undisturbed, write_mevis
 from glus.common.errors import InputError
 from glus.common.locks import exclusive
 from glus.data_pipeline.errors import DataError
@@ -156,14 +156,22 @@ def test_a_machine_that_is_lost_changes_no_byte_and_its_work_goes_to_the_others(
         # What the command of a Ray job finds in its environment; ray_address=auto is what it then means.
         job = {"RAY_ADDRESS": cluster.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {}, "metadata": {}}'}
         driver = start(source, tmp_path / "out", job, "workers=2")
-        while driver.poll() is None and parts(tmp_path / "out") < 2:
-            time.sleep(0.05)
+        at_work: set[int] = set()
+        while driver.poll() is None and not (len(at_work) == 2 and parts(tmp_path / "out")):
+            at_work |= {worker.pid for worker in ray_workers() if is_making(worker)}
+            time.sleep(0.02)
         cluster.remove_node(other, allow_graceful=False)
         _, errors = driver.communicate(timeout=600)
         assert driver.returncode == 0, errors
     finally:
         cluster.shutdown()
     assert "a worker died; shard-" in errors and digests(tmp_path / "out") == wanted
+
+
+def is_making(worker: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "ShardMaker.make" in " ".join(worker.cmdline())
+    return False
 
 
 def test_a_ray_job_is_told_to_write_its_paths_in_full(source, tmp_path, monkeypatch):

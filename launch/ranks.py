@@ -55,11 +55,12 @@ def train(config: RunConfig) -> int:
         with _held(Path(config.out), os.environ.get("RANK") == "0"):
             return _one_rank(config, None)
     nodes = Nodes.from_environment()
-    ranks = config.ranks or _devices()
-    _check_devices(ranks)
     out = Path(config.out)
     _check_out(out)
+    # Before torch is imported: a second run is refused at once.
     with _held(out, nodes.number == 0):
+        ranks = config.ranks or _devices()
+        _check_devices(ranks)
         code = _one_rank(config, None) if ranks == 1 and nodes.alone else _many_ranks(config, ranks, nodes)
     stopped = read_stopped(out)
     if code or stopped is None or not nodes.alone:

@@ -198,7 +198,8 @@ def _good_samples(
     """
     prefix = f"{job.root}/"
     for video in job.videos:
-        sample, own = None, ()
+        sample: Sample | None = None
+        own: tuple[str, ...] = ()
         with collected() as texts:
             try:
                 record = source.record(video)

@@ -14,6 +14,9 @@ TORCH_INDEX ?=
 TYPES_TREE ?= build/types
 PYTEST ?= -q
 
+# Where deepspeed's setup sees a GPU it asks nvcc for its version, and ends where there is none; sam2's looks too.
+NO_GPU := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # -qq: pip warns about every package that one of several indexes lacks. Errors are still told.
@@ -47,7 +50,7 @@ $(STAMP): $(wildcard requirements/*) setup.py
 	@echo "environment: $$(grep -c == requirements/lock.txt) pinned packages"
 	@$(INSTALL) --no-deps --no-build-isolation -r requirements/lock.txt
 	@echo "environment: deepspeed and sam2, built here"
-	@DS_BUILD_OPS=0 SAM2_BUILD_CUDA=0 $(INSTALL) --no-deps --no-build-isolation -r requirements/lock_no_isolation.txt
+	@$(NO_GPU) DS_BUILD_OPS=0 SAM2_BUILD_CUDA=0 $(INSTALL) --no-deps --no-build-isolation -r requirements/lock_no_isolation.txt
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 	@echo "environment: ready"

@@ -28,11 +28,12 @@ from glus.model.checkpointing import recompute_activations
 from glus.model.empty import build_empty
 from glus.model.glus import Glus
 from glus.model.trainable import set_trainable
+from glus.training.build import build_to_count
 from glus.training.config import RunConfig
 from glus.training.cost import Load, step_cost
 from glus.training.distributed import Rank
 from glus.training.engines import joined, make_contrast, make_engine
-from glus.training.meter import known_peak
+from glus.training.peaks import known_peak
 
 SMALL = Path(__file__).parents[1] / "tests" / "tiny_run.yaml"
 VOCABULARY, SEG, IMAGE = 32_003, 32_000, -200
@@ -135,8 +136,7 @@ def measure(config: RunConfig, arguments: argparse.Namespace, rank: Rank) -> dic
     prompt = shown * config.model.vision.tokens_per_frame + arguments.text_tokens + sampling.query_frames
     rows, pixels = videos * arguments.expressions, arguments.height * arguments.width
     load = Load(videos, shown, sampling.query_frames, rows, rows * prompt, pixels)
-    empty = build_empty(config.model, VOCABULARY, SEG)
-    set_trainable(empty, config.trainable)
+    empty = build_to_count(config, VOCABULARY, SEG)
     sizes = Sizes.of(empty)
     cost = step_cost(empty, torch.bfloat16 if config.engine.precision == "bf16" else torch.float32)
     micro = replace(load, videos=config.engine.micro_batch_size)

@@ -176,6 +176,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nglus {words[0]}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except (RuntimeError, MemoryError) as error:
+        from glus.training.out_of_memory import out_of_memory
+
+        asked = out_of_memory(error)
+        if not asked:
+            raise
+        print(one_line(f"glus {words[0]}: {asked}: use smaller sizes or a device with more memory"), file=sys.stderr)
+        return CANNOT_WORK
 
 
 def _run(name: str, words: list[str]) -> int:

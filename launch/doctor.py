@@ -27,6 +27,8 @@ from glus.training import checkpoint
 from glus.training.build import build_for_training
 from glus.training.code_version import code_version
 from glus.training.config import RunConfig
+from glus.training.devices import choose_device, memory_taken
+from glus.training.peaks import unknown_gpu
 from glus.training.tracking import reach
 
 UNWELL = 2
@@ -113,18 +115,27 @@ def _versions() -> Finding:
 
 
 def _gpus(run: RunConfig, least_free: float) -> Iterator[Finding]:
-    count = torch.cuda.device_count()
-    if run.ranks > count and torch.cuda.is_available():
+    try:
+        count = torch.cuda.device_count() if choose_device(run.engine.device) == "cuda" else 0
+    except UserError as error:
+        found, _, remedy = str(error).rpartition("): ")
+        yield Finding("GPUs", f"{found})" if remedy else str(error), remedy or "see docs/gpu.md")
+        return
+    if 0 < count < run.ranks:
         yield Finding("GPUs", f"{count}, and the config asks for ranks={run.ranks}", "ask SLURM for more, or set ranks")
         return
     if not count:
         cores = usable_cores()
         yield Finding("GPUs", f"none: {run.ranks or 1} ranks share {cores} cores")
-    for device in range(count):
-        free, whole = torch.cuda.mem_get_info(device)
-        name = f"{torch.cuda.get_device_name(device)}, {free / GIB:.0f} of {whole / GIB:.0f} GB free"
-        taken = "" if free >= least_free * whole else "somebody else is on it: nvidia-smi tells who"
-        yield Finding(f"GPU {device}", name, taken)
+    for number in range(count):
+        device = torch.device("cuda", number)
+        # This process alone looks, before any rank is there: its context is gone when it ends.
+        taken, whole = memory_taken(device)
+        name = f"{torch.cuda.get_device_name(device)}, {(whole - taken) / GIB:.0f} of {whole / GIB:.0f} GB free"
+        if unknown_gpu(device, run.engine.peak_tflops):
+            name += "; an unknown GPU: without engine.peak_tflops there is no MFU"
+        busy = "" if whole - taken >= least_free * whole else "somebody else is on it: nvidia-smi names them"
+        yield Finding(f"GPU {number}", name, busy)
     if run.model.language.attention == "flash_attention_2":
         try:
             yield Finding("flash-attn", metadata.version("flash-attn"))

@@ -5,6 +5,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+import torch
 
 from glus.common.cores import usable_cores
 from glus.common.paths import PathText
@@ -25,6 +28,7 @@ from glus.launch.figures_table import tell_figures
 from glus.launch.predict import Prediction, PredictionBug, predict, processes_for
 from glus.launch.splits import chosen_splits
 from glus.model.released_sam2 import Hiera
+from glus.training.devices import Kind, choose_device
 from glus.training.distributed import Rank
 from glus.training.errors import TrainingError
 from glus.training.evaluation_record import check_recordable, log_evaluation
@@ -51,6 +55,8 @@ class EvaluateConfig:
     """Of a released GLUS whose SAM 2 has none of the released sizes: what its weights do not show."""
     processes: int = 0
     """Processes that predict and score; 0 takes one a GPU, and without GPU one a core."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """What is computed on; auto refuses the CPU where there should be GPUs and torch sees none (docs/gpu.md)."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     """How a video is gone through."""
     tracking: TrackingConfig | None = None
@@ -77,6 +83,8 @@ def evaluate(config: EvaluateConfig) -> int:
     DataError, EvaluationError or LaunchError, each with one clear message.
     """
     rank = Rank.from_environment()
+    kind = choose_device(config.device, "device")
+    rank.check_device(torch.cuda.device_count() if kind == "cuda" else 0)
     source = ModelSource.find(config.checkpoint, config.vision, config.hiera)
     if source.notes and rank.rank == 0:
         print("\n".join(source.notes))
@@ -86,7 +94,7 @@ def evaluate(config: EvaluateConfig) -> int:
         print(f"key frames: {named} of {expressions} expressions have one, the others begin at the first frame")
     check_entries(entry for split in splits for entry in split.videos)
     items = work_list(splits)
-    processes = _processes(config, rank, len(items))
+    processes = _processes(config, rank, len(items), kind)
     tracking = _tracking(config, source, rank)
     with only_one(config.out, rank.rank, rank.ranks):
         made = provenance.claim(config.out, source, config.inference, splits, config.fresh)
@@ -94,7 +102,7 @@ def evaluate(config: EvaluateConfig) -> int:
         if rank.rank == 0:
             write_list(config.out, items, rank.ranks)
         mine = left(share(items, rank.rank, rank.ranks), splits, masks)
-        work = Prediction(source, tuple(splits), masks, config.inference, mine, rank.local)
+        work = Prediction(source, tuple(splits), masks, config.inference, mine, rank.local, kind)
         try:
             _predict(work, processes, config.out)
         except PredictionBug as bug:
@@ -160,10 +168,10 @@ def _record(
         ) from error
 
 
-def _processes(config: EvaluateConfig, rank: Rank, videos: int) -> int:
+def _processes(config: EvaluateConfig, rank: Rank, videos: int, kind: Kind) -> int:
     """Processes of this rank. Raises LaunchError for settings that several ranks cannot have."""
     if rank.ranks == 1:
-        return processes_for(config.processes, videos)
+        return processes_for(config.processes, videos, kind)
     if config.fresh:
         raise LaunchError(f"fresh=true with {rank.ranks} ranks: one would remove another's masks; remove `out` first")
     if config.processes > 1:

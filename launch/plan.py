@@ -17,9 +17,8 @@ from glus.common.terminal import cell
 from glus.data_pipeline.tokenizer import Tokenizer
 from glus.launch.configuration import load_config
 from glus.launch.errors import LaunchError
-from glus.model.empty import build_empty
 from glus.model.glus import Glus
-from glus.model.trainable import set_trainable
+from glus.training.build import build_to_count
 from glus.training.config import RunConfig
 from glus.training.cost import Load, StepCost, step_cost
 from glus.training.engines import LEAVES, accumulation_for, check_shares
@@ -94,6 +93,7 @@ def held_bytes(config: RunConfig, sizes: Sizes, ranks: int) -> dict[str, int]:
 
     parameters  b N / R, and b times the parameters of at most `keep_whole_below` elements   (stages below 3: b N)
     gradients   b T / R                                                                      (stages below 2: b T)
+                where several micro-batches are summed, in float32: 4 T / R (stages below 2 in bf16: another 4 T)
     optimizer   12 T / R: a copy in float32, and Adam's two moments             (stage 0: 12 T in bf16, 8 T in fp32)
     """
     engine, width = config.engine, 2 if config.engine.precision == "bf16" else 4
@@ -104,10 +104,15 @@ def held_bytes(config: RunConfig, sizes: Sizes, ranks: int) -> dict[str, int]:
 
     whole = sum(each for each in sizes.every if each <= engine.keep_whole_below)
     master = 12 if stage or width == 2 else 8
+    trained, several = sum(sizes.trained), accumulation_for(config, ranks) > 1
+    # Of stages below 2 the sums lie beside the gradients (training/float32_sums.py).
+    gradients = (4 if several else width) * part(sizes.trained) if stage >= 2 else width * trained
+    if several and stage < 2 and width == 2:
+        gradients += 4 * trained
     return {
         "parameters": width * (part(sizes.every) + whole if stage == 3 else sum(sizes.every)),
-        "gradients": width * (part(sizes.trained) if stage >= 2 else sum(sizes.trained)),
-        "optimizer": master * (part(sizes.trained) if stage >= 1 else sum(sizes.trained)),
+        "gradients": gradients,
+        "optimizer": master * (part(sizes.trained) if stage >= 1 else trained),
     }
 
 
@@ -195,8 +200,5 @@ def _model(config: RunConfig) -> Glus:
     place = config.model.tokenizer or config.weights.glus or config.weights.language
     if place and Path(place).exists():
         tokenizer = Tokenizer(Path(place))
-        model = build_empty(config.model, tokenizer.vocab_size, tokenizer.seg_id)
-    else:
-        model = build_empty(config.model, 32_003, 32_000)
-    set_trainable(model, config.trainable)
-    return model
+        return build_to_count(config, tokenizer.vocab_size, tokenizer.seg_id)
+    return build_to_count(config, 32_003, 32_000)

@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -28,7 +28,9 @@ from glus.evaluation.worklist import WorkItem
 from glus.launch.errors import LaunchError
 from glus.launch.parent import end_with_parent
 from glus.launch.quiet import quiet_libraries
+from glus.training.devices import Kind, claim
 from glus.training.distributed import Rank
+from glus.training.out_of_memory import memory_explained
 
 #: Seconds that a process has to end by itself.
 GRACE = 10
@@ -38,7 +40,7 @@ GRACE = 10
 class Prediction:
     """What is to be predicted: `items` of the work list of the splits by one model, into the folder `masks`.
 
-    `device` is the first GPU to use, where there are any.
+    `device` is the first GPU to use where `kind` is "cuda".
     """
 
     source: ModelSource
@@ -47,6 +49,7 @@ class Prediction:
     config: InferenceConfig
     items: tuple[WorkItem, ...]
     device: int = 0
+    kind: Kind = "cpu"
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,12 @@ class PredictionBug(Exception):
     """A process ended by a bug; the message is its traceback."""
 
 
-def processes_for(asked: int, videos: int) -> int:
-    """`asked`, or for 0 one a GPU and without GPU one a core; no more than there are videos, and at least 1.
+def processes_for(asked: int, videos: int, kind: Kind = "cpu") -> int:
+    """`asked`, or for 0 one a GPU and on the CPU one a core; no more than there are videos, and at least 1.
 
     Raises LaunchError for a negative number, or more than one for each GPU.
     """
-    devices = torch.cuda.device_count()
+    devices = torch.cuda.device_count() if kind == "cuda" else 0
     if asked < 0 or (devices and asked > devices):
         there = f"this machine has {devices} GPUs" if devices else "0 takes one a core"
         raise LaunchError(f"processes={asked}: {there}; give 0 or more, and no more than there are GPUs")
@@ -88,8 +91,7 @@ def predict(work: Prediction, processes: int) -> Iterator[Done]:
     One process is this one; more are spawned. Raises LaunchError where one dies or stops with a message, PredictionBug
     where one has a bug; the others are then stopped. What is on disk by then is whole and is kept.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    label = f"segment, {processes} process{'es' if processes > 1 else ''} on {device}"
+    label = f"segment, {processes} process{'es' if processes > 1 else ''} on {work.kind}"
     with Progress(total=len(work.items), desc=label, unit="video") as bar:
         if work.items:
             for done in _alone(work) if processes == 1 else _together(work, processes):
@@ -108,10 +110,12 @@ class Predictor:
 
     def __init__(self, work: Prediction, index: int) -> None:
         """`index` counts the processes of this machine. Raises TrainingError or ModelError."""
-        cuda = torch.cuda.is_available()
+        cuda = work.kind == "cuda"
         self._device = torch.device("cuda", work.device + index) if cuda else torch.device("cpu")
+        claim(self._device)
         self._work = work
-        self._loaded = work.source.load(self._device, work.config.precision)
+        with self._memory_explained():
+            self._loaded = work.source.load(self._device, work.config.precision)
         if index == 0 and Rank.from_environment().rank == 0 and self._loaded.told:
             print(plain("\n".join(self._loaded.told)))
 
@@ -122,7 +126,19 @@ class Predictor:
         split = self._work.splits[item.split]
         part = (item.video, len(split.videos))
         masks, config = self._work.masks, self._work.config
-        return Done(item, predict_split(self._loaded, split, masks, config, self._device, part=part, progress=False))
+        with self._memory_explained():
+            return Done(
+                item, predict_split(self._loaded, split, masks, config, self._device, part=part, progress=False)
+            )
+
+    def _memory_explained(self) -> AbstractContextManager[None]:
+        return memory_explained(f"prediction on {self._device}", less_memory(self._work.config), LaunchError)
+
+
+def less_memory(config: InferenceConfig) -> str:
+    """What a prediction can do about a lack of memory."""
+    half = "" if config.precision == "bf16" else "inference.precision=bf16, "
+    return f"set {half}a smaller inference.expressions_together (now {config.expressions_together}) or fewer processes"
 
 
 def _together(work: Prediction, processes: int) -> Iterator[Done]:

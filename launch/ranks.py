@@ -59,8 +59,7 @@ def train(config: RunConfig) -> int:
     _check_out(out)
     # Before torch is imported: a second run is refused at once.
     with _held(out, nodes.number == 0):
-        ranks = config.ranks or _devices()
-        _check_devices(ranks)
+        ranks = _ranks_here(config)
         code = _one_rank(config, None) if ranks == 1 and nodes.alone else _many_ranks(config, ranks, nodes)
     stopped = read_stopped(out)
     if code or stopped is None or not nodes.alone:
@@ -219,19 +218,16 @@ def _tell(failure: Failure, out: Path) -> int:
     )
 
 
-def _devices() -> int:
+def _ranks_here(config: RunConfig) -> int:
+    """Ranks of this machine. Raises TrainingError where it should have GPUs and has none, LaunchError for too many."""
     import torch
 
-    return torch.cuda.device_count() or 1
+    from glus.training.devices import choose_device
 
-
-def _check_devices(ranks: int) -> None:
-    import torch
-
-    if torch.cuda.is_available() and ranks > torch.cuda.device_count():
-        raise LaunchError(
-            f"ranks={ranks}, but this machine has {torch.cuda.device_count()} GPUs: set ranks to that or less"
-        )
+    gpus = torch.cuda.device_count() if choose_device(config.engine.device) == "cuda" else 0
+    if 0 < gpus < config.ranks:
+        raise LaunchError(f"ranks={config.ranks}, but this machine has {gpus} GPUs: set ranks to that or less")
+    return config.ranks or gpus or 1
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from glus.common.progress import progress
 from glus.common.terminal import one_line, plain
@@ -17,6 +17,7 @@ from glus.model.released_sam2 import Hiera
 
 if TYPE_CHECKING:
     from glus.evaluation.model_source import ModelSource
+    from glus.training.devices import Kind
 
 OVERLAY, SHEET = "overlay.mp4", "contact_sheet.png"
 
@@ -42,6 +43,8 @@ class SegmentConfig:
     JSON file of key frames in the reference's form: {"VIDEO_EXPID": FRAME}, FRAME being the number in the file name."""
     overlay_rate: float = 0.0
     """Frames a second of the overlay; 0 shows each frame when the video file does, and 10 a second for a folder."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """What is computed on; auto refuses the CPU where there should be GPUs and torch sees none (docs/gpu.md)."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     """How the video is gone through."""
 
@@ -52,8 +55,11 @@ def segment(config: SegmentConfig) -> None:
     Raises DataError, ModelError, TrainingError, EvaluationError or LaunchError, each with one clear message.
     """
     from glus.evaluation.model_source import ModelSource
+    from glus.training.devices import choose_device
+    from glus.training.out_of_memory import memory_explained
 
     _check(config)
+    kind = choose_device(config.device, "device")
     source = ModelSource.find(config.weights, config.vision, config.hiera)
     if source.notes:
         print("\n".join(source.notes))
@@ -65,7 +71,8 @@ def segment(config: SegmentConfig) -> None:
             print(note)
         outcomes = [Outcome(text, key) for text, key in zip(config.expressions, _key_frames(config, clip), strict=True)]
         files = MaskFiles(folder, clip, outcomes)
-        _write_masks(config, source, files)
+        with memory_explained(f"segmenting {config.video} on {kind}", _less_memory(config.inference), LaunchError):
+            _write_masks(config, source, files, kind)
         _write_pictures(config, files)
         files.write_document()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -115,12 +122,17 @@ def _key_frames(config: SegmentConfig, clip: Clip) -> list[int]:
     return [index or 0 for index in found]
 
 
-def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles) -> None:
+def _less_memory(config: InferenceConfig) -> str:
+    half = "" if config.precision == "bf16" else "inference.precision=bf16, "
+    return f"set {half}a smaller inference.expressions_together (now {config.expressions_together}) or device=cpu"
+
+
+def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles, kind: "Kind") -> None:
     import torch
 
     from glus.evaluation.video_masks import Asked, masks_of_video
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(kind)
     loaded = source.load(device, config.inference.precision)
     if loaded.told:
         print(plain("\n".join(loaded.told)))

@@ -1,5 +1,6 @@
 """Settings of all tests, and a training run that is small enough for them."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,13 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# Before torch begins. Several ranks share this machine's cores in tests, which few GPUs allow; what SLURM gave this
+# shell is no matter of the tests either. GLUS_TEST_CUDA=1 leaves the GPUs to them.
+if os.environ.get("GLUS_TEST_CUDA", "0") in ("", "0"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    for _name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE", "GLUS_DEVICE"):
+        os.environ.pop(_name, None)
 
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data

@@ -141,3 +141,38 @@ def test_the_pins_are_complete() -> None:
                     lacking.append(f"{name} needs {line}; pinned: {version}")
     assert lacking == []
     assert "torchvision" not in pinned
+
+
+#: What deepspeed's setup.py does first, on a machine with a GPU, a torch with CUDA and no nvcc.
+SETUP_OF_DEEPSPEED = """
+import os, torch
+torch.cuda.is_available = lambda: os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+torch.cuda.device_count = lambda: int(torch.cuda.is_available())
+torch.cuda.get_device_capability = lambda device=None: (9, 0)
+torch.version.cuda = "13.0"
+import torch.utils.cpp_extension
+torch.utils.cpp_extension.CUDA_HOME = None
+from deepspeed.ops.op_builder.all_ops import ALL_OPS
+print(len([builder.is_compatible() for builder in ALL_OPS.values()]), "operations asked")
+"""
+
+
+def test_make_env_needs_no_nvcc_where_there_is_a_gpu(tmp_path: Path) -> None:
+    """The settings that the recipe gives deepspeed's setup; without them it ends with MissingCUDAException."""
+    recipe = subprocess.run(
+        ["make", "--dry-run", "--always-make", "env", f"VENV={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    [line] = [line for line in recipe.splitlines() if "requirements/lock_no_isolation.txt" in line]
+    given = dict(re.findall(r"^(\w+)=(\S*)", line.replace(" ", "\n"), re.MULTILINE))
+    assert given["CUDA_VISIBLE_DEVICES"] == "" and given["DS_BUILD_OPS"] == "0"
+    plain = {name: value for name, value in os.environ.items() if name not in ("CUDA_VISIBLE_DEVICES", *given)}
+    for settings, code in ((plain, 1), (plain | given, 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", SETUP_OF_DEEPSPEED], env=settings, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert ("MissingCUDAException" in done.stderr) == bool(code)

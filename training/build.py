@@ -39,6 +39,17 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> Glus:
     return model
 
 
+def build_to_count(config: RunConfig, vocab_size: int, seg_id: int) -> Glus:
+    """An empty model for counting parameters, FLOP and bytes, trained parts set; it needs neither GPU nor flash-attn.
+
+    Attention is torch's: flash-attn takes as many FLOP and bytes, but does not run on the meta device.
+    """
+    language = replace(config.model.language, attention="sdpa")
+    model = build_empty(replace(config.model, language=language), vocab_size, seg_id)
+    set_trainable(model, config.trainable)
+    return model
+
+
 def build_for_training(config: RunConfig, resumed: Path | None = None, whole: bool = True) -> Built:
     """The model that a run starts with: of the checkpoint `resumed`, else of `init_from`, else of `weights`.
 

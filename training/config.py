@@ -57,7 +57,12 @@ class EngineConfig:
     #: Consecutive micro-batches whose [SEG] states the contrastive loss compares with each other; 0: one of each rank.
     #: Given, it is the same on any number of ranks that it divides.
     contrast_together: int = 0
-    #: FLOP a second of one GPU in bf16, in 10^12, for MFU; 0 takes it from a table by its name (training/meter.py).
+    #: What is computed on. auto: GPUs where there are any, and a refusal where SLURM gave some or some are plugged in
+    #: and torch sees none. cpu leaves GPUs alone. The environment's GLUS_DEVICE says the same where this is auto.
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    #: Take only algorithms that give the same bits every time, which is slower on a GPU (docs/gpu.md).
+    deterministic: bool = False
+    #: FLOP a second of one GPU in bf16, in 10^12, for MFU; 0 takes it from a table by its name (training/peaks.py).
     peak_tflops: float = 0.0
     #: Videos of one forward pass on one rank; accumulation follows from global_batch_size and the number of ranks.
     micro_batch_size: int = 2

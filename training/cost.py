@@ -96,6 +96,8 @@ class StepCost:
 def step_cost(empty: Glus, dtype: torch.dtype = torch.float32) -> StepCost:
     """Count the parts of a model without weights, which is moved to the meta device and to `dtype`."""
     model = empty.to("meta").to(dtype).train()
+    # flash-attn takes as many FLOP as torch's attention, and keeps as much, but does not run on the meta device.
+    model.language.llama.set_attn_implementation("sdpa")
     language, segmenter, sizes = model.language, model.segmenter, model.config.segmenter
     tower, llama = _trained_share(language.vision_tower), _trained_share(language.llama.model.layers)
     decoder = _trained_share(segmenter.sam2.sam_mask_decoder)

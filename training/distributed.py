@@ -19,21 +19,23 @@ STORE = "GLUS_STORE"
 
 @dataclass(frozen=True)
 class Rank:
-    """One process of a run. `local` counts on its machine and names its GPU."""
+    """One process of a run. `local` counts on its machine and names its GPU; `on_cpu` leaves GPUs alone."""
 
     rank: int
     local: int
     ranks: int
+    on_cpu: bool = False
 
     @property
     def device(self) -> torch.device:
-        """This rank's GPU, or the CPU where there is none."""
-        return torch.device("cuda", self.local) if torch.cuda.is_available() else torch.device("cpu")
+        """This rank's GPU, or the CPU where there is none or it is asked for."""
+        on_gpu = not self.on_cpu and torch.cuda.is_available()
+        return torch.device("cuda", self.local) if on_gpu else torch.device("cpu")
 
     @property
     def backend(self) -> str:
         """NCCL between GPUs, gloo between CPUs."""
-        return "nccl" if torch.cuda.is_available() else "gloo"
+        return "nccl" if self.device.type == "cuda" else "gloo"
 
     @classmethod
     def from_environment(cls) -> "Rank":

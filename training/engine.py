@@ -5,7 +5,7 @@ import contextlib
 import os
 import shutil
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,7 +19,10 @@ from glus.training.config import EngineConfig, OptimizerConfig
 from glus.training.contrast import Contrast
 from glus.training.distributed import Rank, join_ranks
 from glus.training.errors import TrainingError, holds_code
+from glus.training.float32_sums import Float32Sums
+from glus.training.out_of_memory import out_of_memory
 from glus.training.parameter_groups import parameter_groups
+from glus.training.scatter import broadcast, check_same_model, scatter
 
 #: DeepSpeed's name for what is saved: a folder below that of the checkpoint's engine.
 _TAG = "state"
@@ -30,8 +33,9 @@ class Engine:
 
     `leaves` are classes of modules that ZeRO-3 gathers whole: parts that read parameters outside their modules'
     forward, and small modules for which one gathering is cheaper than many.
-    With ZeRO-3 each parameter is handed out as the engine is made: rank 0 has `model` whole in the memory of its CPU,
-    the others may have it on the meta device and get their parts from rank 0. No device ever holds it whole.
+    Each parameter is scattered as the engine is made: rank 0 has `model` whole in the memory of its CPU, the others may
+    have it on the meta device and get it, or with ZeRO-3 their parts of it, from rank 0.
+    Raises TrainingError on all ranks where one of them built another model.
     """
 
     #: Micro-batches whose graphs may be kept at once.
@@ -52,10 +56,13 @@ class Engine:
         self.last = Accumulated()
         self._accumulation = accumulation
         settings = _settings(config, optimizer, accumulation, rank)
-        if config.stage == 3:
-            if leaves:
-                deepspeed.utils.set_z3_leaf_modules(model, list(leaves))
-            _hand_out(model, settings, torch.bfloat16 if config.precision == "bf16" else torch.float32, rank)
+        check_same_model(model, rank)
+        if config.stage == 3 and leaves:
+            deepspeed.utils.set_z3_leaf_modules(model, list(leaves))
+        kind = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        scatter(model, rank, kind, _partition(settings, kind) if config.stage == 3 else broadcast)
+        own_sums = accumulation > 1 and config.precision == "bf16" and config.stage in (0, 1)
+        self._sums = Float32Sums(model, accumulation) if own_sums else None
         adam = torch.optim.AdamW(
             parameter_groups(model, optimizer),
             lr=optimizer.learning_rate,
@@ -81,6 +88,7 @@ class Engine:
         if rank.device.type == "cpu":
             # DeepSpeed would look for compilers, and then compile for a minute what only its inference uses.
             deepspeed.ops.__compatible_ops__ = {}
+        leave = torch.distributed.destroy_process_group
         # A rank that is alone has no launcher that sets these, which DeepSpeed asks for.
         names = {"RANK": rank.rank, "LOCAL_RANK": rank.local, "WORLD_SIZE": rank.ranks}
         lacking = {name: str(value) for name, value in names.items() if name not in os.environ}
@@ -91,8 +99,12 @@ class Engine:
             if not torch.distributed.is_initialized():
                 join_ranks(rank)
                 deepspeed.init_distributed(dist_backend=rank.backend, verbose=False)
-                atexit.register(torch.distributed.destroy_process_group)
+                atexit.register(leave)
             yield
+        except BaseException:
+            # To leave NCCL's groups is to wait for the others, who wait for this rank: it just ends.
+            atexit.unregister(leave)
+            raise
         finally:
             for name in lacking:
                 del os.environ[name]
@@ -121,7 +133,8 @@ class Engine:
         return figures if norm is None else figures | {"gradient_norm": float(norm)}
 
     def _backward(self, loss: Tensor) -> None:
-        self._engine.backward(loss)
+        with self._sums.micro_batch() if self._sums else contextlib.nullcontext():
+            self._engine.backward(loss)
         self._engine.step()
 
     def barrier(self) -> None:
@@ -172,6 +185,8 @@ class Engine:
             with _quiet_stdout():
                 self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
         except (OSError, RuntimeError) as error:  # torch tells a full disk as RuntimeError
+            if out_of_memory(error):
+                raise
             raise TrainingError(
                 f"the optimiser's state cannot be written below {folder} ({_first_line(error)}): free some room"
             ) from error
@@ -189,6 +204,8 @@ class Engine:
                 with self._converted(folder) if other else contextlib.nullcontext(folder) as place:
                     found, _ = self._engine.load_checkpoint(str(place), tag=_TAG)
         except (OSError, RuntimeError, ValueError, LookupError, AssertionError, EOFError, UnpicklingError) as error:
+            if out_of_memory(error):
+                raise
             if (code := refused_code(error)) is not None:
                 raise TrainingError(holds_code(folder, code)) from error
             raise TrainingError(f"{folder} cannot be read ({_first_line(error)}): {remedy}") from error
@@ -224,7 +241,9 @@ class Engine:
             shutil.rmtree(place)
 
     def close(self) -> None:
-        """Let go of the model: DeepSpeed's hooks on it are removed."""
+        """Let go of the model: all hooks on it are removed."""
+        if self._sums:
+            self._sums.close()
         self._engine.destroy()
 
 
@@ -241,40 +260,20 @@ def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _hand_out(model: nn.Module, settings: dict[str, Any], dtype: torch.dtype, rank: Rank) -> None:
-    """Partition a model, parameter by parameter, from rank 0 to all ranks; the others may have it on the meta device.
-
-    A rank holds at any time its partition, one whole parameter and, on rank 0's CPU, what is not handed out yet.
-    """
+def _partition(settings: dict[str, Any], dtype: torch.dtype) -> Callable[[nn.Parameter], None]:
+    """For `scatter`: ZeRO-3's partitions of a parameter, from rank 0."""
     import deepspeed
 
-    made: dict[nn.Parameter, nn.Parameter] = {}  # tied parameters stay tied
-    first: Any = None
-    for module in model.modules():
-        for name, given in module._parameters.items():
-            if given is None:
-                continue
-            if given not in made:
-                kind = dtype if given.is_floating_point() else given.dtype
-                made[given] = parameter = _on_device(given, kind, rank.device)
-                if first is None:
-                    holder = nn.ParameterList([parameter])
-                    deepspeed.zero.Init(module=holder, config_dict_or_path=settings, dtype=dtype)
-                    first = parameter
-                else:
-                    first.convert_to_zero_parameters(param_list=[parameter])
-            module._parameters[name] = made[given]
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = buffer = buffer.to(rank.device).contiguous()
-                torch.distributed.broadcast(buffer, 0)
+    converted: list[Any] = []
 
+    def take(parameter: nn.Parameter) -> None:
+        if converted:
+            converted[0].convert_to_zero_parameters(param_list=[parameter])
+        else:
+            deepspeed.zero.Init(module=nn.ParameterList([parameter]), config_dict_or_path=settings, dtype=dtype)
+            converted.append(parameter)
 
-def _on_device(given: nn.Parameter, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
-    if given.is_meta:
-        return nn.Parameter(torch.empty(given.shape, dtype=dtype, device=device), requires_grad=given.requires_grad)
-    given.data = given.data.to(device, dtype)
-    return given
+    return take
 
 
 def _settings(config: EngineConfig, optimizer: OptimizerConfig, accumulation: int, rank: Rank) -> dict[str, Any]:
@@ -285,6 +284,7 @@ def _settings(config: EngineConfig, optimizer: OptimizerConfig, accumulation: in
         "gradient_clipping": optimizer.clip,
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": config.precision == "bf16"},
+        **({"data_types": {"grad_accum_dtype": "fp32"}} if accumulation > 1 and config.stage in (2, 3) else {}),
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
@@ -298,7 +298,7 @@ def _settings(config: EngineConfig, optimizer: OptimizerConfig, accumulation: in
             "stage": config.stage,
             "stage3_param_persistence_threshold": config.keep_whole_below,
             "stage3_gather_16bit_weights_on_model_save": False,
-            "overlap_comm": torch.cuda.is_available(),
+            "overlap_comm": rank.device.type == "cuda",
             "contiguous_gradients": True,
             "reduce_bucket_size": 50_000_000,
         }

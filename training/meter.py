@@ -10,9 +10,7 @@ import torch
 from glus.data_pipeline.batch import Batch
 from glus.training.cost import Load, StepCost
 from glus.training.distributed import Rank
-
-#: bf16 FLOP a second of one GPU, dense (NVIDIA's data sheets), by a part of its name; the first that fits.
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "RTX 4090": 165e12}
+from glus.training.peaks import known_peak
 
 
 @dataclass
@@ -90,14 +88,6 @@ class Meter(Iterator[Batch]):
         if flop and self._peak:
             figures["mfu"] = flop / (seconds * self._rank.ranks * self._peak)
         return figures
-
-
-def known_peak(device: torch.device) -> float:
-    """bf16 FLOP a second of a device, 0 where it is not in the table."""
-    if device.type != "cuda":
-        return 0.0
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), 0.0)
 
 
 def _memory(device: torch.device) -> int:

@@ -5,13 +5,14 @@ import time
 import psutil
 import torch
 
+from glus.training.devices import memory_taken
 from glus.training.distributed import Rank
 
 NAMES = ("cpu_percent", "memory_percent", "network_mib_per_second", "disk_mib_per_second", "gpu_memory_percent")
 
 
 class NodeWatch:
-    """Every rank has one; the first rank of a node speaks for it."""
+    """Every rank has one; the first rank of a node speaks for it, and each rank for its own GPU."""
 
     def __init__(self, rank: Rank) -> None:
         self._rank = rank
@@ -20,13 +21,21 @@ class NodeWatch:
 
     def figures(self) -> dict[str, float]:
         """{"system/node-0/cpu_percent": ...} of all nodes, since it was last asked. Every rank calls it."""
-        own = torch.tensor([float(self._rank.local == 0), *self._measured()], dtype=torch.float64)
+        gpu = memory_taken(self._rank.device)
+        own = torch.tensor([float(self._rank.local == 0), *self._measured(), *gpu], dtype=torch.float64)
         told = [own]
         if self._rank.ranks > 1:
             own = own.to(self._rank.device)
             told = [torch.empty_like(own) for _ in range(self._rank.ranks)]
             torch.distributed.all_gather(told, own)
-        nodes = [each[1:].tolist() for each in told if each[0]]
+        nodes: list[list[float]] = []
+        for each in told:
+            first, *values, taken, whole = each.tolist()
+            if first or not nodes:
+                nodes.append([*values, 0.0, 0.0])
+            nodes[-1][-2] += taken  # ranks of one node follow each other
+            nodes[-1][-1] += whole
+        nodes = [[*values, 100 * taken / whole if whole else -1.0] for *values, taken, whole in nodes]
         return {
             f"system/node-{number}/{name}": value
             for number, values in enumerate(nodes)
@@ -39,7 +48,7 @@ class NodeWatch:
         seconds = max(now - self._when, 1e-3)
         network, disk = ((after - before) / seconds / 2**20 for after, before in zip(moved, self._moved, strict=True))
         self._when, self._moved = now, moved
-        return [psutil.cpu_percent(), psutil.virtual_memory().percent, network, disk, _gpu_memory()]
+        return [psutil.cpu_percent(), psutil.virtual_memory().percent, network, disk]
 
 
 def _moved() -> tuple[int, int]:
@@ -47,11 +56,3 @@ def _moved() -> tuple[int, int]:
     network, disk = psutil.net_io_counters(), psutil.disk_io_counters()
     wire = network.bytes_sent + network.bytes_recv if network else 0
     return wire, disk.read_bytes + disk.write_bytes if disk else 0
-
-
-def _gpu_memory() -> float:
-    """Percent of the memory of this node's GPUs that is taken; -1 without a GPU."""
-    if not torch.cuda.is_available():
-        return -1.0
-    pairs = [torch.cuda.mem_get_info(number) for number in range(torch.cuda.device_count())]
-    return 100.0 * sum(whole - free for free, whole in pairs) / sum(whole for _, whole in pairs)

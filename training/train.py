@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,17 +15,19 @@ from glus.data_pipeline.loader import Loader
 from glus.data_pipeline.reader import open_splits
 from glus.data_pipeline.sampling import SamplePlan
 from glus.data_pipeline.tokenizer import Tokenizer
-from glus.model.empty import build_empty
-from glus.model.trainable import set_trainable
 from glus.training import checkpoint
-from glus.training.build import Built, build_for_training
+from glus.training.build import Built, build_for_training, build_to_count
 from glus.training.config import RunConfig
 from glus.training.cost import step_cost
+from glus.training.determinism import deterministic
+from glus.training.devices import choose_device, claim
 from glus.training.distributed import Rank
 from glus.training.engines import check_shares, joined, make_contrast, make_engine
-from glus.training.meter import Meter, known_peak
+from glus.training.meter import Meter
 from glus.training.orders import Orders
+from glus.training.out_of_memory import memory_explained
 from glus.training.overfit import plan_of
+from glus.training.peaks import known_peak, unknown_gpu
 from glus.training.resuming import check_resumable, choose_checkpoint, is_done
 from glus.training.run_record import located, start_tracking
 from glus.training.stopping import StopFlag, forget_stop
@@ -43,7 +46,26 @@ def train(
     data, the weights and MLflow speaks against the training; before that nothing is written into OUT.
     Raises TrainingError, DataError or ModelError, each with one clear message, before the first step where it can.
     """
-    rank.check_device(torch.cuda.device_count())
+    on_cpu = choose_device(config.engine.device) == "cpu"
+    rank = replace(rank, on_cpu=on_cpu)
+    rank.check_device(0 if on_cpu else torch.cuda.device_count())
+    claim(rank.device)
+    with deterministic(config.engine.deterministic), memory_explained(f"rank {rank.rank}", less_memory(config)):
+        return _train_rank(config, rank, stop, checked)
+
+
+def less_memory(config: RunConfig) -> str:
+    """What a run can do about a lack of memory."""
+    engine = config.engine
+    ways = f"a smaller engine.micro_batch_size (now {engine.micro_batch_size})"
+    if not engine.gradient_checkpointing:
+        ways = f"engine.gradient_checkpointing=true, {ways}"
+    else:
+        ways = f"{ways} (engine.gradient_checkpointing is on)"
+    return f"set {ways}, engine.offload (now {engine.offload}) or more GPUs; `glus plan` says what a run takes"
+
+
+def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: Callable[[], None] | None) -> Path:
     check_shares(config, rank.ranks)
     plan = plan_of(config, open_splits(Path(config.shards), list(config.sampling.mixture)))
     out = Path(config.out)
@@ -51,7 +73,7 @@ def train(
         return checkpoint.resolve(out)
     if rank.rank == 0:
         check_reachable(located(config.tracking, out))
-    if not torch.cuda.is_available():
+    if rank.device.type == "cpu":
         # Ranks of one machine share its cores.
         torch.set_num_threads(max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", rank.ranks))))
     with contextlib.ExitStack() as held:
@@ -61,8 +83,8 @@ def train(
         resumed = choose_checkpoint(out / "checkpoints", rank)
         if resumed:
             check_resumable(resumed, config, plan.fingerprint, rank)
-        # ZeRO-3 hands the weights out from rank 0: of all ranks it alone reads them.
-        built = build_for_training(config, resumed, whole=rank.rank == 0 or config.engine.stage != 3)
+        # The engine scatters the weights from rank 0: of all ranks it alone reads them.
+        built = build_for_training(config, resumed, whole=rank.rank == 0)
         # After that: a model that cannot be built leaves no record.
         tracker = held.enter_context(start_tracking(config, plan, resumed)) if rank.rank == 0 else None
         if rank.rank == 0 and checked:
@@ -124,7 +146,7 @@ def _metered(config: RunConfig, batches: Iterator[Batch], rank: Rank, tokenizer:
     peak = config.engine.peak_tflops * 1e12 or known_peak(rank.device)
     cost = None
     if peak:
-        empty = build_empty(config.model, tokenizer.vocab_size, tokenizer.seg_id)
-        set_trainable(empty, config.trainable)
-        cost = step_cost(empty)
+        cost = step_cost(build_to_count(config, tokenizer.vocab_size, tokenizer.seg_id))
+    elif rank.rank == 0 and (unknown := unknown_gpu(rank.device, config.engine.peak_tflops)):
+        print(f"  {unknown}", flush=True)
     return Meter(batches, config.model.vision.tokens_per_frame, rank, cost, peak)

@@ -1,6 +1,7 @@
 """`glus plan`: what a run would take, against what it takes here."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from glus.launch.configuration import load_config
 from glus.launch.plan import PlanConfig, Sizes, held_bytes, load_of, wire_bytes
 from glus.model.empty import build_empty
 from glus.model.trainable import set_trainable
-from glus.training.build import build_for_training
+from glus.training.build import build_for_training, build_to_count
 from glus.training.config import RunConfig
 from glus.training.cost import Load, step_cost
 
@@ -63,14 +64,56 @@ def test_a_frozen_language_model_takes_two_passes_and_a_trained_one_three(
     assert list(times.values()) == [3.0, 2.0]
 
 
+def test_flash_attention_is_planned_and_counted_without_it(
+    tiny_run: Callable[..., RunConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """flash-attn is not installed here, and does not run on the meta device: torch's attention takes as many FLOP."""
+    told = []
+    for attention in ("sdpa", "flash_attention_2"):
+        words = ["plan", str(CONFIGS / "glus_s.yaml"), f"changes=[model.language.attention={attention}]"]
+        assert cli.main(words) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    costs = []
+    for attention in ("sdpa", "flash_attention_2"):
+        empty = build_empty(tiny_run(tmp_path / "run").model, 300, 299)
+        empty.language.llama.config._attn_implementation = attention
+        costs.append(step_cost(empty))
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_tied_embeddings_are_counted_once(lora: int, tiny_run: Callable[..., RunConfig], tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", "model.language.tie_embeddings=true", f"model.lora.rank={lora}")
+    built = build_for_training(run)
+    size = built.tokenizer.vocab_size
+    counts = {
+        sum(parameter.numel() for parameter in model.parameters())
+        for model in (
+            built.model,
+            build_for_training(run, whole=False).model,
+            build_to_count(run, size, built.tokenizer.seg_id),
+        )
+    }
+    assert len(counts) == 1
+    untied = build_for_training(tiny_run(tmp_path / "run", f"model.lora.rank={lora}"), whole=False).model
+    assert sum(parameter.numel() for parameter in untied.parameters()) == counts.pop() + size * 32
+
+
 def test_bytes_by_hand() -> None:
     config = load_config(RunConfig, None, ["engine.keep_whole_below=10"])
     sizes = Sizes(every=(100, 7), trained=(7,), largest_leaf=100)
     assert held_bytes(config, sizes, ranks=4) == {
         "parameters": 2 * (25 + 2) + 2 * 7,
-        "gradients": 2 * 2,
+        "gradients": 4 * 2,
         "optimizer": 12 * 2,
     }
+    # The gradients of one micro-batch are not summed; without ZeRO their float32 sums lie beside them.
+    one = replace(config, global_batch_size=8)
+    assert held_bytes(one, sizes, ranks=4)["gradients"] == 2 * 2
+    for stage, optimizer in ((0, 12 * 7), (1, 12 * 2)):
+        held = held_bytes(replace(config, engine=replace(config.engine, stage=stage)), sizes, ranks=4)
+        assert (held["gradients"], held["optimizer"]) == ((2 + 4) * 7, optimizer)
     assert wire_bytes(config, sizes, ranks=4, accumulation=5) == int(5 * 2 * (2 * 100 + 7) * 0.75)
 
 

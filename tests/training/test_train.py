@@ -175,3 +175,12 @@ def test_what_cannot_work_is_told_before_weights_are_read(
     config = tiny_run(tmp_path / "run", *PLAIN, f"init_from={start}", change)
     with pytest.raises((ModelError, TrainingError), match=message):
         train(config, ALONE)
+
+
+def test_deterministic_runs_have_equal_bits(tiny_run: Callable[..., RunConfig], tmp_path: Path) -> None:
+    weights = []
+    for name in ("one", "two"):
+        path = train(tiny_run(tmp_path / name, "steps=2", "engine.deterministic=true"), Rank(0, 0, 1))
+        weights.append((path / checkpoint.WEIGHTS).read_bytes())
+        assert not torch.are_deterministic_algorithms_enabled()
+    assert weights[0] == weights[1]

@@ -21,13 +21,12 @@ def check_same_model(model: nn.Module, rank: Rank) -> None:
     if rank.ranks == 1:
         return
     listing = _listing(model)
-    own = torch.frombuffer(bytearray(hashlib.sha256(listing).digest()), dtype=torch.uint8).to(rank.device)
-    digests = [torch.empty_like(own) for _ in range(rank.ranks)]
-    torch.distributed.all_gather(digests, own)
-    other = next((number for number, digest in enumerate(digests) if not torch.equal(digest, digests[0])), None)
+    digests = rank.gather_texts(hashlib.sha256(listing.encode()).hexdigest())
+    other = next((number for number, digest in enumerate(digests) if digest != digests[0]), None)
     if other is None:
         return
-    first, second = _sent(listing, 0, rank), _sent(listing, other, rank)
+    listings = rank.gather_texts(listing)
+    first, second = json.loads(listings[0]), json.loads(listings[other])
     [there, here] = next(pair for pair in zip_longest(first, second) if pair[0] != pair[1])
     raise TrainingError(
         f"rank {other} built another model than rank 0: {len(second)} tensors and {len(first)}; the first that differs "
@@ -35,26 +34,14 @@ def check_same_model(model: nn.Module, rank: Rank) -> None:
     )
 
 
-def _listing(model: nn.Module) -> bytes:
+def _listing(model: nn.Module) -> str:
     """Of each parameter its names (several where it is tied), shape and whether it is trained; of each buffer two."""
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     rows: list[Any] = [[" = ".join(each), list(own.shape), own.requires_grad] for own, each in names.items()]
     rows += [[name, list(buffer.shape), False] for name, buffer in model.named_buffers()]
-    return json.dumps(rows).encode()
-
-
-def _sent(listing: bytes, source: int, rank: Rank) -> list[Any]:
-    """The listing of rank `source`, as plain JSON: nothing that comes over the network is unpickled."""
-    size = torch.tensor([len(listing)], device=rank.device)
-    torch.distributed.broadcast(size, source)
-    text = torch.empty(int(size), dtype=torch.uint8, device=rank.device)
-    if rank.rank == source:
-        text = torch.frombuffer(bytearray(listing), dtype=torch.uint8).to(rank.device)
-    torch.distributed.broadcast(text, source)
-    rows: list[Any] = json.loads(text.cpu().numpy().tobytes())
-    return rows
+    return json.dumps(rows)
 
 
 def _words(row: Any) -> str:

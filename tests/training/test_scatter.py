@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from glus.training.build import build_for_training
 from glus.training.config import EngineConfig, OptimizerConfig, RunConfig
-from glus.training.distributed import Rank
+from glus.training.distributed import STORE, Rank
 from glus.training.engine import Engine
 from glus.training.errors import TrainingError
 from glus.training.scatter import check_same_model
-from tests.running import unused_ports
 from tests.training.test_zero3 import take_steps
 
 STEPS = 2
@@ -86,9 +85,9 @@ def gradient_norm(stage: Any, offload: Any, rank: Rank) -> float:
     return norms[1]
 
 
-def story(number: int, port: int, tied: RunConfig, other: RunConfig, folder: Path) -> None:
+def story(number: int, tied: RunConfig, other: RunConfig, folder: Path) -> None:
     """One of two ranks."""
-    names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, STORE: folder / "store"}
     os.environ.update({name: str(value) for name, value in names.items()})
     torch.set_num_threads(1)
     rank = Rank(number, number, 2)
@@ -120,8 +119,8 @@ class Story:
 def told(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("scattered")
     tied, other = tiny_run(folder / "unused", TIED), tiny_run(folder / "unused", TIED, "model.lora.rank=2")
-    context, [port] = multiprocessing.get_context("spawn"), unused_ports(1)
-    ranks = [context.Process(target=story, args=(number, port, tied, other, folder)) for number in range(2)]
+    context = multiprocessing.get_context("spawn")
+    ranks = [context.Process(target=story, args=(number, tied, other, folder)) for number in range(2)]
     for rank in ranks:
         rank.start()
     for rank in ranks:

@@ -137,7 +137,9 @@ def test_two_ranks_train_tied_embeddings_as_one_process_does(told: Story, stage:
     alone = take_steps(replace(told.tied, engine=engine), Rank(0, 0, 1), tmp_path, STEPS)
     for rank in told.ranks:
         for one, two in zip(alone.figures, rank["figures"][str(stage)], strict=True):
-            assert two == pytest.approx(one, rel=1e-5)
+            # Without ZeRO, in fp32, DeepSpeed does not keep the norm.
+            kept = {name: value for name, value in one.items() if stage or name != "gradient_norm"}
+            assert two == pytest.approx(kept, rel=1e-5)
     own, together = load_file(tmp_path / "after"), load_file(told.folder / str(stage) / "after")
     assert own.keys() == together.keys()
     assert not any("lm_head" in name for name in own) and any("embed_tokens" in name for name in own)

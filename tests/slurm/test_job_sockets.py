@@ -20,7 +20,7 @@ def processes_of(file: Path, out: Path) -> list[int]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if words[:1] == [sys.executable] and {str(file), f"{out}/config.yaml"} & set(words):
+        if words[:1] == [sys.executable] and {str(file), str(out)} & set(words):
             found.append(process.pid)
     return found
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from glus.common.files import open_regular
 from glus.data_pipeline.index import IndexedVideo, Span, VideoEntry
 from glus.data_pipeline.records import Expression
 
@@ -26,6 +27,8 @@ _NO_NAME = r"^$|^\.|[/\\\x00-\x1f\x7f]"
 _NO_PATH = r"^$|^/|/$|//|(^|/)\.|[\\\x00-\x1f\x7f]"
 #: Header and filling of a tar member.
 TAR_BLOCK = 512
+#: Bytes of a shard at most: far above what is written, and below what sums of sizes could overflow.
+LARGEST_OFFSET = 2**60
 #: Videos whose entries are kept as objects once they were asked for.
 KEPT_ENTRIES = 4096
 #: Videos whose places in the shard are kept: masks are read first, and frames soon after them.
@@ -158,8 +161,8 @@ def check_table(table: pa.Table, shards: int) -> None:
     numbers = columns["shard"].to_numpy()
     if numbers[0] < 0 or numbers[-1] >= shards or (np.diff(numbers) < 0).any():
         raise ValueError("a video lies in a shard that is not there")
-    if columns["offset"].to_numpy().min() < TAR_BLOCK:
-        raise ValueError("a video lies before the start of its shard")
+    if not TAR_BLOCK <= columns["offset"].to_numpy().min() <= columns["offset"].to_numpy().max() <= LARGEST_OFFSET:
+        raise ValueError("a video lies at a place that no shard has")
     for side in ("height", "width"):
         if not 1 <= columns[side].to_numpy().min() <= columns[side].to_numpy().max() <= LONGEST_SIDE:
             raise ValueError(f"a video's {side} is none")
@@ -183,7 +186,7 @@ class IndexTable(Sequence[VideoEntry]):
 
     def __init__(self, table: pa.Table, dataset: str, split: str, shards: Sequence[str]) -> None:
         """`shards` are the tars' names, in the manifest's order; `open` has checked the table."""
-        self._batch = table.combine_chunks().to_batches()[0] if len(table) else pa.record_batch([], SCHEMA)
+        self._batch = table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], SCHEMA)
         self.dataset, self.split, self._shards = dataset, split, tuple(shards)
         sizes = self._batch.column("sizes")
         # Views of the columns that are asked for with every sample: a tenth of the time that Arrow's scalars take.
@@ -196,6 +199,8 @@ class IndexTable(Sequence[VideoEntry]):
     @classmethod
     def open(cls, source: Path | bytes, dataset: str, split: str, shards: Sequence[str]) -> "IndexTable":
         """From a local file, which is mapped, or from its bytes. Raises ValueError or OSError where it is damaged."""
+        if isinstance(source, Path):
+            open_regular(source, "index").close()  # a pipe would be waited for
         try:
             stream = pa.memory_map(str(source)) if isinstance(source, Path) else pa.BufferReader(source)
             table = pa.ipc.open_file(stream).read_all()

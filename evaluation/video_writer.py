@@ -21,6 +21,8 @@ _OPTIONS = {"crf": "18", "preset": "veryfast", "rc-lookahead": "10", "threads": 
 #: Finest unit of time: a ninety-thousandth of a second, which broadcast uses.
 _TICKS = 90_000
 _BT709 = 1
+#: The length is kept in a unit of its own: in milliseconds, the default, the last frame could be cut.
+_CONTAINER = {"movflags": "+faststart", "movie_timescale": str(_TICKS)}
 
 
 class VideoWriter:
@@ -30,7 +32,7 @@ class VideoWriter:
     """
 
     def __init__(self, place: Path, size: tuple[int, int], times: Sequence[Fraction], rate: Fraction) -> None:
-        """`size`: (height, width) of the frames, both even. Raises EvaluationError where `place` cannot be written."""
+        """`size`: (height, width) of the frames, both even. The file is opened with the first frame."""
         self._place, self._size = place, size
         self._unit = _unit(times)
         self._ticks: list[int] = []
@@ -39,12 +41,7 @@ class VideoWriter:
         ends = [*self._ticks[1:], self._ticks[-1] + max(1, round(1 / rate / self._unit))]
         self._durations = {tick: end - tick for tick, end in zip(self._ticks, ends, strict=True)}
         self._count = 0
-        try:
-            self._output: OutputContainer = av.open(
-                str(place.absolute()), "w", format="mp4", container_options={"movflags": "+faststart"}
-            )
-        except (av.FFmpegError, OSError) as error:
-            raise self._unwritable(error) from error
+        self._output: OutputContainer = av.open(str(place.absolute()), "w", format="mp4", container_options=_CONTAINER)
         self._stream: VideoStream = self._output.add_stream(
             "libx264", rate=rate.limit_denominator(65535), options=_OPTIONS
         )
@@ -59,7 +56,7 @@ class VideoWriter:
         return self
 
     def write(self, picture: NDArray[np.uint8]) -> None:
-        """Add the next frame, uint8 [H, W, 3] RGB. Raises EvaluationError where the disk is full."""
+        """Add the next frame, uint8 [H, W, 3] RGB. Raises EvaluationError where it cannot be written."""
         frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,

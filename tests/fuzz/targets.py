@@ -218,8 +218,9 @@ def _checkpoint(demo: Path, out: Path) -> Iterator[Target]:
     from glus.evaluation.provenance import Provenance, claim, record
     from glus.training import checkpoint
     from glus.training.config import WeightsConfig
-    from glus.training.integrity import note_digests, what_is_broken
-    from glus.training.released import check_released, released_model_config
+    from glus.training.integrity import find_corruption, note_digests
+    from glus.training.release_info import read_release
+    from glus.training.released import check_released
     from glus.training.run_record import read_unsent, run_of_folder
     from tests.untrained import write_checkpoint
 
@@ -234,7 +235,7 @@ def _checkpoint(demo: Path, out: Path) -> Iterator[Target]:
     def resumed() -> None:
         checkpoint.read_state(path)
         checkpoint.read_run_config(path)
-        what_is_broken(path)
+        find_corruption(path)
         read_unsent(path)
         run_of_folder(out) if (out / "tracking.json").exists() else None
 
@@ -253,7 +254,7 @@ def _checkpoint(demo: Path, out: Path) -> Iterator[Target]:
 
     def opened() -> None:
         weights = WeightsConfig(glus=str(release))
-        check_released(weights, released_model_config(weights), Tokenizer(release))
+        check_released(weights, read_release(weights).model, Tokenizer(release))
 
     described = [release / "glus_model.json", release / "config.json", release / "added_tokens.json"]
     described += [release / "tokenizer_config.json", *sorted((release / "clip_vision_tower").glob("*.json"))]

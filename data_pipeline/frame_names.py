@@ -16,7 +16,11 @@ VIDEO_ENDINGS = (
     *(".wmv", ".flv", ".3gp", ".ogv"),
 )
 
-_NUMBER = re.compile("[0-9]+")
+_NUMBER = re.compile(r"\d+")
+#: A date that ends with its year: 31-12-2023, 12.31.2023.
+_DAY_FIRST = re.compile(r"(?<!\d)(\d\d)(\D)(\d\d)\2((?:19|20)\d\d)(?!\d)")
+#: What stands before a number that may be negative: a dash that joins it to no word.
+_SIGN = re.compile(r"(?:^|[^\w)\]])[-\u2212]$")
 
 
 def split_ending(name: str, endings: Sequence[str]) -> tuple[str, str] | None:
@@ -124,10 +128,11 @@ class VideoPlaces:
 
 
 def frame_order(names: Iterable[str], place: str) -> tuple[str, ...]:
-    """Names in time's order: by the number in them (frame2 before frame10), by letter where none has a number.
+    """Names in time's order: by the number in them (frame2 before frame10), in the digits of any script.
 
-    Raises DataError, naming two frames, where names allow two orders that differ: a number written twice (1, 01),
-    names that differ in more than numbers (a1, b2), several counters (cam1_frame2), fractions (0.5, 0.25).
+    Names without a number may differ in one letter (a, b, c). Raises DataError, naming two frames, where names allow
+    two orders that differ: a number written twice (1, 01), names that differ in more than numbers (a1, b2), several
+    counters (cam1_frame2), fractions (0.5, 0.25), a sign (-1, -2), day before year (31-12-2023), words (before, after).
     """
     names = tuple(names)
     if not any(_NUMBER.search(name) for name in names):
@@ -146,12 +151,17 @@ def frame_order(names: Iterable[str], place: str) -> tuple[str, ...]:
             raise _no_order(place, before, after, "have the same number")
     gaps = _NUMBER.split(names[0])
     if len(changing) > 1 and not _fixed_width(names, changing):
-        _refuse(place, ordered, sorted(names, key=lambda name: numbers[name][::-1]), "have several counters")
+        for column in changing:
+            _refuse(place, ordered, sorted(ordered, key=lambda name: numbers[name][column]), "have several counters")
+    if changing and any(map(_DAY_FIRST.search, names)):
+        _refuse(place, ordered, sorted(names, key=_year_first), "are dates that do not begin with the year")
     last = changing[-1] if changing else 0
-    if changing and last and gaps[last] == ".":
+    if changing and last and gaps[last] in (".", ","):
         decimals = {name: _NUMBER.findall(name)[last] for name in names}
         by_fraction = sorted(names, key=lambda name: (numbers[name][:last], float(f"0.{decimals[name]}")))
         _refuse(place, ordered, by_fraction, "are fractions of different length")
+    if any(_SIGN.search(f"{'0' if column else ''}{gaps[column]}") for column in changing):
+        raise _no_order(place, ordered[0], ordered[1], "have a sign or a dash before the number")
     return ordered
 
 
@@ -163,9 +173,18 @@ def _fixed_width(names: Sequence[str], changing: Sequence[int]) -> bool:
     return len(widths) == 1 and apart and min(*widths.pop()) > 1
 
 
+def _year_first(name: str) -> list[int]:
+    """The numbers of a name, those of a date from the year down to the day (or, of 12-31-2023, the month)."""
+    return [int(number) for number in _NUMBER.findall(_DAY_FIRST.sub(r"\4-\3-\1", name))]
+
+
 def _by_letter(names: tuple[str, ...], place: str) -> tuple[str, ...]:
     ordered = tuple(sorted(names))
     _refuse(place, ordered, sorted(names, key=str.casefold), "differ in upper and lower case")
+    for first, second in zip(ordered, ordered[1:], strict=False):
+        other = [letters for letters in zip(first, second, strict=False) if letters[0] != letters[1]]
+        if len(first) != len(second) or len(other) != 1 or not "".join(other[0]).isascii():
+            raise _no_order(place, first, second, "have no number")
     return ordered
 
 

@@ -30,6 +30,12 @@ JPEG = cv2.imencode(".jpg", np.full((16, 24, 3), 90, np.uint8))[1].tobytes()
         ["t1.05", "t1.15", "t1.25"],
         ["a", "b", "c"],
         ["f1 1", "f2 2", "f10 10"],
+        ["１", "２", "９", "１０"],
+        ["frame٢", "frame٣", "frame١٠"],
+        ["img (1)", "img (2)", "img (10)"],
+        ["frame-1", "frame-2", "frame-10"],
+        ["view_a_left", "view_b_left"],
+        ["before"],
     ],
 )
 def test_names_are_ordered_by_their_number(names: list[str]) -> None:
@@ -52,6 +58,15 @@ def test_names_are_ordered_by_their_number(names: list[str]) -> None:
         (["1_10", "2_9"], "have several counters"),
         (["0.5", "0.25"], "are fractions of different length"),
         (["a", "B", "c"], "differ in upper and lower case"),
+        (["before", "later", "after"], "have no number"),
+        (["y", "z", "aa"], "have no number"),
+        (["①", "②", "⑩"], "have no number"),
+        (["-3", "-2", "-1"], "have a sign or a dash before the number"),
+        (["t=-3", "t=-2"], "have a sign or a dash before the number"),
+        (["0,5", "0,25"], "are fractions of different length"),
+        (["31-12-2023", "01-01-2024"], "are dates that do not begin with the year"),
+        (["12.31.2023", "01.01.2024"], "are dates that do not begin with the year"),
+        (["a1b3c1", "a2b2c2"], "have several counters"),
     ],
 )
 def test_names_with_two_orders_are_refused(names: list[str], reason: str) -> None:

@@ -90,9 +90,7 @@ def exclusive(folder: Path, command: str, name: str = LOCK) -> Iterator[None]:
         locked = _acquired(lock, folder, name)
     except OSError as error:
         _remove_empty(made)
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror or error}); choose another folder", file=str(folder)
-        ) from error
+        raise _unwritable(folder, error) from error
     owner = os.getpid()
     try:
         yield
@@ -178,6 +176,18 @@ def _read(path: Path) -> Holder | None:
         return Holder(str(fields["host"]), int(fields["process"]), str(fields["command"]), str(fields["job"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    """The error for a folder that cannot be made or written; it names the file that takes the place of a folder."""
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place) and not os.path.isdir(place):
+            return InputError(
+                f"{place} is not a folder, so nothing can be written below it: choose another folder", file=str(place)
+            )
+    return InputError(
+        f"{folder}: cannot be written ({error.strerror or error}); choose another folder", file=str(folder)
+    )
 
 
 def _missing(folder: Path) -> list[Path]:

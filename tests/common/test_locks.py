@@ -140,6 +140,15 @@ def test_what_cannot_be_locked_is_an_error_in_one_line_and_never_hangs(tmp_path,
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("below", [".", "new", "new/run"])
+def test_a_file_where_a_folder_is_needed_is_named_itself(tmp_path, below):
+    (tmp_path / "keys.json").touch()
+    message = f"^{tmp_path}/keys.json is not a folder, so nothing can be written below it: choose another folder$"
+    with pytest.raises(InputError, match=message), exclusive(tmp_path / "keys.json" / below, "glus segment"):
+        pass
+    assert [place.name for place in tmp_path.iterdir()] == ["keys.json"]
+
+
 def test_a_requeued_job_waits_for_its_own_lock_on_a_lost_machine_and_for_no_other(tmp_path, monkeypatch):
     import glus.common.locks as locks
 

@@ -302,7 +302,10 @@ def test_a_file_without_a_frame_is_told(
         (["the circle", "weights={folder}/in"], "in holds no checkpoint"),
         (["the circle", "vision={folder}"], "is a checkpoint of a run and has its own; leave vision out"),
         (["the circle", "out={folder}/in"], "in is there already: choose another `out`, or remove it first"),
-        (["the circle", "out={folder}/in/keys.json/new"], "new: cannot be written ("),
+        (
+            ["the circle", "out={folder}/in/keys.json/new"],
+            "in/keys.json is not a folder, so nothing can be written below",
+        ),
     ],
 )
 def test_what_cannot_work_is_one_message_and_leaves_nothing(

@@ -18,6 +18,7 @@ from glus.evaluation.inference_config import InferenceConfig, Predicted
 from glus.evaluation.model_source import Loaded, ModelSource
 from glus.evaluation.predictions import expression_folder, read_masks
 from glus.training.errors import TrainingError
+from glus.training.integrity import note_digests
 
 CPU = torch.device("cpu")
 
@@ -170,6 +171,7 @@ def test_a_checkpoint_of_other_code_is_told(answering_run: Path, tmp_path: Path)
     config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
     config["engine"]["precision"] = "fp8"
     (copied / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    note_digests(copied, 0)
     with pytest.raises(TrainingError, match=r"config\.json: engine\.precision: .*; use the version of the code that"):
         ModelSource.find(copied)
     with pytest.raises(TrainingError, match="holds no checkpoint"):

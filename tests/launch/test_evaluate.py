@@ -22,8 +22,10 @@ from glus.evaluation.worklist import only_one, work_list
 from glus.launch import cli
 from glus.launch.errors import LaunchError
 from glus.launch.predict import Prediction, predict, processes_for
+from glus.model.release_sums import write_sums
 from glus.training.config import RunConfig
 from glus.training.distributed import Rank
+from glus.training.integrity import note_digests
 from glus.training.recorded_runs import find_runs
 from glus.training.train import train
 
@@ -100,6 +102,7 @@ def foreign_checkpoint(run: RunConfig, folder: Path) -> Path:
     with open(copied / "model.safetensors", "r+b") as file:
         file.seek(-4, 2)
         file.write(np.float32(0.123).tobytes())
+    note_digests(copied, 0)
     return copied
 
 
@@ -161,6 +164,7 @@ def test_a_released_glus_is_evaluated_as_a_checkpoint_is(
     sizes = json.loads((released / "glus_model.json").read_text(encoding="utf-8"))
     sizes["segmenter"]["multimask_fallback"] ^= True
     (released / "glus_model.json").write_text(json.dumps(sizes), encoding="utf-8")
+    write_sums(released)
     assert cli.main(given) == 2
     assert "holds predictions of another checkpoint" in capsys.readouterr().err
 
@@ -205,7 +209,7 @@ def test_several_processes_share_the_videos_and_tell_what_stops_one(run: RunConf
     assert sum(each.predicted.expressions for each in done) == due
     gone = replace(work.source, folder=tmp_path / "gone")
     damaged = replace(work, source=gone, masks=tmp_path / "none")
-    with pytest.raises(LaunchError, match=r"gone/config\.json cannot be read .*use another checkpoint"):
+    with pytest.raises(LaunchError, match=r"gone/config\.json: no such config of a run: correct the path"):
         list(predict(damaged, 2))
 
 

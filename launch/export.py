@@ -19,6 +19,7 @@ from glus.model.release_sums import write_sums
 from glus.model.released_config import released_config
 from glus.model.released_export import (
     Format,
+    Written,
     dtype_name,
     glus_tensors,
     merge_lora,
@@ -77,7 +78,9 @@ def export(config: ExportConfig) -> None:
         raise LaunchError(f"{config.out} cannot be written ({fault}); nothing half-written was left") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    print(f"merged {merged} LoRA layers; {written / 1e9:.2f} GB of weights, the language model in {config.dtype}")
+    print(f"merged {merged} LoRA layers; {written.size / 1e9:.2f} GB of weights, the language model in {config.dtype}")
+    for line in written.lost():
+        print(f"WARNING: {line}")
     print(f"written: {config.out} (its {VISION_TOWER}/ is the CLIP tower, which GLUS is released without)")
 
 
@@ -89,10 +92,11 @@ def write_release(
     dtype: torch.dtype,
     form: Format,
     shard_bytes: int,
-) -> int:
+) -> Written:
     """Fill `folder` with a merged model, its tokenizer, how it is asked, and digests of all files.
 
-    Returns the bytes of its weights. Raises OSError, or ModelError for a weight that `dtype` cannot hold.
+    Returns the bytes of its weights without the tower's, and what became 0. Raises OSError, or ModelError for a weight
+    that `dtype` cannot hold.
     """
     sizes = replace(model.config, lora=LoraConfig(rank=0), tokenizer="")
     written = write_shards(glus_tensors(model), folder, dtype, form, shard_bytes)
@@ -103,10 +107,12 @@ def write_release(
     }
     write_json(folder / "config.json", released_config(sizes, tokenizer.vocab_size, dtype_name(dtype), special))
     write_json(folder / MODEL_CONFIG, model_file(sizes, sampling))
-    write_tower(model, folder / VISION_TOWER, dtype, form, shard_bytes)
+    tower = write_tower(model, folder / VISION_TOWER, dtype, form, shard_bytes)
     _write_tokenizer(tokenizer, folder)
     write_sums(folder)
-    return written
+    # Its names are CLIP's own.
+    of_tower = {f"{VISION_TOWER}/ {name}": lost for name, lost in tower.underflows.items()}
+    return written + Written(0, of_tower)
 
 
 def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

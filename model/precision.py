@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 #: Above it float32 values become infinite in bf16; below it both hold them.
 LARGEST = torch.finfo(torch.bfloat16).max
+_WHOLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def all_finite(tensor: Tensor) -> bool:
@@ -17,12 +18,19 @@ def all_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(least) & torch.isfinite(most))
 
 
-def usable(tensor: Tensor) -> bool:
-    """Whether a tensor is finite in float32 and would be in bf16 too."""
-    if not tensor.numel() or not tensor.is_floating_point():
-        return True
-    least, most = (float(each) for each in tensor.aminmax())
-    return -LARGEST <= least and most <= LARGEST  # false for NaN
+def why_unusable(tensor: Tensor) -> str:
+    """Why stored numbers are no weights, as a message goes on after their name; "" where they are.
+
+    They are floating-point numbers (not quantised ones, whose scale is elsewhere), finite in float32 and in bf16 too.
+    """
+    if tensor.dtype not in _WHOLE:
+        name = str(tensor.dtype).removeprefix("torch.")
+        return f"holds {name} numbers (quantised?): weights are read as float32, bfloat16 or float16"
+    if tensor.numel():
+        least, most = (float(each) for each in tensor.aminmax())
+        if not (-LARGEST <= least and most <= LARGEST):  # false for NaN
+            return f"holds NaN, infinite values or some above {LARGEST:g}: nothing can be predicted with it"
+    return ""
 
 
 def set_precision(model: nn.Module, precision: Literal["bf16", "fp32"]) -> None:

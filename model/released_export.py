@@ -1,7 +1,8 @@
 """A model written in the released layout of GLUS: LoRA merged, names and shapes as the reference has them."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,31 @@ TOWER = "language.vision_tower."
 #: In float32 whatever precision is asked for, as GLUS is released: the reference makes these parts after it has loaded
 #: the language model in bfloat16. SAM 2's positional encoding would otherwise be turned by degrees.
 _ALWAYS_FLOAT32 = (SEGMENTER, "model.text_hidden_fcs.", PIXEL_MEAN, PIXEL_DEVIATION)
+
+
+@dataclass(frozen=True)
+class Written:
+    """Bytes of the weights that were written, and `underflows`: name -> (how many of its values became 0, of how many).
+
+    Values become 0 where the dtype has none so small: below 3e-8 in float16.
+    """
+
+    size: int
+    underflows: Mapping[str, tuple[int, int]]
+
+    def __add__(self, other: "Written") -> "Written":
+        return Written(self.size + other.size, {**self.underflows, **other.underflows})
+
+    def lost(self) -> list[str]:
+        """A line to print where values became 0: how many, and the parameter that has the largest share of them."""
+        if not self.underflows:
+            return []
+        zeros = sum(lost for lost, _ in self.underflows.values())
+        worst, (lost, count) = max(self.underflows.items(), key=lambda item: item[1][0] / item[1][1])
+        return [
+            f"{zeros:,} values of {len(self.underflows)} parameters became 0, too small for this dtype: most of all "
+            f"{worst} ({lost:,} of {count:,}); dtype=bfloat16 and dtype=float32 keep them"
+        ]
 
 
 def merge_lora(model: Glus) -> int:
@@ -66,7 +92,7 @@ def glus_tensors(model: Glus) -> Iterator[tuple[str, Tensor]]:
     yield PIXEL_DEVIATION, torch.tensor(segmenter.std).view(3, 1, 1)
 
 
-def write_tower(model: Glus, folder: Path, dtype: torch.dtype, form: Format, shard_bytes: int) -> None:
+def write_tower(model: Glus, folder: Path, dtype: torch.dtype, form: Format, shard_bytes: int) -> Written:
     """The vision tower as a CLIP of its own: weights, config.json, preprocessor_config.json.
 
     Layers above the one that is read are not in our model; they are written as layers that pass everything through, so
@@ -76,9 +102,10 @@ def write_tower(model: Glus, folder: Path, dtype: torch.dtype, form: Format, sha
     vision = model.config.vision
     own = {name: tensor.detach() for name, tensor in own_tensors(model).items() if name.startswith(TOWER)}
     tensors = [(str(CLIP.released(name)), tensor) for name, tensor in own.items()]
-    write_shards([*tensors, *_passing_layers(own, vision)], folder, dtype, form, shard_bytes)
+    written = write_shards([*tensors, *_passing_layers(own, vision)], folder, dtype, form, shard_bytes)
     write_json(folder / "config.json", released_vision_config(vision, dtype_name(dtype)))
     write_json(folder / "preprocessor_config.json", released_processor(vision))
+    return written
 
 
 def _passing_layers(own: dict[str, Tensor], vision: VisionConfig) -> Iterator[tuple[str, Tensor]]:
@@ -92,12 +119,12 @@ def _passing_layers(own: dict[str, Tensor], vision: VisionConfig) -> Iterator[tu
 
 def write_shards(
     tensors: Iterable[tuple[str, Tensor]], folder: Path, dtype: torch.dtype, form: Format, shard_bytes: int
-) -> int:
+) -> Written:
     """Write tensors into numbered shards of at most `shard_bytes` (but one tensor at least), and their index.
 
     They are written in `dtype`, SAM 2 and `text_hidden_fcs` of a GLUS in float32. A shard is converted and written
-    before the next is begun. Returns the bytes written. Raises OSError, or ModelError for a value that `dtype` cannot
-    hold.
+    before the next is begun. Raises OSError, or ModelError for a value that `dtype` cannot hold and for a parameter of
+    which nothing but 0 would be left.
     """
     plan: list[list[tuple[str, Tensor]]] = [[]]
     held = total = 0
@@ -112,12 +139,14 @@ def write_shards(
     whole = SAFE if form == "safetensors" else PICKLED
     stem, suffix = whole.rsplit(".", 1)
     weight_map: dict[str, str] = {}
+    underflows: dict[str, tuple[int, int]] = {}
     for number, shard in enumerate(plan, 1):
         file = f"{stem}-{number:05d}-of-{len(plan):05d}.{suffix}"
         # clone: a view would be written with all that it is a view of
         ready = {name: tensor.to(_stored(name, dtype), copy=True).contiguous() for name, tensor in shard}
         for name, tensor in shard:
-            _check_held(name, tensor, ready[name])
+            if lost := _check_held(name, tensor, ready[name]):
+                underflows[name] = (lost, tensor.numel())
         if form == "safetensors":
             save_tensors(ready, folder / file)
         else:
@@ -128,10 +157,11 @@ def write_shards(
         weight_map |= dict.fromkeys(ready, file)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     write_json(folder / f"{whole}{INDEX_SUFFIX}", index)
-    return total
+    return Written(total, underflows)
 
 
-def _check_held(name: str, tensor: Tensor, stored: Tensor) -> None:
+def _check_held(name: str, tensor: Tensor, stored: Tensor) -> int:
+    """How many values became 0. Raises ModelError where one became infinite, or all of them 0."""
     if not all_finite(tensor):
         raise ModelError(f"{name} holds NaN or infinite values: the checkpoint's weights are broken, use another")
     if not all_finite(stored):
@@ -139,6 +169,16 @@ def _check_held(name: str, tensor: Tensor, stored: Tensor) -> None:
             f"{name} holds {float(tensor.abs().max()):g}, which {dtype_name(stored.dtype)} cannot hold (its largest is "
             f"{torch.finfo(stored.dtype).max:g}): export with dtype=bfloat16 or dtype=float32"
         )
+    if tensor.dtype == stored.dtype:
+        return 0
+    left = int(stored.count_nonzero())
+    lost = int(tensor.count_nonzero()) - left
+    if lost and not left:
+        raise ModelError(
+            f"{name} holds at most {float(tensor.abs().max()):g}, so that all of it would become 0 in "
+            f"{dtype_name(stored.dtype)}: export with dtype=bfloat16 or dtype=float32"
+        )
+    return lost
 
 
 def _stored(name: str, dtype: torch.dtype) -> torch.dtype:

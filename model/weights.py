@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from glus.model.errors import ModelError
 from glus.model.glus import Glus
-from glus.model.precision import LARGEST, usable
+from glus.model.precision import why_unusable
 from glus.model.released_files import ReleasedWeights
 from glus.model.released_names import GLUS, LISA, LLAMA, SAM2, Ignored, NameMap, clip_names
 
@@ -98,11 +98,8 @@ def _load(model: Glus, released: ReleasedWeights, names: NameMap, fresh: FreshTo
         ours = wanted.get(name)
         if ours is None:
             continue
-        if not usable(tensor):
-            raise ModelError(
-                f"{released.place}: {name} holds NaN, infinite values or some above {LARGEST:g}: nothing can be "
-                "predicted with it; download the release again"
-            )
+        if why := why_unusable(tensor):
+            raise ModelError(f"{released.place}: {name} {why}; download the release again, or use another")
         if fresh is not None and ours in _BY_TOKEN:
             told += _fill_rows(own[ours].data, tensor, ours, fresh, f"{released.place}: {name}")
         else:

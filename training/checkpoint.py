@@ -16,10 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from glus.common.files import is_there, read_regular
+from glus.common.files import is_there, read_regular, unreadable
 from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE
-from glus.model.precision import LARGEST, usable
+from glus.model.precision import why_unusable
 from glus.model.safe_file import open_tensors, save_tensors
 from glus.training.config import RunConfig
 from glus.training.errors import TrainingError
@@ -99,7 +99,7 @@ def copy_tokenizer(vocabulary: Path, folder: Path) -> None:
     folder.mkdir()
     shutil.copyfile(vocabulary, folder / (FAST if vocabulary.suffix == ".json" else SENTENCEPIECE))
     for name in ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"):
-        if (vocabulary.parent / name).is_file():
+        if is_there(vocabulary.parent / name):
             shutil.copyfile(vocabulary.parent / name, folder / name)
 
 
@@ -170,14 +170,24 @@ def step_of(path: Path) -> int:
 def newest_first(folder: Path) -> list[Path]:
     """The checkpoints in `folder`: the one that `latest` names, then those before it; later ones are not looked at.
 
-    Where `latest` names none that is there, all of them.
+    Where `latest` names none that is there, all of them. Raises InputError where the folder may not be listed.
     """
     pointer = folder / "latest"
     named = folder / _named_by(pointer) if is_there(pointer) else folder
-    found = [path for path in folder.glob("step-*") if path.is_dir() and step_of(path) >= 0]
+    found = [path for path in _listed(folder) if step_of(path) >= 0 and path.is_dir()]
     if step_of(named) >= 0 and named.is_dir():
         found = [path for path in found if step_of(path) <= step_of(named)]
     return sorted(found, key=step_of, reverse=True)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        # Not glob: of a folder that may not be listed it gives nothing.
+        return [path for path in folder.iterdir() if path.name.startswith("step-")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(folder, "folder of checkpoints", error) from error
 
 
 def resolve(path: Path) -> Path:
@@ -240,11 +250,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
             _check_fit(file, {name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
             for name in names if not empty else ():
                 tensor = stored.get_tensor(name)
-                if not usable(tensor):
-                    raise TrainingError(
-                        f"{file}: {name} holds NaN, infinite values or some above {LARGEST:g}: nothing can be "
-                        "predicted with it; use an earlier checkpoint"
-                    )
+                if why := why_unusable(tensor):
+                    raise TrainingError(f"{file}: {name} {why}; use an earlier checkpoint")
                 own[name].data.copy_(tensor)
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{file} cannot be read ({error}): the checkpoint is damaged, use another") from error

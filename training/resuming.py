@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from glus.common.errors import InputError
+from glus.common.files import is_there
 from glus.common.terminal import one_line
 from glus.training.checkpoint import RUN, find_latest, name_of, newest_first, read_state, step_of
 from glus.training.config import RunConfig
@@ -85,4 +86,4 @@ def check_resumable(path: Path, config: RunConfig, fingerprint: str, rank: Rank)
 def is_done(folder: Path, steps: int) -> bool:
     """Whether the newest checkpoint already holds `steps` steps."""
     newest = next(iter(newest_first(folder)), None)
-    return newest is not None and (newest / RUN).is_file() and step_of(newest) >= steps
+    return newest is not None and is_there(newest / RUN) and step_of(newest) >= steps

@@ -164,10 +164,11 @@ def test_the_exported_vision_tower_ends_at_the_same_layer_in_transformers(export
 def test_half_precision_is_that_of_the_language_model_and_told_in_its_config(tmp_path):
     """As GLUS is released: SAM 2 (its positional encoding among it) and text_hidden_fcs stay in float32."""
     model = tiny_model()
-    sizes = [
+    written = [
         write_release(model, Tokenizer(CARRIED), SamplingConfig(), _made(tmp_path / str(dtype)), dtype, "bin", 10**9)
         for dtype in (torch.float32, torch.bfloat16)
     ]
+    sizes = [each.size for each in written]
     stored = dict(ReleasedWeights.open(tmp_path / "torch.bfloat16").tensors())
     whole = {name for name, tensor in stored.items() if tensor.dtype is torch.float32}
     assert whole == {name for name in stored if name.startswith(("model.visual_model.", "model.text_h", "transform."))}
@@ -218,3 +219,25 @@ def test_a_value_that_float16_cannot_hold_is_refused_by_its_name(tmp_path, form)
 def test_a_weight_that_is_not_finite_is_never_exported(tmp_path, value):
     with pytest.raises(ModelError, match=r"lm_head\.weight holds NaN or infinite values"):
         write_shards([("lm_head.weight", torch.tensor([0.0, value]))], tmp_path, torch.float32, "bin", 100)
+
+
+@pytest.mark.parametrize("form", ["bin", "safetensors"])
+def test_values_too_small_for_float16_are_counted_with_the_parameter_that_loses_most(tmp_path, form):
+    tensors = [
+        ("model.norm.weight", torch.tensor([1.0, 1e-9, -1e-9, 0.0])),
+        ("lm_head.weight", torch.tensor([[1.0, 1e-9], [6e-8, -1.0]])),
+        ("model.text_hidden_fcs.0.0.bias", torch.tensor([1e-9, 1.0])),  # stays float32
+    ]
+    written = write_shards(tensors, tmp_path, torch.float16, form, shard_bytes=100)
+    assert written.underflows == {"model.norm.weight": (2, 4), "lm_head.weight": (1, 4)}
+    [line] = written.lost()
+    assert line.startswith("3 values of 2 parameters became 0") and "most of all model.norm.weight (2 of 4)" in line
+    for kept in (torch.bfloat16, torch.float32):
+        assert write_shards(tensors, _made(tmp_path / str(kept)), kept, form, shard_bytes=100).lost() == []
+
+
+def test_a_parameter_of_which_float16_keeps_nothing_is_refused(tmp_path):
+    tensors = [("model.zeros", torch.zeros(2)), ("model.norm.weight", torch.tensor([0.0, 1e-9]))]
+    with pytest.raises(ModelError, match=r"model\.norm\.weight holds at most 1e-09, .* 0 in float16: export"):
+        write_shards(tensors, tmp_path, torch.float16, "bin", shard_bytes=100)
+    assert write_shards(tensors, tmp_path, torch.bfloat16, "bin", shard_bytes=100).lost() == []

@@ -72,6 +72,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 @pytest.mark.parametrize("part", ["a", "://", ":", "@", "a_", "?token", "&", "http://a:", "A1_"])
 def test_a_long_text_takes_no_long_time(part: str) -> None:
-    start = time.perf_counter()
-    hide_secrets(part * (1_000_000 // len(part)))
-    assert time.perf_counter() - start < 5
+    """Quadratic work on a text of 300 kB would be minutes of a core."""
+    start = time.process_time()
+    hide_secrets(part * (300_000 // len(part)))
+    assert time.process_time() - start < 20

@@ -231,10 +231,10 @@ def test_a_root_with_other_content_is_refused_and_left_alone(tmp_path: Path) -> 
     with pytest.raises(DataError, match="is no demo data"):
         write_demo_data(config(tmp_path), PROMPTS)
     (tmp_path / "demo_data.json").write_text("{")
-    with pytest.raises(DataError, match="demo_data.json cannot be read"):
+    with pytest.raises(DataError, match="demo_data.json: broken JSON"):
         write_demo_data(config(tmp_path), PROMPTS)
     (tmp_path / "demo_data.json").write_text("[]")
-    with pytest.raises(DataError, match="demo_data.json cannot be read"):
+    with pytest.raises(DataError, match="demo_data.json: .*"):
         write_demo_data(config(tmp_path), PROMPTS)
     assert (tmp_path / "mine.txt").read_text() == "mine"
 

@@ -68,7 +68,7 @@ def set_in_expression(name: str, value: Any) -> Callable[[Rows], None]:
         (set_in_expression("objects", [-1]), "an object that its video does not have"),
         (set_to("shard", 7), "a shard that is not there"),
         (set_to("shard", -1), "a shard that is not there"),
-        (set_to("offset", -512), "before the start"),
+        (set_to("offset", -512), "a place that no shard has"),
         (set_to("offset", 2**40), "behind the end"),
         (lambda rows: rows[0]["sizes"].__setitem__(1, 2**32 - 1), "behind the end"),
         (lambda rows: rows[0]["sizes"].pop(), "another number of members"),

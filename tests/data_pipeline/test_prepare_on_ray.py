@@ -156,16 +156,30 @@ def test_a_machine_that_is_lost_changes_no_byte_and_its_work_goes_to_the_others(
         # What the command of a Ray job finds in its environment; ray_address=auto is what it then means.
         job = {"RAY_ADDRESS": cluster.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {}, "metadata": {}}'}
         driver = start(source, tmp_path / "out", job, "workers=2")
-        at_work: set[int] = set()
-        while driver.poll() is None and not (len(at_work) == 2 and parts(tmp_path / "out")):
-            at_work |= {worker.pid for worker in ray_workers() if is_making(worker)}
-            time.sleep(0.02)
+        at_work = held_at_work(driver, tmp_path / "out")
         cluster.remove_node(other, allow_graceful=False)
+        for worker in at_work:
+            with suppress(psutil.NoSuchProcess):
+                worker.resume()
         _, errors = driver.communicate(timeout=600)
         assert driver.returncode == 0, errors
     finally:
         cluster.shutdown()
     assert "a worker died; shard-" in errors and digests(tmp_path / "out") == wanted
+
+
+def held_at_work(driver: subprocess.Popen[str], out: Path) -> list[psutil.Process]:
+    """Both workers, stopped while each makes a shard, once a first shard is finished."""
+    while driver.poll() is None:
+        if parts(out) and len(making := [worker for worker in ray_workers() if is_making(worker)]) == 2:
+            for worker in making:
+                worker.suspend()
+            if all(map(is_making, making)):
+                return making
+            for worker in making:
+                worker.resume()
+        time.sleep(0.02)
+    raise AssertionError(f"both workers were never at work together: {driver.communicate()[1]}")
 
 
 def is_making(worker: psutil.Process) -> bool:

@@ -115,5 +115,5 @@ def test_tokens_that_the_table_lacks_are_added_after_all_others_and_named(tokeni
 @pytest.mark.parametrize("content", ['{"[SEG]": 560,', '["[SEG]"]', '{"[SEG]": "last"}'])
 def test_a_damaged_table_of_added_tokens_is_refused(folder, content):
     (folder / "added_tokens.json").write_text(content)
-    with pytest.raises(DataError, match=r"added_tokens\.json is no table of token ids .*copy it again"):
+    with pytest.raises(DataError, match=r"added_tokens\.json: .*copy it again"):
         Tokenizer(folder)

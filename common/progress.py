@@ -9,6 +9,7 @@ from typing import Any, TextIO, TypeVar
 from tqdm import tqdm
 
 from glus.common.other_bars import OTHERS, VARIABLE, is_terminal
+from glus.common.terminal import one_line
 
 Item = TypeVar("Item")
 
@@ -28,6 +29,8 @@ class Progress(tqdm):  # type: ignore[type-arg]
         **options: Any,
     ) -> None:
         stream = file or sys.stderr
+        if options.get("desc"):  # often the name of a file
+            options["desc"] = one_line(options["desc"])
         self._lines = not is_terminal(stream)
         self._printed: float | None = None
         self._began = time.monotonic()

@@ -1,5 +1,6 @@
 """Files that are whole or not there: written aside under a temporary name in the same folder, then renamed."""
 
+import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -21,7 +22,10 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     A durable file is on the disk before it gets its name, so that it survives a power cut. The folder is made.
     Raises DataError where the disk is full or the folder cannot be written.
     """
-    aside = path.with_name(f"{ASIDE_PREFIX}{socket.gethostname()}-{os.getpid()}-{path.name}")
+    # Short enough for a file system, which takes 255 bytes: names have up to 200, hosts 64.
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    kept = path.name if path.name.isascii() and len(path.name) <= 64 else digest
+    aside = path.with_name(f"{ASIDE_PREFIX}{socket.gethostname()[:64]}-{os.getpid()}-{kept}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:

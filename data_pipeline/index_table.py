@@ -5,6 +5,7 @@ Members of a video follow each other in the tar, a header of 512 bytes before ea
 and the sizes tell where all of them are.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -25,6 +26,8 @@ LONGEST_SIDE = 65_535
 #: What no component of a path holds (common/names.py), and what no path of several holds.
 _NO_NAME = r"^$|^\.|[/\\\x00-\x1f\x7f]"
 _NO_PATH = r"^$|^/|/$|//|(^|/)\.|[\\\x00-\x1f\x7f]"
+#: How a file of Arrow's begins and ends.
+MAGIC = b"ARROW1"
 #: Header and filling of a tar member.
 TAR_BLOCK = 512
 #: Bytes of a shard at most: far above what is written, and below what sums of sizes could overflow.
@@ -135,6 +138,20 @@ def spans_from(offset: int, sizes: Iterable[int]) -> list[Span]:
         spans.append((offset, size))
         offset += -(-size // TAR_BLOCK) * TAR_BLOCK + TAR_BLOCK
     return spans
+
+
+def check_ends(path: Path) -> None:
+    """Look at both ends of a local file, before all of it is digested: a hole of terabytes would take hours.
+
+    Raises ValueError where it is no file of Arrow's, FileNotFoundError, and InputError as `open_regular`.
+    """
+    path.stat()  # that it is missing is for the caller
+    with open_regular(path, "index") as file:
+        begin = file.read(len(MAGIC))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(MAGIC)))
+        if begin != MAGIC or file.read() != MAGIC:
+            raise ValueError("it does not begin and end as a file of Arrow's does")
 
 
 def check_table(table: pa.Table, shards: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glus.common.errors import InputError
 from glus.common.json_file import parse_json
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.forward import Forward
@@ -29,7 +30,7 @@ from glus.data_pipeline.index import (
     manifest_from_json,
 )
 from glus.data_pipeline.index import VideoEntry as VideoEntry
-from glus.data_pipeline.index_table import IndexTable
+from glus.data_pipeline.index_table import IndexTable, check_ends
 from glus.data_pipeline.jpeg import decode_jpeg
 from glus.data_pipeline.mask_member import read_codes
 from glus.data_pipeline.masks import decode, unions_into
@@ -84,12 +85,18 @@ class ShardedSplit:
         source: Path | bytes
         try:
             if storage.local:
-                source, digest = storage.local / INDEX_NAME, storage.sha256(INDEX_NAME)
+                source = storage.local / INDEX_NAME
+                check_ends(source)
+                digest = storage.sha256(INDEX_NAME)
             else:
                 source = storage.read(INDEX_NAME)
                 digest = hashlib.sha256(source).hexdigest()
         except FileNotFoundError:
             raise DataError(f"{where}: the index is missing; run `glus prepare` again") from None
+        except InputError as error:
+            raise DataError(str(error), file=where) from error
+        except ValueError as error:
+            raise DataError(f"{where}: a damaged index ({error}); run `glus prepare` again", file=where) from error
         if digest != manifest.index_sha256:
             raise DataError(f"{where}: not the index that the manifest vouches for; run `glus prepare` again")
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from glus.common.files import is_there, sha256_of
 from glus.data_pipeline.sampling import SamplingConfig
@@ -14,8 +15,10 @@ from glus.evaluation.errors import EvaluationError
 from glus.model.precision import set_precision
 from glus.model.release_sums import check_sums
 from glus.model.released_sam2 import Hiera
+from glus.model.safe_file import open_tensors
 from glus.training import checkpoint
 from glus.training.config import WeightsConfig
+from glus.training.errors import TrainingError
 from glus.training.integrity import check_model_files, without_digests
 from glus.training.release_info import Release, assumptions, read_release, without_sums
 from glus.training.run_record import located
@@ -102,7 +105,7 @@ class ModelSource:
         """
         if self.release is None:
             noted = check_model_files(self.folder)
-            return noted.get(checkpoint.WEIGHTS) or sha256_of(self.folder / checkpoint.WEIGHTS, "weights")
+            return noted.get(checkpoint.WEIGHTS) or self._digest_of_weights()
         from glus.training.released import released_files
 
         known = check_sums(self.folder)
@@ -110,3 +113,12 @@ class ModelSource:
         parts = [known.get(file) or sha256_of(file, "weights") for file in files]
         asked = [repr(self.release.asked)] if self.release.asked else []
         return hashlib.sha256("".join([*parts, repr(self.release.model), *asked]).encode()).hexdigest()
+
+    def _digest_of_weights(self) -> str:
+        """Of a checkpoint without digests. Its header says how long the file is, so that no hole is digested."""
+        file = self.folder / checkpoint.WEIGHTS
+        try:
+            with open_tensors(file):
+                return sha256_of(file, "weights")
+        except (SafetensorError, OSError) as error:
+            raise TrainingError(f"{file} cannot be read ({error}): the checkpoint is damaged, use another") from error

@@ -121,6 +121,8 @@ def read_masks(root: Path, entry: VideoEntry, expression: Expression) -> NDArray
     """
     folder = expression_folder(root, entry, expression)
     if not folder.is_dir():
+        if os.path.lexists(folder):
+            raise EvaluationError(f"{folder} is no folder of masks: move it away, or predict again", file=str(folder))
         return None
     due = [f"{name}.png" for name in entry.frame_names]
     _check_names(folder, due)

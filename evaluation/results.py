@@ -19,6 +19,9 @@ FORMAT = 2
 """Version of scores.json. 2 added A, R, size, rivals, frames without the object, intervals, breakdowns and variants."""
 SCORES, EXPRESSIONS, VIDEOS = "scores.json", "scores.csv", "videos.csv"
 
+#: How a cell begins that a spreadsheet computes.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 VIDEO_FIGURES = ("J", "F", "JF", "A", "R", "control_JF", "drop")
 
 
@@ -117,9 +120,18 @@ def video_rows(scores: Sequence[ExpressionScore]) -> list[dict[str, Any]]:
     return rows
 
 
+def _as_text(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula gets an apostrophe, which it takes for "this is a text"."""
+    if not isinstance(value, str):
+        return value
+    # Python's csv puts no quotes around a carriage return, and a reader would begin a new row there.
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if value.startswith(_FORMULA) else text
+
+
 def _table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _as_text(value) for name, value in row.items()} for row in rows)
     return table.getvalue().encode()

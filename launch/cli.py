@@ -167,23 +167,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(one_line(f"glus {words[0]}: {error}"), file=sys.stderr)
         return CANNOT_WORK
+    except KeyboardInterrupt:
+        print(f"\nglus {words[0]}: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
-        fault = disk_fault(error)
+        fault = disk_fault(error) or _memory_fault(error)
         if not fault:
             raise
         print(one_line(f"glus {words[0]}: {fault}"), file=sys.stderr)
         return CANNOT_WORK
-    except KeyboardInterrupt:
-        print(f"\nglus {words[0]}: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except (RuntimeError, MemoryError) as error:
-        from glus.training.out_of_memory import out_of_memory
 
-        asked = out_of_memory(error)
-        if not asked:
-            raise
-        print(one_line(f"glus {words[0]}: {asked}: use smaller sizes or a device with more memory"), file=sys.stderr)
-        return CANNOT_WORK
+
+def _memory_fault(error: Exception) -> str:
+    """Return one line where memory ran out, "" for anything else."""
+    from glus.training.out_of_memory import out_of_memory
+
+    asked = out_of_memory(error) if isinstance(error, (RuntimeError, MemoryError)) else ""
+    return f"{asked}: use smaller sizes or a device with more memory" if asked else ""
 
 
 def _run(name: str, words: list[str]) -> int:

@@ -178,8 +178,11 @@ def _type_message(
     """jsonargparse names the parser's key; a person wants to know which file or option, and what would be right."""
     missing = re.search(r'arguments are required: ([\w., ]+)|[Kk]ey "([\w.]+)" is required', message)
     if missing:
-        names = (missing[1] or missing[2]).split(", ")
-        lacking = ", ".join(f"{name}=... ({type_name(keys[name])})" for name in names)
+        # Of an optional section only the last part is named.
+        full = {name: name if name in keys else _ending_in(name, keys, tree) for name in _names(missing)}
+        lacking = ", ".join(
+            f"{key}=... ({type_name(keys[key])})" if key in keys else f"{key}=..." for key in full.values()
+        )
         return f"{cls.__name__} lacks {lacking}; there is no default"
     named = re.search(r'[Kk]ey "([\w.\-]+)"', message)
     key = named[1] if named else ""
@@ -193,6 +196,16 @@ def _type_message(
     if is_list(keys.get(worst)) and isinstance(value, str) and not value.startswith("["):
         text += f", such as {worst}=[{value}]"
     return text
+
+
+def _names(missing: re.Match[str]) -> list[str]:
+    return str(missing[1] or missing[2]).split(", ")
+
+
+def _ending_in(name: str, keys: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
+    """The one key of a section that is given which ends in `name`; `name` itself where there are none or several."""
+    found = [key for key in keys if key.endswith(f".{name}") and key.partition(".")[0] in tree]
+    return found[0] if len(found) == 1 else name
 
 
 def _refuse_unfit(tree: Mapping[str, Any], sources: Mapping[str, str]) -> None:

@@ -32,6 +32,9 @@ from glus.training.build import build_from_checkpoint
 from glus.training.integrity import check_model_files, without_digests
 from glus.training.release_info import MODEL_CONFIG, VISION_TOWER, model_file
 
+#: Of one file of weights: above what any file system takes.
+MOST_GIGABYTES = 1_000_000
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -56,8 +59,10 @@ def export(config: ExportConfig) -> None:
     """Write the checkpoint as a GLUS release. Raises TrainingError, ModelError, DataError or LaunchError."""
     if config.out.exists():
         raise LaunchError(f"{config.out} is there already: name a new folder in `out`, or remove it")
-    if config.shard_gigabytes <= 0:
-        raise LaunchError(f"shard_gigabytes={config.shard_gigabytes:g}: give more than 0")
+    if not 0 < config.shard_gigabytes <= MOST_GIGABYTES:
+        raise LaunchError(
+            f"shard_gigabytes={config.shard_gigabytes:g}: give more than 0 and at most {MOST_GIGABYTES:,}"
+        )
     folder = checkpoint.resolve(config.checkpoint)
     for line in without_digests(folder):
         print(line)

@@ -11,8 +11,7 @@ import warnings
 from types import TracebackType
 
 from glus.common.other_bars import quiet_other_bars
-from glus.common.terminal import PlainFormatter
-from glus.common.urls import hide_secrets
+from glus.common.terminal import PlainFormatter, plain
 
 #: For this process and its children (ranks, Ray workers), where the person has not set them.
 ENVIRONMENT = {
@@ -70,5 +69,5 @@ def _only_errors(record: logging.LogRecord) -> bool:
 
 
 def _without_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a bug's traceback as Python does, but no password of a URL in it."""
-    print(hide_secrets("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+    """Print a bug's traceback as Python does, but no password of a URL and no escape sequence of a name in it."""
+    print(plain("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)

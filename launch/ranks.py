@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from glus.common.errors import UserError
 from glus.common.json_file import as_object, read_object
 from glus.common.locks import exclusive
+from glus.common.terminal import plain
 from glus.common.urls import hide_secrets
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.errors import DataError
@@ -209,7 +210,7 @@ def _as_failure(found: "ProcessFailure", nodes: Nodes, ranks: int) -> Failure:
 
 def _tell(failure: Failure, out: Path) -> int:
     if failure.kind == "bug":
-        print(f"rank {failure.rank}:\n{failure.traceback}", file=sys.stderr)
+        print(plain(f"rank {failure.rank}:\n{failure.traceback}"), file=sys.stderr)
         return BUG
     if failure.kind == "told":
         raise LaunchError(failure.cause)

@@ -68,7 +68,7 @@ def segment(config: SegmentConfig) -> None:
         scratch = folder / ".frames"
         clip = open_clip(config.video, scratch)
         for note in clip.notes:
-            print(note)
+            print(plain(note))
         outcomes = [Outcome(text, key) for text, key in zip(config.expressions, _key_frames(config, clip), strict=True)]
         files = MaskFiles(folder, clip, outcomes)
         with memory_explained(f"segmenting {config.video} on {kind}", _less_memory(config.inference), LaunchError):
@@ -118,7 +118,7 @@ def _key_frames(config: SegmentConfig, clip: Clip) -> list[int]:
         )
     absent = [number for number, index in enumerate(found) if index is None]
     for number in absent:
-        print(f"{config.key_frame} has no {clip.name}_{number}: that expression begins at the first frame")
+        print(one_line(f"{config.key_frame} has no {clip.name}_{number}: that expression begins at the first frame"))
     return [index or 0 for index in found]
 
 

@@ -6,7 +6,7 @@ One line a file as sha256sum writes it, so that `sha256sum -c SHA256SUMS` checks
 import re
 from pathlib import Path, PurePosixPath
 
-from glus.common.files import read_regular, sha256_of
+from glus.common.files import is_there, read_regular, sha256_of
 from glus.model.errors import ModelError
 
 SUMS = "SHA256SUMS"
@@ -29,7 +29,7 @@ def check_sums(folder: Path) -> dict[Path, str]:
 
     Raises ModelError where a file is gone or holds other bytes, InputError where one cannot be read.
     """
-    if not (folder / SUMS).is_file():
+    if not is_there(folder / SUMS):
         return {}
     found = {}
     for name, digest in _read(folder / SUMS).items():

@@ -29,6 +29,8 @@ FORMAT = 1
 WEIGHTS, RUN, CONFIG, TOKENIZER, ENGINE = "model.safetensors", "run.json", "config.json", "tokenizer", "engine"
 #: Each rank's bank of [SEG] states, where the contrastive loss keeps one.
 CONTRAST = "contrast"
+#: Ranks of a run at most, far above what there is.
+MOST_RANKS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,11 @@ def read_state(path: Path) -> RunState:
     written = fields.get("format")
     if written != FORMAT:
         raise TrainingError(f"{path} has format {written!r}, this code reads {FORMAT}: use the version that wrote it")
-    return parsed_as(fields, RunState, str(file), raises=TrainingError, remedy=remedy)
+    state = parsed_as(fields, RunState, str(file), raises=TrainingError, remedy=remedy)
+    # Without a rank no digest would be looked at.
+    if state.step < 0 or not 1 <= state.ranks <= MOST_RANKS:
+        raise TrainingError(f"{file}: step {state.step} by {state.ranks} ranks is no state of a run; {remedy}")
+    return state
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -4,11 +4,12 @@ CHECKPOINT/digests/rank-0003.json    {"engine/state/zero_pp_rank_3_...pt": [byte
 """
 
 import json
+import os
 import re
 from pathlib import Path, PurePosixPath
 
 from glus.common.errors import UserError
-from glus.common.files import is_there, sha256_of, unreadable
+from glus.common.files import is_there, open_regular, sha256_of, unreadable
 from glus.common.json_file import read_as
 from glus.training.checkpoint import CONTRAST, ENGINE, RUN, WEIGHTS, read_state, sync
 from glus.training.errors import TrainingError
@@ -76,12 +77,15 @@ def check_model_files(path: Path, weights: bool = True) -> dict[str, str]:
     if not is_there(path / DIGESTS):
         return {}
     found = {}
-    for name, (_, digest) in _noted(path, 0).items():
+    for name, (size, digest) in _noted(path, 0).items():
         if name.startswith(_STATE_ALONE) or (name == WEIGHTS and not weights):
             continue
         if not is_there(path / name):
             raise TrainingError(f"{path / name} is gone: copy the checkpoint again, or use another")
-        if sha256_of(path / name) != digest:
+        with open_regular(path / name, "file of the checkpoint") as file:
+            differs = os.fstat(file.fileno()).st_size != size
+        # The size first: a file that is far too large takes minutes to digest.
+        if differs or sha256_of(path / name) != digest:
             raise TrainingError(
                 f"{path / name} does not hold what was written (another SHA-256): the checkpoint is damaged; copy it "
                 "again, or use another"

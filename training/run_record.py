@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from glus.common.json_file import read_as, read_object
+from glus.common.terminal import one_line
 from glus.data_pipeline.aside import write_bytes_aside
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.sampling import SamplePlan
@@ -56,7 +57,7 @@ def start_tracking(config: RunConfig, plan: SamplePlan, resumed: Path | None) ->
                 f"{error}; the training goes on in that run. Bring it back or name its place (tracking.uri=...), or "
                 "set tracking.on_missing_run=new to record the rest into a new run, whose tag `continues` names it"
             ) from error
-        print(f"WARNING: {error}; a new run is started, its tag `continues` names the old one", flush=True)
+        print(one_line(f"WARNING: {error}; a new run is started, its tag `continues` names the old one"), flush=True)
         ended = [*ended, str(run_id)]
         tracker = Tracker.start(place, config.name, params, tags | {_CONTINUES: str(run_id)}, unsent=before)
     _write_note(out, config, place, tracker.run_id, ended)

@@ -89,3 +89,11 @@ def test_bars_of_other_libraries_are_hidden_in_a_file() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("ours: 100 %, 3 of 3 it")
+
+
+def test_an_escape_sequence_in_a_name_stays_a_text(clock: Clock) -> None:
+    file = io.StringIO()
+    with Progress(total=1, desc="segment \x1b]0;x\x07\u202e", file=file) as bar:
+        clock.now += 90
+        bar.update()
+    assert r"segment \x1b]0;x\x07\u202e: 100 %" in file.getvalue()

@@ -127,3 +127,10 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(folder: Path, name: st
     os.mkfifo(folder / name)
     with pytest.raises(DataError, match=rf"{name}: (a named pipe|this shard is missing)"):
         ShardedSplit.open(folder).verify()
+
+
+@pytest.mark.timeout(20)
+def test_a_hole_of_terabytes_in_the_place_of_an_index_is_refused_at_once(folder: Path) -> None:
+    os.truncate(folder / "index.arrow", 2**40)
+    with pytest.raises(DataError, match=r"index.arrow: a damaged index \(it does not begin and end"):
+        ShardedSplit.open(folder)

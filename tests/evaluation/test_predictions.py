@@ -239,3 +239,15 @@ def test_a_frame_whose_name_leads_out_is_not_written(written):
     with pytest.raises(InputError, match="the frame name"):
         write_masks(root, bad, expression, masks)
     assert not list(root.rglob("evil*"))
+
+
+def test_a_file_in_the_place_of_an_expressions_folder_is_no_missing_prediction(written):
+    root, entry, expression, _, folder = written
+    folder.rename(folder.parent / "moved")
+    folder.write_bytes(b"")
+    with pytest.raises(EvaluationError, match=f"{folder} is no folder of masks"):
+        read_masks(root, entry, expression)
+    folder.unlink()
+    folder.symlink_to("nowhere")
+    with pytest.raises(EvaluationError, match="is no folder of masks"):
+        read_masks(root, entry, expression)

@@ -142,6 +142,18 @@ def test_texts_with_quotes_and_letters_beyond_ascii_survive_the_table(tmp_path):
     assert (row["text"], row["control_JF"], row["object_ids"]) == ('the "0", é', "", "1 2")
 
 
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1+cmd", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_text_that_a_spreadsheet_would_compute_is_marked_as_text(tmp_path, text):
+    given = replace(score("mevis", "valid_u", 0, 0.5, 0.5), text=text, video=text, J=-0.5)
+    as_json, as_csv, videos = write_scores([given], summarise([given]), tmp_path)
+    for file in (as_csv, videos):
+        (row,) = csv.DictReader(io.StringIO(file.read_bytes().decode(), newline=""))
+        marked = "'" + text.replace("\r", "\n")
+        assert row["video"] == marked
+        assert file is videos or (row["text"], float(row["J"])) == (marked, -0.5)
+    assert json.loads(as_json.read_text(encoding="utf-8"))["expressions"][0]["text"] == text
+
+
 def in_videos(figures, name="mevis"):
     """Scores of several videos, one list of J&F a video."""
     return [

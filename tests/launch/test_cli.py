@@ -32,7 +32,10 @@ class Wish:
 
 
 def grant(config: Wish) -> int:
-    errors = (DataError, ModelError, TrainingError, EvaluationError, LaunchError, KeyboardInterrupt, ZeroDivisionError)
+    errors = (
+        *(DataError, ModelError, TrainingError, EvaluationError, LaunchError),
+        *(KeyboardInterrupt, ZeroDivisionError, MemoryError),
+    )
     for error in errors:
         if config.fails == error.__name__:
             raise error("frame 3 of video a is no JPEG")
@@ -78,6 +81,13 @@ def test_what_a_person_can_mend_is_one_message_and_exit_2(name: str, capsys: pyt
 def test_an_interrupt_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["wish", "fails=KeyboardInterrupt"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("wish")
+def test_lack_of_memory_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["wish", "fails=MemoryError"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("glus wish: out of memory: ") and shown.count("\n") == 1
 
 
 @pytest.mark.usefixtures("wish")

@@ -325,3 +325,25 @@ def test_a_config_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_bytes(b"\xef\xbb\xbfout: a\r\nsteps: 3\r\n")
     assert load_config(Run, file, []) == Run(Path("a"), steps=3)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A section without defaults."""
+
+    heads: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A run whose section may be left out."""
+
+    sizes: Sizes | None = None
+
+
+def test_what_an_optional_section_is_missing_is_named_in_full() -> None:
+    with pytest.raises(LaunchError, match=r"Asking lacks sizes\.stages=\.\.\. \(a whole number\)"):
+        load_config(Asking, None, ["sizes.heads=1"])
+    with pytest.raises(LaunchError, match=r"sizes\.heads"):
+        load_config(Asking, None, ["sizes.heads=many", "sizes.stages=2"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from glus.common.errors import InputError
 from glus.data_pipeline.reader import open_splits
 from glus.evaluation.inference_config import InferenceConfig
 from glus.evaluation.model_source import ModelSource
@@ -118,7 +119,11 @@ def test_a_flipped_byte_in_an_export_is_found_before_anything_is_predicted(check
         source.digest()
     flip(file)
     assert ModelSource.find(out).digest() == digest
-    (out / "SHA256SUMS").unlink()
+    (out / "SHA256SUMS").rename(out / "sums")
+    (out / "SHA256SUMS").mkdir()
+    with pytest.raises(InputError, match="a folder instead of a regular file"):
+        ModelSource.find(out).digest()
+    (out / "SHA256SUMS").rmdir()
     assert "no SHA256SUMS there" in ModelSource.find(out).notes[0]
 
 
@@ -151,6 +156,10 @@ def test_a_flipped_byte_in_a_checkpoint_ends_every_command_that_reads_it(
     assert not any((tmp_path / left).exists() for left in ("release", "segmented", "evaluation/scores.json"))
     shutil.rmtree(place / "digests")
     if name == "model.safetensors":
+        os.truncate(place / name, 2**40)  # a hole, of which a digest would take minutes
+        with pytest.raises(TrainingError, match="the checkpoint is damaged, use another"):
+            ModelSource.find(place).digest()
+    if name == "model.safetensors":
         assert "no digests/ there" in ModelSource.find(place).notes[0]
 
 
@@ -166,6 +175,8 @@ def flip(file: Path) -> None:
     [
         (["{run}", "out={there}"], "is there already: name a new folder in `out`, or remove it"),
         (["{run}", "out={new}", "shard_gigabytes=0"], "shard_gigabytes=0: give more than 0"),
+        (["{run}", "out={new}", "shard_gigabytes=.nan"], "shard_gigabytes=nan: give more than 0 and at most"),
+        (["{run}", "out={new}", "shard_gigabytes=.inf"], "shard_gigabytes=inf: give more than 0 and at most"),
         (["{new}", "out={new}"], "holds no checkpoint"),
         (
             ["{run}", "{run}", "out={new}"],

@@ -1,5 +1,6 @@
 """A writer that is killed, or whose disk is full, at any moment leaves whole checkpoints, and the newest is found."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -8,13 +9,14 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pytest
 import torch
 
 from glus.training import checkpoint
 from glus.training.checkpoint import RunState
 from glus.training.distributed import Rank
 from glus.training.errors import TrainingError
-from glus.training.integrity import find_corruption, note_digests, writer_of
+from glus.training.integrity import check_model_files, find_corruption, note_digests, writer_of
 from glus.training.resuming import choose_checkpoint
 
 #: Not forks of this process: torch's threads, where tests before have started some, are not in a fork, which waits for
@@ -117,3 +119,28 @@ def test_each_rank_answers_for_its_own_files() -> None:
     assert writer_of("engine/state/bf16_zero_pp_rank_12_mp_rank_00_optim_states.pt") == 12
     assert writer_of("contrast/rank-00003.safetensors") == 3
     assert writer_of("model.safetensors") == writer_of("engine/state/mp_rank_00_model_states.pt") == 0
+
+
+@pytest.mark.timeout(20)
+def test_a_file_that_grew_by_terabytes_is_refused_before_it_is_digested(tmp_path: Path) -> None:
+    write_one(tmp_path, 1, _tokenizer(tmp_path))
+    path = tmp_path / checkpoint.name_of(1)
+    check_model_files(path)
+    os.truncate(path / "run.json", 2**40)
+    with pytest.raises(TrainingError, match="run.json does not hold what was written"):
+        check_model_files(path)
+
+
+@pytest.mark.parametrize("ranks", [0, -1, 10**9])
+def test_a_state_of_no_ranks_hides_no_damage(tmp_path: Path, ranks: int) -> None:
+    write_one(tmp_path, 1, _tokenizer(tmp_path))
+    path = tmp_path / checkpoint.name_of(1)
+    state = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(state | {"ranks": ranks}))
+    assert f"step 1 by {ranks} ranks is no state of a run" in find_corruption(path)
+
+
+def _tokenizer(folder: Path) -> Path:
+    place = folder / "tokenizer.model"
+    place.write_bytes(b"x")
+    return place

@@ -93,11 +93,20 @@ def sha256_of(path: Path | str, what: str = "file", *, needed_again: bool = True
 
 
 def is_there(path: Path | str) -> bool:
-    """Whether there is anything at a path. Raises InputError where that cannot be seen, for lack of permission say."""
+    """Whether there is anything at a path.
+
+    Raises InputError where that cannot be seen, for lack of permission say, and for a link to nothing: as files are
+    kept by git-annex and in caches of downloads, what it stands for is missing and not left out.
+    """
     try:
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not os.path.islink(path):
+            return False
+        raise InputError(
+            f"{path}: a link to {os.readlink(path)}, which is not there: copy the file itself (`cp -L`), or fetch it",
+            file=str(path),
+        ) from error
     except (OSError, ValueError) as error:
         raise unreadable(path, "file", error if isinstance(error, OSError) else OSError(str(error))) from error
     return True

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from glus.common.files import is_there
 from glus.common.json_file import read_as
 from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE, open_vocabulary
@@ -44,7 +45,7 @@ class Tokenizer:
         self._vocabulary = open_vocabulary(model)
         fast = model.suffix == ".json"
         stored = model.parent / "added_tokens.json"
-        known = _added_tokens(stored) if stored.is_file() else {}
+        known = _added_tokens(stored) if is_there(stored) else {}
         if fast:
             known |= self._vocabulary.ids_of(ADDED_TOKENS)
         self.fresh = tuple(token for token in ADDED_TOKENS if token not in known)
@@ -57,7 +58,7 @@ class Tokenizer:
         self.seg_id = self.added[SEG_TOKEN]
         # Without a special_tokens_map.json the reference's tokenizer takes </s> for plain text; the released folders
         # have that file. A tokenizer.json has an end of its own, for which </s> stands in the conversations.
-        ends = fast or (model.parent / "special_tokens_map.json").is_file()
+        ends = fast or is_there(model.parent / "special_tokens_map.json")
         whole = (*self.added, END_OF_TEXT) if ends else (*self.added,)
         # Of a conversation all but the expression comes again and again. (Decorators would keep every tokenizer alive.)
         self._piece = lru_cache(KEPT_PIECES)(self._vocabulary.encode)
@@ -116,9 +117,9 @@ class Tokenizer:
 
 
 def _vocabulary_file(path: Path) -> Path:
-    if path.is_file():
+    if is_there(path) and not path.is_dir():
         return path
-    found = next((path / name for name in (SENTENCEPIECE, FAST) if (path / name).is_file()), None)
+    found = next((path / name for name in (SENTENCEPIECE, FAST) if is_there(path / name)), None)
     if found is None:
         raise DataError(
             f"no SentencePiece model at {path / SENTENCEPIECE if path.is_dir() else path}: "

@@ -8,7 +8,7 @@ import sentencepiece
 import tokenizers
 
 from glus.common.errors import InputError, UserError
-from glus.common.files import read_regular
+from glus.common.files import is_there, read_regular
 from glus.common.json_file import read_object
 from glus.data_pipeline.errors import DataError
 
@@ -128,7 +128,7 @@ def _special_names(folder: Path) -> dict[str, str]:
     named: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
-        if not path.is_file():
+        if not is_there(path):
             continue
         content = read_object(path, "table of special tokens", raises=DataError, remedy=_REMEDY)
         for key, token in content.items():

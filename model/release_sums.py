@@ -35,7 +35,7 @@ def check_sums(folder: Path) -> dict[Path, str]:
     for name, digest in _read(folder / SUMS).items():
         if name in _MAY_CHANGE:
             continue
-        if not (folder / name).exists():
+        if not is_there(folder / name):
             raise ModelError(f"{folder / name} is in {SUMS} but not there: copy the release again")
         if sha256_of(folder / name) != digest:
             raise ModelError(

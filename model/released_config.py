@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from glus.common.files import is_there
 from glus.common.json_file import parsed_as
 from glus.model.config import LanguageConfig, ModelConfig, VisionConfig
 from glus.model.errors import ModelError
@@ -92,7 +93,7 @@ def check_vision(folder: Path, config: VisionConfig) -> None:
     stored = _vision(folder)
     wrong = _differing(stored, VISION_KEYS, config, "model.vision")
     processor = folder / "preprocessor_config.json"
-    if processor.is_file():
+    if is_there(processor):
         pixels = {"image_mean": "mean", "image_std": "std"}
         wrong += _differing(
             {key: tuple(value) if isinstance(value, list) else value for key, value in read_json(processor).items()},

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from glus.common.errors import UserError
 from glus.common.files import is_there, read_regular, unreadable
 from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE
@@ -236,7 +237,7 @@ def read_run_config(path: Path) -> RunConfig:
             f"{path / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
             "use the version of the code that wrote this checkpoint"
         ) from error
-    except (ValueError, TypeError, OverflowError) as error:
+    except (UserError, ValueError, TypeError, OverflowError) as error:
         raise TrainingError(f"{path / CONFIG}: {error}; use another checkpoint") from error
 
 

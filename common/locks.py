@@ -34,6 +34,7 @@ RECORD_SECONDS = 0.3
 LEASE_SECONDS = 150.0
 #: No record of ours is longer.
 _LONGEST_RECORD = 4096
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 _log = logging.getLogger(__name__)
@@ -159,10 +160,14 @@ def _is_predecessor(other: Holder | None) -> bool:
 
 
 def _sign(descriptor: int, command: str) -> None:
-    """Write into a lock file who holds it."""
+    """Write into a lock file who holds it. On a full disk it says nothing and is held all the same."""
     held = Holder(socket.gethostname(), os.getpid(), command, os.environ.get("SLURM_JOB_ID", ""))
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(asdict(held)).encode("ascii") + b"\n", 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(held)).encode("ascii") + b"\n", 0)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
 
 
 def _read(path: Path) -> Holder | None:

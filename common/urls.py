@@ -32,6 +32,8 @@ _USER_AND_PASSWORD = re.compile(
     r"(?<=[A-Za-z0-9+.-]{2})(?P<slashes>:/{1,2})(?P<user>[^\s:/@?#]*)"
     r":(?P<value>(?:(?!://)[^\s@])*(?:@(?:(?!://)[^\s@/?#])*)*)@"
 )
+#: The same without a scheme: `//user:password@host`.
+_WITHOUT_SCHEME = re.compile(r"(?<![\w:/.])(?P<start>//[^\s:/@?#]*:)[^\s/@]+@(?=[\w\[])")
 _PORT = re.compile(r"\d{1,5}(?:[/?#,;\"'<>)\]}|]|$)")
 _SCHEME = re.compile(r"[A-Za-z0-9+.-]{1,40}$")
 _USER_ALONE = re.compile(r"(?i:(?<=http)|(?<=https))(?P<slashes>:/{1,2})(?P<value>[^\s:/@?#\"']+)@")
@@ -48,6 +50,8 @@ def hide_secrets(text: str) -> str:
     if ":/" in text:
         text = _USER_AND_PASSWORD.sub(_masked_password, text)
         text = _USER_ALONE.sub(rf"\g<slashes>{MASK}@", text)
+    if "//" in text:
+        text = _WITHOUT_SCHEME.sub(rf"\g<start>{MASK}@", text)
     for pattern in (_IN_QUERY, _SETTING, _HEADER, _KNOWN_FORMS):
         text = pattern.sub(rf"\g<name>{MASK}", text)
     return text

@@ -27,7 +27,7 @@ def refuse_secrets(values: Mapping[str, Any]) -> None:
                 waiting += [*part.keys(), *part.values()]
             elif isinstance(part, (list, tuple)):
                 waiting += part
-            elif isinstance(part, str) and "://" in part and holds_secret(part):
+            elif isinstance(part, str) and "//" in part and holds_secret(part):
                 raise LaunchError(
                     f"{key}: {hide_secrets(part)} holds a secret, and configs are written next to results: take it out "
                     f"and set {_variables(key, part)}"

@@ -76,3 +76,17 @@ def test_a_long_text_takes_no_long_time(part: str) -> None:
     start = time.process_time()
     hide_secrets(part * (300_000 // len(part)))
     assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("uri='//u:s3cr3t@127.0.0.1/x' is no place", "uri='//u:***@127.0.0.1/x' is no place"),
+        ("//:s3cr3t@host", "//:***@host"),
+        ("a//b:c@d", "a//b:c@d"),
+        ("http://host:5000//b:c", "http://host:5000//b:c"),
+        ("// a comment: me@host", "// a comment: me@host"),
+    ],
+)
+def test_a_url_without_a_scheme_shows_no_password(text: str, hidden: str) -> None:
+    assert hide_secrets(text) == hidden

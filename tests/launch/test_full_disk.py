@@ -68,6 +68,16 @@ def test_a_command_leaves_nothing_half_written(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_lock_that_cannot_be_signed_leaves_no_folder(
+    tiny_demo: Path, tmp_path: Path, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"predictions={tmp_path}/none", f"shards={tiny_demo}/shards", f"out={tmp_path}/out"]
+    with files_of_at_most(size):
+        assert main(["score", *words]) == 2
+    assert capsys.readouterr().err.startswith("glus score: ") and list(tmp_path.iterdir()) == []
+
+
 def test_a_shard_is_whole_or_absent(tiny_demo: Path, tmp_path: Path) -> None:
     split = read_dataset("mevis", tiny_demo / "raw", "train")
     [job, *_] = plan_jobs(split, tiny_demo / "raw", tmp_path / "shards", 2)

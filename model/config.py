@@ -163,6 +163,12 @@ class SegmenterConfig:
                 f"model.segmenter: stages {list(self.stages)} and window_spec {list(self.window_spec)}: Hiera has 4 "
                 "stages, give 4 numbers each"
             )
+        # SAM 2's decoder halves the width and splits it over 8 heads; an object's token is cut into memory's width.
+        if self.hidden_dim % 16 or self.memory_dim % 2 or self.hidden_dim % self.memory_dim:
+            raise ModelError(
+                f"model.segmenter: hidden_dim {self.hidden_dim} must be a multiple of 16 and of memory_dim "
+                f"{self.memory_dim}, which must be even"
+            )
 
 
 @dataclass(frozen=True)

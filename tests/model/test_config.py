@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from glus.model.config import LanguageConfig, ModelConfig, VisionConfig
+from glus.model.config import LanguageConfig, ModelConfig, SegmenterConfig, VisionConfig
 from glus.model.errors import ModelError
 from glus.model.glus import Glus
 
@@ -27,6 +27,12 @@ def test_sizes_that_do_not_fit_are_refused_with_all_three_of_them(sizes):
     message = f"image_size {vision['image_size']}, patch_size 14 and pool {vision['pool']} do not fit"
     with pytest.raises(ModelError, match=message):
         VisionConfig(**sizes)
+
+
+@pytest.mark.parametrize("sizes", [{"hidden_dim": 1}, {"hidden_dim": 24}, {"memory_dim": 1}, {"memory_dim": 48}])
+def test_widths_that_sam_2_cannot_split_are_refused(sizes):
+    with pytest.raises(ModelError, match=r"model.segmenter: hidden_dim \d+ must be a multiple of 16"):
+        SegmenterConfig(**sizes)
 
 
 @pytest.mark.parametrize("sizes", [{"heads": 5}, {"key_value_heads": 3}])

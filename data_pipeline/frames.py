@@ -166,16 +166,16 @@ def extract_frames(path: Path, folder: Path) -> ExtractedVideo:
     """
     known = survey(path)
     folder.mkdir(parents=True)
+    for number, picture in zip(known.given, pictures(path, known), strict=True):
+        (folder / f"{number:05d}.jpg").write_bytes(encode_jpeg(picture, str(path)))
     names = [f"{number:05d}" for number in known.numbers]
-    for name, picture in zip(names, pictures(path, known), strict=True):
-        (folder / f"{name}.jpg").write_bytes(encode_jpeg(picture, str(path)))
     return ExtractedVideo(FrameFolder(folder, names), known.promised, float(known.rate), known.times, known.notes)
 
 
 def _numbers(path: Path, names: Sequence[str], known: Survey) -> list[int]:
     """The number of each named frame."""
     if len(names) == known.promised:
-        numbers = list(range(known.promised))
+        numbers = _ranks(names)
     else:
         numbers = [int(name) if name.isdecimal() else known.promised for name in names]
         if not numbers or max(numbers) >= known.promised:
@@ -196,13 +196,23 @@ def _numbers(path: Path, names: Sequence[str], known: Survey) -> list[int]:
     return numbers
 
 
+def _ranks(names: Sequence[str]) -> list[int]:
+    """The place of each name in time, where names have a clear order; else as they are listed."""
+    try:
+        ordered = frame_order(names, "")
+    except DataError:
+        return list(range(len(names)))
+    place = {name: number for number, name in enumerate(ordered)}
+    return [place[name] for name in names]
+
+
 def _encoded(path: Path, known: Survey, wanted: set[int]) -> dict[int, bytes]:
     """JPEG bytes of the wanted frames. decord reads ordinary files, FFmpeg the others and where decord differs."""
     readers = (pictures_by_decord, pictures) if reads_by_decord(known) else (pictures,)
     for read in readers:
         frames: dict[int, bytes] = {}
         try:
-            for number, picture in zip(known.numbers, read(path, known), strict=True):
+            for number, picture in zip(known.given, read(path, known), strict=True):
                 if number in wanted:
                     frames[number] = encode_jpeg(picture, str(path))
         except DisagreementError:

@@ -100,7 +100,7 @@ def survey(path: Path) -> Survey:
 
 
 def pictures(path: Path, known: Survey) -> Iterator[Picture]:
-    """uint8 [H, W, 3] RGB of each frame of `known.numbers`, in order, one in memory at a time.
+    """uint8 [H, W, 3] RGB of each frame of `known.given`, in that order, one in memory at a time.
 
     Raises DataError where the file is another one since the survey.
     """

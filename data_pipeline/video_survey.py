@@ -15,6 +15,8 @@ from glus.data_pipeline.orientation import Orientation
 SAMPLED = 16
 #: Containers in which a packet is a frame (VP8's hidden ones aside).
 _FRAME_PACKETS = ("mov", "matroska", "avi")
+#: Containers without an index: what is lost between two packets shows in the times only.
+_UNINDEXED = ("mpegts", "mpeg", "matroska")
 #: Formats of pixels that decord gives to the bit as FFmpeg does.
 _PLAIN_PIXELS = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
 _SHOWN = 12
@@ -32,7 +34,8 @@ class LostFrame:
 class Survey:
     """The frames of a video file.
 
-    `numbers`: of each frame that decodes, in order; `times`: when each is shown, seconds from the first, or None where
+    `numbers`: of each frame that decodes, rising; `given`: the same in the order in which the decoder gives them, which
+    is another one after damage; `times`: when each is shown, seconds from the first, or None where
     the file does not say; `promised`: how many frames the file shows, lost ones included; `lost`: those that cannot be
     decoded; `doubtful`: numbers of frames that decode but may show traces of damage; `size`: (height, width) as shown;
     `turned`: what is done to a stored picture; `rate`: frames a second, 0 unknown; `samples`: a frame's CRC-32 of RGB
@@ -40,6 +43,7 @@ class Survey:
     """
 
     numbers: tuple[int, ...]
+    given: tuple[int, ...]
     times: tuple[Fraction, ...] | None
     promised: int
     lost: tuple[LostFrame, ...]
@@ -111,7 +115,7 @@ class Packets:
         ]
         missing = self._missing_at_the_end()
         lost += [LostFrame(len(order) + number, None) for number in range(missing)]
-        doubtful = _doubtful([frame for _, frame in order])
+        doubtful = self._doubtful(order)
         promised = len(order) + missing
         notes = []
         if lost:
@@ -127,10 +131,13 @@ class Packets:
             notes.append(
                 f"{path}: its header says {seconds:.2f} s, but it ends at {self.ends:.2f} s; it may be cut off"
             )
+        if missed := self._missed():
+            notes.append(f"{path}: {missed}")
         if streams > 1:
             notes.append(f"{path}: holds {streams} video streams; stream {stream} is read")
         return Survey(
             numbers=numbers,
+            given=self._given(order),
             times=self._times(order),
             promised=promised,
             lost=tuple(lost),
@@ -147,7 +154,7 @@ class Packets:
         """Time of every frame that the file shows, in order; None for a frame that cannot be decoded."""
         decoded = {frame.pts: frame for frame in self.frames}
         times = [frame.pts for frame in self.frames if frame.pts is not None]
-        known = len(times) == len(self.frames) and all(a < b for a, b in zip(times, times[1:], strict=False))
+        known = len(set(times)) == len(self.frames)
         failed = [pts for pts, _ in self.errors if pts is not None and pts not in decoded]
         if not known or len(failed) != len(self.errors):
             order: list[tuple[int | None, DecodedFrame | None]] = [(frame.pts, frame) for frame in self.frames]
@@ -161,6 +168,50 @@ class Packets:
             if self.errors or silent < 0.4 * len(shown):
                 return [(pts, decoded.get(pts)) for pts in sorted({*shown, *failed})]
         return [(pts, decoded.get(pts)) for pts in sorted({*times, *failed})]
+
+    def _given(self, order: Sequence[tuple[int | None, DecodedFrame | None]]) -> tuple[int, ...]:
+        """The number of each decoded frame, in the decoder's order."""
+        number_of = {id(frame): number for number, (_, frame) in enumerate(order) if frame is not None}
+        return tuple(number_of[id(frame)] for frame in self.frames)
+
+    def _doubtful(self, order: Sequence[tuple[int | None, DecodedFrame | None]]) -> list[int]:
+        """Numbers of frames that the decoder found damaged, or decoded after damage and before the next key frame.
+
+        Frames that are shown before a damaged one may be decoded after it, and look at it.
+        """
+        place = {pts: index for index, pts in enumerate(self.shown)}
+        numbers = list(range(len(order)))
+        if all(pts in place for pts, _ in order):
+            numbers.sort(key=lambda number: place[order[number][0]])
+        found = set[int]()
+        for sequence in (numbers, range(len(order))):  # as decoded, and as shown
+            damaged, clean_from = False, 0
+            for number in sequence:
+                frame = order[number][1]
+                if frame is None or frame.corrupt:
+                    damaged, clean_from = True, len(order)
+                elif frame.key and damaged:
+                    clean_from = min(clean_from, number)
+                if frame is not None and damaged and number < clean_from:
+                    found.add(number)
+        return sorted(found)
+
+    def _missed(self) -> str:
+        """What a container without an index misses: packets before the first frame, jumps in otherwise even times."""
+        times = sorted(frame.pts for frame in self.frames if frame.pts is not None)
+        if not self.format.startswith(_UNINDEXED) or len(times) != len(self.frames) or self.errors:
+            return ""
+        early = sum(pts is not None and pts < times[0] for pts in self.shown)
+        if early and not self.format.startswith(_FRAME_PACKETS):
+            return f"its first {early} packets give no frame; frames may be lost at the start"
+        steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+        usual = sorted(steps)[len(steps) // 2] if steps else 0
+        jumps = [index for index, step in enumerate(steps) if step >= 1.7 * usual]
+        even = sum(abs(step - usual) <= 0.1 * usual + 1 for step in steps)
+        if usual <= 0 or not jumps or even + len(jumps) < len(steps) or len(jumps) > 0.1 * len(steps) + 1:
+            return ""
+        lost = sum(round(steps[index] / usual) - 1 for index in jumps)
+        return f"its times jump after frames {_ranges(jumps)}; about {lost} frames may be lost there"
 
     def _missing_at_the_end(self) -> int:
         """Packets that the container's index lists behind the last one that was there."""
@@ -211,19 +262,6 @@ class Packets:
             and pixels <= _PLAIN_PIXELS
             and (self.format.startswith(_FRAME_PACKETS))
         )
-
-
-def _doubtful(order: Sequence[DecodedFrame | None]) -> list[int]:
-    """Numbers of frames that the decoder found damaged, or that follow damage before the next key frame."""
-    found, damaged = [], False
-    for number, frame in enumerate(order):
-        if frame is None:
-            damaged = True
-            continue
-        damaged = frame.corrupt or (damaged and not frame.key)
-        if damaged:
-            found.append(number)
-    return found
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -1,5 +1,6 @@
 """Containers and codecs: every frame has its true number and the orientation that players show, or is reported."""
 
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from glus.data_pipeline.errors import DataError
 from glus.data_pipeline.frames import VideoFile, extract_frames
 from glus.data_pipeline.jpeg import decode_jpeg
 from glus.data_pipeline.video_file import DisagreementError, pictures, pictures_by_decord, reads_by_decord, survey
+from glus.evaluation.clip import open_clip
 from tests.barcodes import Coded, Picture, copy_packets, draw, number_shown, write_coded
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
@@ -266,3 +268,43 @@ def test_a_file_that_holds_sound_and_a_cover_only_is_no_video(tmp_path: Path) ->
         output.mux(sound.encode(None))
     with pytest.raises(DataError, match=r"song\.mp4: holds no video stream"):
         VideoFile(path)
+
+
+def coded_with_b_frames(folder: Path, ending: str = "mp4") -> Path:
+    how = Coded(ending=ending, options={"bf": "2", "g": "8"})
+    return write_coded(folder / f"clip.{ending}", map(draw, range(COUNT)), how)
+
+
+def test_no_number_moves_where_a_key_frame_is_lost_and_its_b_frames_come_late(tmp_path: Path) -> None:
+    path = copy_packets(coded_with_b_frames(tmp_path), tmp_path / "d.mp4", lambda n, c: bytes(len(c)) if n == 8 else c)
+    known = survey(path)
+    assert known.promised == COUNT and [lost.number for lost in known.lost]
+    shown = dict(zip(known.given, map(number_shown, pictures(path, known)), strict=True))
+    assert {number: shown[number] for number in known.numbers if number >= 16} == {n: n for n in range(16, COUNT)}
+    frames = open_clip(path, tmp_path / "frames")
+    assert [int(name) for name in frames.frame_names] == list(known.numbers)
+    assert number_shown(frames.read(len(frames) - 1)) == COUNT - 1
+
+
+def test_frames_that_are_decoded_after_damage_are_doubted_though_shown_before_it(tmp_path: Path) -> None:
+    def emptied(number: int, content: bytes) -> bytes:
+        return content[: len(content) // 3] + bytes(len(content) - len(content) // 3) if number == 12 else content
+
+    clean = coded_with_b_frames(tmp_path)
+    known = survey(clean)
+    right = dict(zip(known.given, pictures(clean, known), strict=True))
+    path = copy_packets(clean, tmp_path / "d.mp4", emptied)
+    known = survey(path)
+    other = {
+        number
+        for number, picture in zip(known.given, pictures(path, known), strict=True)
+        if np.abs(picture.astype(int) - right[number]).mean() > 1
+    }
+    assert other and other <= set(known.doubtful)
+
+
+def test_a_frame_that_a_transport_stream_lost_is_noted(tmp_path: Path) -> None:
+    path = copy_packets(
+        coded_with_b_frames(tmp_path, "ts"), tmp_path / "d.ts", lambda n, c: bytes(len(c)) if n == 12 else c
+    )
+    assert re.search("its times jump after frames? [0-9]+; about 1 ", " ".join(survey(path).notes))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from glus.common.files import make_folder_aside
 from glus.common.names import check_name, check_path, check_unique
+from glus.data_pipeline.frame_names import PNG_ENDINGS, NamedFiles, split_ending
 from glus.data_pipeline.names import check_names
 from glus.data_pipeline.reader import VideoEntry
 from glus.data_pipeline.records import Expression
@@ -126,9 +127,10 @@ def read_masks(root: Path, entry: VideoEntry, expression: Expression) -> NDArray
         return None
     due = [f"{name}.png" for name in entry.frame_names]
     _check_names(folder, due)
+    files = NamedFiles(folder, PNG_ENDINGS)
     masks = np.empty((len(due), entry.height, entry.width), np.bool_)
-    for index, name in enumerate(due):
-        masks[index] = read_mask(folder / name, entry.height, entry.width)
+    for index, name in enumerate(entry.frame_names):
+        masks[index] = read_mask(files.path(name), entry.height, entry.width)
     return masks
 
 
@@ -164,7 +166,8 @@ def check_folders(root: Path, dataset: str, split: str, videos: Iterable[VideoEn
 
 
 def _check_names(folder: Path, due: list[str]) -> None:
-    present = {place.name for place in folder.iterdir() if not _left_by_a_desktop(place.name)}
+    found = [place.name for place in folder.iterdir() if not _left_by_a_desktop(place.name)]
+    present = {f"{name[:-4]}.png" if split_ending(name, PNG_ENDINGS) else name for name in found}
     absent = [name for name in due if name not in present]
     if absent:
         raise EvaluationError(

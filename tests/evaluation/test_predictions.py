@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.common.errors import InputError
+from glus.common.errors import InputError, UserError
 from glus.evaluation.errors import EvaluationError
 from glus.evaluation.predictions import (
     check_entries,
@@ -250,4 +250,13 @@ def test_a_file_in_the_place_of_an_expressions_folder_is_no_missing_prediction(w
     folder.unlink()
     folder.symlink_to("nowhere")
     with pytest.raises(EvaluationError, match="is no folder of masks"):
+        read_masks(root, entry, expression)
+
+
+def test_masks_are_read_whatever_the_case_of_their_ending(written):
+    root, entry, expression, masks, folder = written
+    (folder / "00000.png").rename(folder / "00000.PNG")
+    np.testing.assert_array_equal(read_masks(root, entry, expression), masks)
+    (folder / "00000.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"several files are called 00000 \(00000\.PNG and 00000\.png\)"):
         read_masks(root, entry, expression)

@@ -180,8 +180,9 @@ class Workers:
     def __init__(self, count: int, root: Path, seen: Mapping[str, bytes]) -> None:
         import ray
 
-        # Ray's own restarts would keep a job waiting for a CPU that a lost machine took with it.
-        self._maker = ray.remote(max_restarts=0, max_task_retries=0)(ShardMaker)
+        # Ray's own restarts would keep a job waiting for a CPU that a lost machine took with it. By default an actor
+        # holds no CPU once it runs, so one machine could get the workers of all.
+        self._maker = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(ShardMaker)
         self._root, self._seen = root, seen
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}

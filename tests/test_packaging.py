@@ -115,24 +115,36 @@ def pins(name: str) -> dict[str, Version]:
     return {canonicalize_name(pin[1]): Version(pin[2]) for pin in found if pin}
 
 
+def wanted_lines() -> list[str]:
+    """The requirements of run.in, dev.in and no_deps.in, extras and all."""
+    lines = [
+        line.split("#")[0].strip()
+        for name in ("run.in", "dev.in", "no_deps.in")
+        for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    ]
+    return [line for line in lines if line]
+
+
 def test_every_requirement_is_pinned_within_its_range() -> None:
     pinned = pins("lock.txt") | pins("lock_no_isolation.txt")
-    for name in ("run.in", "dev.in", "no_deps.in"):
-        for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines():
-            if wanted := line.split("#")[0].strip():
-                requirement = Requirement(wanted)
-                version = pinned[canonicalize_name(requirement.name)]
-                assert requirement.specifier.contains(version), f"{name}: {wanted}, but {version} is pinned"
+    for line in wanted_lines():
+        requirement = Requirement(line)
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{line}, but {version} is pinned"
 
 
 def test_the_pins_are_complete() -> None:
     """They are installed with --no-deps: whatever a pinned package needs must be pinned as well."""
     pinned = pins("lock.txt") | pins("lock_no_isolation.txt") | pins("lock_build.txt")
+    extras: dict[str, set[str]] = {}
+    for requirement in map(Requirement, wanted_lines()):
+        extras.setdefault(canonicalize_name(requirement.name), {""}).update(requirement.extras)
     lacking = []
     for name in pinned:
         for line in metadata.requires(name) or []:
             need = Requirement(line)
-            wanted = need.marker is None or need.marker.evaluate({"extra": ""})
+            asked = extras.get(name, {""})
+            wanted = need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in asked)
             # torch brings CUDA's libraries itself where its build needs them; torchvision is left out on purpose.
             left_to_torch = name == "torch" and need.name.startswith(("nvidia", "cuda", "triton"))
             if wanted and not left_to_torch and need.name != "torchvision":

@@ -78,7 +78,7 @@ def test_what_others_made_is_not_removed(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_told(tmp_path: Path) -> None:
     (tmp_path / "stages.json").write_text('{"format": 1, "stages": {"a": 3}}', encoding="utf-8")
-    with pytest.raises(LaunchError, match=r"stages\.json cannot be read .*: remove .* to begin anew"):
+    with pytest.raises(LaunchError, match=r"stages\.json: a: Input should be an object; remove .* to begin again"):
         Stages(tmp_path, total=1)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from glus.common.errors import UserError
 from glus.model.config import LossConfig
 from glus.model.contrastive import SegTokens, object_contrastive_loss
 from glus.training.contrast import Contrast, pool_shape
@@ -146,5 +147,5 @@ def test_a_damaged_bank_is_refused_by_name(tmp_path: Path) -> None:
     contrast = Contrast(BANK, Rank(0, 0, 1), 1)
     contrast.load(tmp_path)  # none there: an empty one
     (tmp_path / "rank-00000.safetensors").write_bytes(b"nothing")
-    with pytest.raises(TrainingError, match="rank-00000.safetensors cannot be read"):
+    with pytest.raises(UserError, match="rank-00000.safetensors: its header .*copy it again"):
         contrast.load(tmp_path)

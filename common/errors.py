@@ -17,5 +17,10 @@ class UserError(Exception):
         self.frame = frame
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message that says something; the exception's name where none does."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class InputError(UserError):
     """A file, name or setting that cannot be used, found by one of the functions in `glus.common`."""

@@ -78,7 +78,7 @@ def exclusive(folder: Path, command: str, name: str = LOCK) -> Iterator[None]:
     """
     import filelock  # here, because it takes 0.2 s
 
-    made = _missing(folder)
+    made = missing_folders(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(
@@ -90,7 +90,7 @@ def exclusive(folder: Path, command: str, name: str = LOCK) -> Iterator[None]:
         )
         locked = _acquired(lock, folder, name)
     except OSError as error:
-        _remove_empty(made)
+        remove_empty(made)
         raise _unwritable(folder, error) from error
     owner = os.getpid()
     try:
@@ -103,7 +103,7 @@ def exclusive(folder: Path, command: str, name: str = LOCK) -> Iterator[None]:
                 with suppress(OSError):
                     (folder / name).unlink()
                 lock.release()
-            _remove_empty(made)
+            remove_empty(made)
 
 
 def exclusive_file(path: Path, command: str) -> AbstractContextManager[None]:
@@ -195,12 +195,13 @@ def _unwritable(folder: Path, error: OSError) -> InputError:
     )
 
 
-def _missing(folder: Path) -> list[Path]:
+def missing_folders(folder: Path) -> list[Path]:
     """The folders on the way to `folder`, and itself, that are not there: the innermost first."""
     return [each for each in (folder, *folder.parents) if not each.exists()]
 
 
-def _remove_empty(folders: list[Path]) -> None:
+def remove_empty(folders: list[Path]) -> None:
+    """Remove those of `missing_folders` that are still empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

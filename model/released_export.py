@@ -164,13 +164,13 @@ def _check_held(name: str, tensor: Tensor, stored: Tensor) -> int:
     """How many values became 0. Raises ModelError where one became infinite, or all of them 0."""
     if not all_finite(tensor):
         raise ModelError(f"{name} holds NaN or infinite values: the checkpoint's weights are broken, use another")
+    if tensor.dtype == stored.dtype:
+        return 0
     if not all_finite(stored):
         raise ModelError(
             f"{name} holds {float(tensor.abs().max()):g}, which {dtype_name(stored.dtype)} cannot hold (its largest is "
             f"{torch.finfo(stored.dtype).max:g}): export with dtype=bfloat16 or dtype=float32"
         )
-    if tensor.dtype == stored.dtype:
-        return 0
     left = int(stored.count_nonzero())
     lost = int(tensor.count_nonzero()) - left
     if lost and not left:

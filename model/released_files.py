@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from glus.common.errors import UserError
+from glus.common.errors import UserError, first_line
 from glus.common.files import is_there, open_regular
 from glus.common.json_file import read_object
 from glus.model.errors import ModelError
@@ -149,8 +149,7 @@ def _opened(file: Path) -> Iterator[_Pickled | _Safe]:
             "Take the weights from their release, as .safetensors where there is one"
         ) from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelError(f"{file} cannot be read ({first}): {damaged}") from error
+        raise ModelError(f"{file} cannot be read ({first_line(error)}): {damaged}") from error
 
 
 def _unpickled(file: Path) -> Any:
@@ -183,6 +182,6 @@ def _tensors_of(content: Any, file: Path) -> Mapping[str, Tensor]:
         if not isinstance(name, str):
             raise ModelError(f"{file}: {name!r} is no name of a tensor: name a file of weights")
         # A tensor may repeat one number: weights never do, and a copy of it would take memory that the file has not.
-        if tensor.is_sparse or tensor.layout is not torch.strided or tensor.untyped_storage().nbytes() < tensor.nbytes:
+        if tensor.layout is not torch.strided or tensor.untyped_storage().nbytes() < tensor.nbytes:
             raise ModelError(f"{file}: {name} has fewer numbers than its shape {list(tensor.shape)}: download it again")
     return content

@@ -1,5 +1,6 @@
 """From a config to a model with its tokenizer: drawn, released or of a checkpoint; LoRA in place, parts frozen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,24 +69,26 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, whole: bo
     rows = set_trainable(model, config.trainable)
     if whole:
         # Compared with the empty model first: what does not fit takes no memory.
-        if start:
-            checkpoint.load_weights(model, start)
-        else:
-            load_released(model, config.weights, tokenizer, config.seed)
+        _fill(model, config, tokenizer, start)
         # A run that goes on has checked its checkpoint already.
         if start and not resumed:
             check_model_files(start)
         elif config.weights.glus and not start:
             check_sums(Path(config.weights.glus))
         model = build_model(config.model, tokenizer, config.seed)
-        if start:
-            checkpoint.load_weights(model, start)
-        else:
-            told += load_released(model, config.weights, tokenizer, config.seed)
+        told += _fill(model, config, tokenizer, start)
         rows = set_trainable(model, config.trainable)
     if config.engine.gradient_checkpointing:
         recompute_activations(model)
     return Built(model, tokenizer, rows, tuple(told))
+
+
+def _fill(model: Glus, config: RunConfig, tokenizer: Tokenizer, start: Path | None) -> Sequence[str]:
+    """Load the weights of a checkpoint, or the released ones; an empty model is only compared. Lines for the user."""
+    if start:
+        checkpoint.load_weights(model, start)
+        return ()
+    return load_released(model, config.weights, tokenizer, config.seed)
 
 
 def build_from_checkpoint(folder: Path) -> tuple[Glus, Tokenizer, RunConfig]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from glus.common.errors import first_line
 from glus.training.errors import TrainingError
 
 Asked = Literal["auto", "cuda", "cpu"]
@@ -78,7 +79,7 @@ def why_no_cuda() -> str:
     try:
         torch.cuda.init()
     except (AssertionError, RuntimeError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = first_line(error).strip()
     return f"torch {torch.__version__}: {reason}"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glus.common.errors import first_line
 from glus.model.unpickling import only_data, refused_code
 from glus.training.accumulate import Accumulated, accumulate
 from glus.training.config import EngineConfig, OptimizerConfig
@@ -188,7 +189,7 @@ class Engine:
             if out_of_memory(error):
                 raise
             raise TrainingError(
-                f"the optimiser's state cannot be written below {folder} ({_first_line(error)}): free some room"
+                f"the optimiser's state cannot be written below {folder} ({first_line(error)}): free some room"
             ) from error
 
     def load(self, folder: Path, ranks: int) -> None:
@@ -208,7 +209,7 @@ class Engine:
                 raise
             if (code := refused_code(error)) is not None:
                 raise TrainingError(holds_code(folder, code)) from error
-            raise TrainingError(f"{folder} cannot be read ({_first_line(error)}): {remedy}") from error
+            raise TrainingError(f"{folder} cannot be read ({first_line(error)}): {remedy}") from error
         if found is None:
             raise TrainingError(f"{folder} holds no state of the optimiser: {remedy}")
 
@@ -254,10 +255,6 @@ def _saved_classes() -> list[type]:
     from deepspeed.utils.tensor_fragment import fragment_address
 
     return [LossScaler, ZeroStageEnum, fragment_address]
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _partition(settings: dict[str, Any], dtype: torch.dtype) -> Callable[[nn.Parameter], None]:

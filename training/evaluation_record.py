@@ -12,7 +12,7 @@ from glus.training.tracking_place import TrackingConfig
 
 def check_recordable(config: TrackingConfig, run_id: str) -> None:
     """Raises TrainingError where `log_evaluation` could not record with a run, its artifacts among it."""
-    client = client_of(config, run_id=run_id)
+    client = client_of(config)
     run = run_of(client, config, run_id)
     with told(config):
         place = artifacts_of(config, run)
@@ -22,16 +22,11 @@ def check_recordable(config: TrackingConfig, run_id: str) -> None:
     check_writable(place, run_id)
 
 
-def log_figures(
-    config: TrackingConfig, run_id: str, figures: Mapping[str, float], step: int = 0, model_id: str | None = None
-) -> None:
-    """Records benchmark figures with a run that may have ended, such as {"mevis/valid_u/j_and_f": 50.3}.
-
-    With `model_id`, of a LoggedModel, they are linked to it as well.
-    """
+def log_figures(config: TrackingConfig, run_id: str, figures: Mapping[str, float], step: int = 0) -> None:
+    """Records benchmark figures with a run that may have ended, such as {"mevis/valid_u/j_and_f": 50.3}."""
     client = client_of(config)
     with told(config):
-        client.log_batch(run_id, metrics=metrics_of(figures, step, model_id))
+        client.log_batch(run_id, metrics=metrics_of(figures, step))
 
 
 def log_evaluation(
@@ -52,8 +47,7 @@ def log_evaluation(
     client = client_of(config)
     with told(config):
         model_id = logged_model(client, run_id, checkpoint, "", step)
-    log_figures(config, run_id, figures, step, model_id)
-    with told(config):
+        client.log_batch(run_id, metrics=metrics_of(figures, step, model_id))
         if FIGURE in figures and not figures.get("eval/partial"):
             mark_best(client, config.experiment, run_id, model_id, figures[FIGURE])
         for name, value in tags.items():

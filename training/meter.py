@@ -10,7 +10,6 @@ import torch
 from glus.data_pipeline.batch import Batch
 from glus.training.cost import Load, StepCost
 from glus.training.distributed import Rank
-from glus.training.peaks import known_peak
 
 
 @dataclass
@@ -37,7 +36,7 @@ class Meter(Iterator[Batch]):
         self, batches: Iterator[Batch], tokens_per_frame: int, rank: Rank, cost: StepCost | None, peak_flops: float
     ):
         self._batches, self._tokens_per_frame, self._rank = batches, tokens_per_frame, rank
-        self._cost, self._peak = cost, peak_flops or known_peak(rank.device)
+        self._cost, self._peak = cost, peak_flops
         self._window = _Window()
         self._began = self._since = time.perf_counter()
 

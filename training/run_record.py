@@ -21,14 +21,12 @@ from glus.training.config import RunConfig
 from glus.training.errors import TrainingError
 from glus.training.tracking import MissingRun, Tracker, Unsent
 from glus.training.tracking_place import (
-    DEFAULT,
-    VARIABLE,
     TrackingConfig,
     address,
     check_place,
+    given_uri,
     sqlite_file,
     sqlite_uri,
-    without_user,
 )
 
 FILE, UNSENT = "tracking.json", "unsent.json"
@@ -44,8 +42,8 @@ def start_tracking(config: RunConfig, plan: SamplePlan, resumed: Path | None) ->
     state = read_state(resumed) if resumed else None
     before = read_unsent(resumed) if resumed else []
     out = Path(config.out)
-    place = located(config.tracking, out)
     note = _note(out)
+    place = _located(config.tracking, out, note)
     run_id = _run_of(state, note, config)
     params, tags = asdict(config), {"kind": "training"}
     ended = [str(each) for each in note.get(_CONTINUES, [])] if run_id == note.get("run") else []
@@ -77,8 +75,11 @@ def located(tracking: TrackingConfig, out: Path) -> TrackingConfig:
     OUT/tracking.json keeps it, relative to OUT: a SQLite file is found from another folder, and after the project was
     moved. Where `tracking` names another place than the training did, that is taken.
     """
-    note = _note(out)
-    given = _given(tracking)
+    return _located(tracking, out, _note(out))
+
+
+def _located(tracking: TrackingConfig, out: Path, note: dict[str, Any]) -> TrackingConfig:
+    given = given_uri(tracking)
     if "uri" not in note or given not in ("", note["uri"]):
         return tracking
     if not note.get("file"):
@@ -92,7 +93,7 @@ def located(tracking: TrackingConfig, out: Path) -> TrackingConfig:
 def recorded_in(out: Path) -> TrackingConfig | None:
     """Where the training in `out` is recorded, None where it does not say. Raises TrainingError."""
     note = _note(out)
-    return located(TrackingConfig("", note["experiment"]), out) if "experiment" in note else None
+    return _located(TrackingConfig("", note["experiment"]), out, note) if "experiment" in note else None
 
 
 def run_of_folder(out: Path) -> str | None:
@@ -122,11 +123,6 @@ def _run_of(state: RunState | None, note: dict[str, Any], config: RunConfig) -> 
     return note["run"] if note and note["config"] == _digest(config) else None
 
 
-def _given(tracking: TrackingConfig) -> str:
-    """What the user names as the place, "" for nothing."""
-    return tracking.uri or (without_user(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else "")
-
-
 def _note(out: Path) -> dict[str, Any]:
     """OUT/tracking.json, {} where there is none. Raises TrainingError."""
     file = out / FILE
@@ -148,7 +144,7 @@ def _write_note(out: Path, config: RunConfig, place: TrackingConfig, run_id: str
     note = {
         "run": run_id,
         "config": _digest(config),
-        "uri": _given(config.tracking) or DEFAULT if file else address(place),
+        "uri": address(config.tracking if file else place),
         "file": os.path.relpath(file.resolve(), out.resolve()) if file else "",
         "experiment": config.tracking.experiment,
         _CONTINUES: ended,

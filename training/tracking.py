@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from glus.common.errors import first_line
 from glus.common.urls import hide_secrets
 from glus.training.artifact_place import FOLDER, artifacts_of, write_artifacts
 from glus.training.code_version import code_version
@@ -90,7 +91,7 @@ class Tracker:
         a checkpoint kept of records that were not delivered when it was written.
         Raises MissingRun where `run_id` does not exist, TrainingError where MLflow cannot be reached.
         """
-        client, experiment = _opened(config) if run_id is None else (client_of(config, run_id=run_id), "")
+        client, experiment = _opened(config) if run_id is None else (client_of(config), "")
         everything = dict(tags or {}) | code_version()
         run = run_of(client, config, run_id) if run_id else None
         with told(config):
@@ -250,15 +251,13 @@ def _metric(unsent: Unsent) -> "Metric":
     return Metric(checked_name(name), value, timestamp, step)
 
 
-def client_of(config: TrackingConfig, run_id: str = "") -> "MlflowClient":
-    """A client of a place that is there and answers. `run_id` is a run that must be there; MissingRun without a file.
-
-    Raises TrainingError.
-    """
+def client_of(config: TrackingConfig) -> "MlflowClient":
+    """A client of a place that is there and answers. Raises MissingRun without a file, TrainingError otherwise."""
     file = check_place(config)
     if file is not None and not file.is_file():
-        kind = MissingRun if run_id else TrainingError
-        raise kind(f"{file}: no such MLflow file (tracking.uri={address(config)}); nothing was recorded there yet")
+        raise MissingRun(
+            f"{file}: no such MLflow file (tracking.uri={address(config)}); nothing was recorded there yet"
+        )
     check_reachable(config)
     return _client(config, file)
 
@@ -361,5 +360,4 @@ def told(config: TrackingConfig) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise TrainingError(f"MLflow at {place_of(config)}: {hide_secrets(reason)}") from error
+        raise TrainingError(f"MLflow at {place_of(config)}: {hide_secrets(first_line(error))}") from error

@@ -49,7 +49,12 @@ def address(config: TrackingConfig) -> str:
     if parts.username is not None and parts.scheme in ("http", "https"):
         os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(parts.username))
         os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(parts.password or ""))
-    return without_user(given) or DEFAULT
+    return given_uri(config) or DEFAULT
+
+
+def given_uri(config: TrackingConfig) -> str:
+    """The URI that the user names, in the config or MLFLOW_TRACKING_URI, without user and password; "" for none."""
+    return config.uri or without_user(os.environ.get(VARIABLE, ""))
 
 
 def without_user(uri: str) -> str:

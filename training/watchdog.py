@@ -7,10 +7,10 @@ import faulthandler
 import os
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from glus.common.locks import missing_folders, remove_empty
 from glus.training.errors import TrainingError
 
 #: Seconds between the stacks and the end: the other ranks write theirs.
@@ -33,8 +33,7 @@ class Watchdog:
         """Raises TrainingError where the folder for the stacks cannot be made."""
         if not self._seconds:
             return self
-        folder = self._file.parent
-        self._made = [each for each in (folder, *folder.parents) if not each.exists()]
+        self._made = missing_folders(self._file.parent)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.unlink(missing_ok=True)
@@ -53,9 +52,7 @@ class Watchdog:
             self._stacks.close()
             if not self._file.stat().st_size:
                 self._file.unlink()
-            for folder in self._made:  # innermost first: a training that is refused leaves nothing
-                with suppress(OSError):
-                    folder.rmdir()
+            remove_empty(self._made)  # a training that is refused leaves nothing
 
     def beat(self) -> None:
         """A step, or another part of the work, was done."""

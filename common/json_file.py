@@ -63,18 +63,33 @@ def read_json(
     )
 
 
-def read_object(path: Path | str, what: str = "file", **options: Any) -> dict[str, Any]:
+def read_object(
+    path: Path | str,
+    what: str = "file",
+    *,
+    raises: type[UserError] = InputError,
+    remedy: str = REMEDY,
+    **options: Any,
+) -> dict[str, Any]:
     """Return the content of a JSON file that holds an object. Options and errors as `read_json`."""
-    return as_object(read_json(path, what, **options), str(path), _raises(options), _remedy(options))
+    return as_object(read_json(path, what, raises=raises, remedy=remedy, **options), str(path), raises, remedy)
 
 
-def read_as(path: Path | str, cls: type[Content], what: str = "file", **options: Any) -> Content:
+def read_as(
+    path: Path | str,
+    cls: type[Content],
+    what: str = "file",
+    *,
+    raises: type[UserError] = InputError,
+    remedy: str = REMEDY,
+    **options: Any,
+) -> Content:
     """Return the dataclass `cls` from a JSON object with its fields, types checked, no field missing or unknown.
 
     Options and errors as `read_json`.
     """
-    content = read_json(path, what, **options)
-    return parsed_as(content, cls, str(path), raises=_raises(options), remedy=_remedy(options))
+    content = read_json(path, what, raises=raises, remedy=remedy, **options)
+    return parsed_as(content, cls, str(path), raises=raises, remedy=remedy)
 
 
 def parse_json(
@@ -227,12 +242,3 @@ def _check_texts(content: Any) -> None:
             waiting += [*value.keys(), *value.values()]
         elif isinstance(value, list):
             waiting += value
-
-
-def _raises(options: dict[str, Any]) -> type[UserError]:
-    found: type[UserError] = options.get("raises", InputError)
-    return found
-
-
-def _remedy(options: dict[str, Any]) -> str:
-    return str(options.get("remedy", REMEDY))

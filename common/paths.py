@@ -27,7 +27,6 @@ PathText = Annotated[str, _PathMark()]
 _VARIABLE = re.compile(r"\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[^}]*\}?)")
 #: A URI of this machine's disk whose path is relative, so that it may begin with `~`.
 _LOCAL = re.compile(r"(?:sqlite(?:\+\w+)?:///|(?:file|local)://)(?=~)", re.IGNORECASE)
-_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 _USER = re.compile(r"(?<=://)[^/@]*@")
 
 

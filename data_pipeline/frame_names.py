@@ -92,7 +92,7 @@ class NamedFiles:
         return self.folder / f"{stem}{self._endings[0]}"
 
 
-def is_there(path: Path) -> bool:
+def has_name(path: Path) -> bool:
     """Whether something has this name, even what cannot be opened (a dangling link): reading it reports why."""
     try:
         os.lstat(path)
@@ -116,7 +116,7 @@ class VideoPlaces:
     def of(self, video: str) -> list[Path]:
         """What has the video's own name where there is such, else the files that have it before an ending."""
         place = self.images / video
-        if is_there(place):
+        if has_name(place):
             return [place]
         files = self._listed.setdefault(place.parent, NamedFiles(place.parent, VIDEO_ENDINGS)).files
         return list(files.get(place.name, ()))

@@ -14,7 +14,7 @@ from typing import Any
 from glus.common.files import is_there
 from glus.common.json_file import read_as
 from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.vocabulary import FAST, SENTENCEPIECE, open_vocabulary
+from glus.data_pipeline.vocabulary import FAST, REMEDY, SENTENCEPIECE, open_vocabulary
 
 SEG_TOKEN = "[SEG]"
 IMAGE_START, IMAGE_END = "<im_start>", "<im_end>"
@@ -129,13 +129,12 @@ def _vocabulary_file(path: Path) -> Path:
 
 
 def _added_tokens(path: Path) -> dict[str, int]:
-    remedy = "copy it again from the release"
-    table = read_as(path, dict[str, int], "table of token ids", raises=DataError, remedy=remedy)
+    table = read_as(path, dict[str, int], "table of token ids", raises=DataError, remedy=REMEDY)
     for token, token_id in table.items():
         if not token or not 0 <= token_id < LARGEST_ID:
-            raise DataError(f"{path}: {token!r} has the id {token_id}, which no token has; {remedy}", file=str(path))
+            raise DataError(f"{path}: {token!r} has the id {token_id}, which no token has; {REMEDY}", file=str(path))
     if len(set(table.values())) < len(table):
-        raise DataError(f"{path}: gives two tokens the same id; {remedy}", file=str(path))
+        raise DataError(f"{path}: gives two tokens the same id; {REMEDY}", file=str(path))
     return table
 
 

@@ -108,6 +108,7 @@ class Packets:
         numbers = tuple(number for number, (_, frame) in enumerate(order) if frame is not None)
         start = next((pts for pts, _ in order if pts is not None), 0)
         unit = self.time_base or Fraction(0)
+        times = self._times(order)
         lost = [
             LostFrame(number, None if pts is None else float((pts - start) * unit))
             for number, (pts, frame) in enumerate(order)
@@ -138,13 +139,13 @@ class Packets:
         return Survey(
             numbers=numbers,
             given=self._given(order),
-            times=self._times(order),
+            times=times,
             promised=promised,
             lost=tuple(lost),
             doubtful=tuple(doubtful),
             size=turned.size_shown(*size),
             turned=turned,
-            rate=self._rate(order),
+            rate=self._rate(numbers, times),
             samples=tuple(frame.sample for frame in self.frames),
             plain=not notes and turned.upright and self._ordinary(),
             notes=tuple(notes),
@@ -240,10 +241,8 @@ class Packets:
             return None  # AVI has a rate only
         return tuple((pts - times[0]) * self.time_base for pts in times)
 
-    def _rate(self, order: Sequence[tuple[int | None, DecodedFrame | None]]) -> Fraction:
-        """Frames a second over the file's length, lost ones included."""
-        times = self._times(order)
-        numbers = [number for number, (_, frame) in enumerate(order) if frame is not None]
+    def _rate(self, numbers: Sequence[int], times: Sequence[Fraction] | None) -> Fraction:
+        """Frames a second over the file's length, lost ones included; `numbers` and `times` of those that are there."""
         listed = self.rate or Fraction(0)
         if times is None or len(times) < 2:
             return listed
@@ -256,11 +255,7 @@ class Packets:
         whole = len(self.shown) == self.packets == len(self.frames)
         smooth = not any(frame.interlaced for frame in self.frames)
         return (
-            whole
-            and smooth
-            and len(pixels) == 1
-            and pixels <= _PLAIN_PIXELS
-            and (self.format.startswith(_FRAME_PACKETS))
+            whole and smooth and len(pixels) == 1 and pixels <= _PLAIN_PIXELS and self.format.startswith(_FRAME_PACKETS)
         )
 
 

@@ -12,7 +12,7 @@ from glus.common.files import is_there, read_regular
 from glus.common.json_file import read_object
 from glus.data_pipeline.errors import DataError
 
-_REMEDY = "copy it again from the release"
+REMEDY = "copy it again from the release"
 #: Bytes of a vocabulary at most: the largest released ones have 40 MB.
 LARGEST = 2**29
 
@@ -44,7 +44,7 @@ class SentencePieceVocabulary:
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=_read(file))
         except (RuntimeError, OSError, ValueError) as error:
-            raise DataError(f"{file} is no SentencePiece model ({error}): {_REMEDY}", file=str(file)) from error
+            raise DataError(f"{file} is no SentencePiece model ({error}): {REMEDY}", file=str(file)) from error
         self.size: int = self._pieces.vocab_size()
         self.bos_id: int = self._pieces.bos_id()
         self.eos_id: int = self._pieces.eos_id()
@@ -78,7 +78,7 @@ class FastVocabulary:
         except UserError:
             raise
         except Exception as error:  # the Rust library raises nothing narrower
-            raise DataError(f"{file} is no tokenizer ({error}): {_REMEDY}", file=str(file)) from error
+            raise DataError(f"{file} is no tokenizer ({error}): {REMEDY}", file=str(file)) from error
         self._tokens.no_truncation()
         self._tokens.no_padding()
         named = _special_names(file.parent)
@@ -130,7 +130,7 @@ def _special_names(folder: Path) -> dict[str, str]:
         path = folder / name
         if not is_there(path):
             continue
-        content = read_object(path, "table of special tokens", raises=DataError, remedy=_REMEDY)
+        content = read_object(path, "table of special tokens", raises=DataError, remedy=REMEDY)
         for key, token in content.items():
             text = token.get("content") if isinstance(token, dict) else token
             if key.endswith("_token") and isinstance(text, str):

@@ -39,6 +39,11 @@ class InferenceConfig:
         except InputError as error:
             raise EvaluationError(str(error), file=str(self.key_frames)) from error
 
+    def less_memory(self, otherwise: str) -> str:
+        """What takes less memory, `otherwise` last: the advice where there was too little."""
+        half = "" if self.precision == "bf16" else "inference.precision=bf16, "
+        return f"set {half}a smaller inference.expressions_together (now {self.expressions_together}) or {otherwise}"
+
 
 @dataclass(frozen=True)
 class Predicted:

@@ -58,8 +58,8 @@ def label_map(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
 def _score_video(split: ShardedSplit, video: int, predictions: Path) -> list[ExpressionScore]:
     entry = split.videos[video]
     objects = list(_by_object(entry).values())
-    targets = [read_target(split, video, found[0]) for found in objects]
     void = split.read_void(video, range(len(entry.frame_names)))
+    targets = [read_target(split, video, found[0], void) for found in objects]
     scores: dict[str, ExpressionScore] = {}
     for annotator in range(ANNOTATORS):
         asked = [found[annotator] for found in objects]

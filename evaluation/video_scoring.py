@@ -109,21 +109,21 @@ def _read(split: ShardedSplit, video: int, predictions: Path) -> VideoMasks:
     targets: dict[ObjectSet, BitPlanes] = {}
     for exp in entry.expressions:
         if has_known_target(exp) and _objects(exp) not in targets:
-            targets[_objects(exp)] = read_target(split, video, exp)
+            targets[_objects(exp)] = read_target(split, video, exp, void)
     foreground = None
     if entry.dataset in WITH_ACCURACY:
-        foreground = read_target(split, video, Expression("", "", entry.object_ids))
+        foreground = read_target(split, video, Expression("", "", entry.object_ids), void)
     pixels = np.zeros(len(frames), np.int64) if void is None else void.sum(axis=(1, 2))
     return VideoMasks(entry, packed, targets, foreground, pixels)
 
 
-def read_target(split: ShardedSplit, video: int, expression: Expression) -> BitPlanes:
-    """The packed target of an expression over all frames, without void; empty where it has none."""
+def read_target(split: ShardedSplit, video: int, expression: Expression, void: NDArray[np.bool_] | None) -> BitPlanes:
+    """The packed target of an expression over all frames, without `void` (of all frames); empty where it has none."""
     entry = split.videos[video]
     if not _objects(expression):
         return pack(np.zeros((len(entry.frame_names), entry.height, entry.width), np.bool_))
     frames = range(len(entry.frame_names))
-    return pack(without(split.read_target(video, expression, frames), split.read_void(video, frames)))
+    return pack(without(split.read_target(video, expression, frames), void))
 
 
 def _own_score(masks: VideoMasks, exp: Expression) -> ExpressionScore:

@@ -33,7 +33,7 @@ class VideoWriter:
 
     def __init__(self, place: Path, size: tuple[int, int], times: Sequence[Fraction], rate: Fraction) -> None:
         """`size`: (height, width) of the frames, both even. The file is opened with the first frame."""
-        self._place, self._size = place, size
+        self._place = place
         self._unit = _unit(times)
         self._ticks: list[int] = []
         for time in times:
@@ -101,5 +101,5 @@ def even_times(count: int, rate: Fraction) -> list[Fraction]:
 
 def _unit(times: Sequence[Fraction]) -> Fraction:
     """The unit of time in which all times are whole, or the finest that is used."""
-    unit = math.lcm(*(time.denominator for time in times)) if times else _TICKS
+    unit = math.lcm(*(time.denominator for time in times))
     return Fraction(1, unit if unit <= _TICKS else _TICKS)

@@ -102,7 +102,7 @@ def _finding(name: str, look: Callable[[], str]) -> Finding:
         return Finding(name, look())
     except UserError as error:
         told = hide_secrets(str(error))
-        found, _, remedy = told.partition(": ") if ": " in told else (told, "", "")
+        found, _, remedy = told.partition(": ")
         return Finding(name, found, remedy or "see docs/cluster.md")
 
 

@@ -132,13 +132,9 @@ class Predictor:
             )
 
     def _memory_explained(self) -> AbstractContextManager[None]:
-        return memory_explained(f"prediction on {self._device}", less_memory(self._work.config), LaunchError)
-
-
-def less_memory(config: InferenceConfig) -> str:
-    """What a prediction can do about a lack of memory."""
-    half = "" if config.precision == "bf16" else "inference.precision=bf16, "
-    return f"set {half}a smaller inference.expressions_together (now {config.expressions_together}) or fewer processes"
+        return memory_explained(
+            f"prediction on {self._device}", self._work.config.less_memory("fewer processes"), LaunchError
+        )
 
 
 def _together(work: Prediction, processes: int) -> Iterator[Done]:

@@ -71,7 +71,8 @@ def segment(config: SegmentConfig) -> None:
             print(plain(note))
         outcomes = [Outcome(text, key) for text, key in zip(config.expressions, _key_frames(config, clip), strict=True)]
         files = MaskFiles(folder, clip, outcomes)
-        with memory_explained(f"segmenting {config.video} on {kind}", _less_memory(config.inference), LaunchError):
+        advice = config.inference.less_memory("device=cpu")
+        with memory_explained(f"segmenting {config.video} on {kind}", advice, LaunchError):
             _write_masks(config, source, files, kind)
         _write_pictures(config, files)
         files.write_document()
@@ -120,11 +121,6 @@ def _key_frames(config: SegmentConfig, clip: Clip) -> list[int]:
     for number in absent:
         print(one_line(f"{config.key_frame} has no {clip.name}_{number}: that expression begins at the first frame"))
     return [index or 0 for index in found]
-
-
-def _less_memory(config: InferenceConfig) -> str:
-    half = "" if config.precision == "bf16" else "inference.precision=bf16, "
-    return f"set {half}a smaller inference.expressions_together (now {config.expressions_together}) or device=cpu"
 
 
 def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles, kind: "Kind") -> None:

@@ -11,7 +11,6 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 TORCH_INDEX ?=
-TYPES_TREE ?= build/types
 PYTEST ?= -q
 
 # Where deepspeed's setup sees a GPU it asks nvcc for its version, and ends where there is none; sam2's looks too.
@@ -23,14 +22,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -qq --no-compile
 STAMP := $(VENV)/installed
 GLUS := $(BIN)/glus
-FOLDERS := common data_pipeline model training evaluation launch
+FOLDERS := common data_pipeline model training evaluation launch demo
 CODE := $(wildcard $(FOLDERS) tests benchmarks setup.py)
 
 # Where this is set (container images often do), each process would compile its libraries anew: ten seconds each.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-short demo-davis test lint types types-tree unit-tests clean
+.PHONY: help env demo demo-short demo-davis test lint types unit-tests clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -77,14 +76,9 @@ lint: env
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "not formatted: run $(BIN)/ruff format $(CODE)" >&2; exit 1; }
 
-# mypy does not follow setuptools' hook for editable installs, so it is given a tree of links: TREE/glus/FOLDER -> FOLDER.
-types: env types-tree
-	@MYPYPATH=$(TYPES_TREE) $(BIN)/mypy $(foreach folder,$(FOLDERS),-p glus.$(folder))
-
-types-tree:
-	@rm -rf $(TYPES_TREE)/glus && mkdir -p $(TYPES_TREE)/glus
-	@for folder in $(FOLDERS); do ln -s "$(CURDIR)/$$folder" $(TYPES_TREE)/glus/$$folder; done
+types: env
+	@$(BIN)/mypy
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(FOLDERS) tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glus.common.errors import UserError
-from glus.launch.cli import CANNOT_WORK
-from glus.launch.demo import (
+from glus.common.errors import LaunchError, UserError
+from glus.demo.demo import (
     CONFIGS,
     EVALUATE_CODE,
     SINGLE_FRAMES,
@@ -30,11 +29,11 @@ from glus.launch.demo import (
     shard_manifests,
     with_terminate_as_interrupt,
 )
-from glus.launch.errors import LaunchError
-from glus.launch.stages import Stage, StageFailed, Stages
-from glus.training.recorded_runs import RunRecord, find_runs
-from glus.training.run_record import run_of_folder
-from glus.training.tracking import TrackingConfig
+from glus.demo.stages import Stage, StageFailed, Stages
+from glus.launch.cli import CANNOT_WORK
+from glus.training.tracking.recorded_runs import RunRecord, find_runs
+from glus.training.tracking.run_record import run_of_folder
+from glus.training.tracking.tracking import TrackingConfig
 
 EXPERIMENT = "ablations"
 OVERALL, MOTION = "eval/overall/JF", "eval/kind/motion/JF"
@@ -84,7 +83,7 @@ class Place:
 
 
 def training(place: Place, variant: Variant, seed: int) -> Stage:
-    """The demo's training on clips (launch/demo.py) with another seed and the variant's changes."""
+    """The demo's training on clips (demo/demo.py) with another seed and the variant's changes."""
     start, folder, shards = place.demo / SINGLE_FRAMES.folder, place.run(variant, seed), place.demo / "shards"
     words = (
         *("train", str(CONFIGS / "demo.yaml"), f"name={folder.name}", f"out={folder}", f"shards={shards}"),

@@ -22,11 +22,11 @@ from safetensors.torch import load_file
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from glus.launch.attempts import ATTEMPTS
-from glus.training import checkpoint
-from glus.training.config import RunConfig
-from glus.training.recorded_runs import find_runs
-from glus.training.run_record import run_of_folder
+from glus.launch.ranks.attempts import ATTEMPTS
+from glus.training.checkpoints import checkpoint
+from glus.training.run_config import RunConfig
+from glus.training.tracking.recorded_runs import find_runs
+from glus.training.tracking.run_record import run_of_folder
 from tests.running import ranks_of
 from tests.slurm.conftest import Cluster, start_cluster
 from tests.slurm.world import World, make_world

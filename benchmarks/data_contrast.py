@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glus.data_pipeline.datasets.annotated_split import read_entries
-from glus.data_pipeline.datasets.annotations import parse_video
-from glus.data_pipeline.groups import contrasted
-from glus.data_pipeline.index import Counts, IndexedVideo, Manifest, VideoEntry
-from glus.data_pipeline.index_table import IndexBuilder, IndexTable, spans_from
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.sampling import SamplePlan, SamplingConfig, Slot
-from glus.data_pipeline.storage import Storage
+from glus.data_pipeline.raw.annotated_split import read_entries
+from glus.data_pipeline.raw.annotations import parse_video
+from glus.data_pipeline.sampling.groups import contrasted
+from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig, Slot
+from glus.data_pipeline.shards.index import Counts, IndexedVideo, Manifest, VideoEntry
+from glus.data_pipeline.shards.index_table import IndexBuilder, IndexTable, spans_from
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.data_pipeline.shards.storage import Storage
 
 #: The reference's training: GPUs, slots of a micro-batch, micro-batches of a step, tokens of a bank, its negatives.
 GPUS, MICRO_BATCH, ACCUMULATION, BANK, NEGATIVES = 4, 2, 10, 512, 128

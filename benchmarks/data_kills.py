@@ -23,10 +23,10 @@ import numpy as np
 import psutil
 
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.finish import finish_split
-from glus.data_pipeline.masks import encode
-from glus.data_pipeline.prepare import plan_jobs
-from glus.data_pipeline.shard_job import ShardMaker
+from glus.data_pipeline.raw.masks import encode
+from glus.data_pipeline.shards.finish import finish_split
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.shard_job import ShardMaker
 
 SPLIT = ("mevis", "train")
 FRAMES, HEIGHT, WIDTH = 4, 48, 64

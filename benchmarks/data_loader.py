@@ -27,17 +27,17 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from glus.common.cores import usable_cores
-from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.finish import write_split
-from glus.data_pipeline.frames import FrameFolder
-from glus.data_pipeline.jpeg import decode_jpeg
-from glus.data_pipeline.loader import Loader
-from glus.data_pipeline.masks import decode, encode
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.records import Expression, VideoRecord
-from glus.data_pipeline.sampling import SamplePlan, SamplingConfig, Slot
-from glus.data_pipeline.shards import encode_sample, write_shard
-from glus.data_pipeline.tokenizer import Tokenizer
+from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.loader import Loader
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.raw.frames import FrameFolder
+from glus.data_pipeline.raw.jpeg import decode_jpeg
+from glus.data_pipeline.raw.masks import decode, encode
+from glus.data_pipeline.raw.records import Expression, VideoRecord
+from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig, Slot
+from glus.data_pipeline.shards.finish import write_split
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.data_pipeline.shards.tar import encode_sample, write_shard
 
 TOKENIZER = Path(__file__).parents[1] / "tests" / "data" / "parity"
 VIDEOS, FRAMES, OBJECTS, MICRO_BATCH = 6, 24, 3, 2

@@ -20,12 +20,12 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from glus.data_pipeline.finish import write_manifest
-from glus.data_pipeline.index import Counts, Manifest, ShardSummary
-from glus.data_pipeline.index_table import SCHEMA, table_bytes
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.sampling import SamplePlan, SamplingConfig
-from glus.data_pipeline.storage import Storage
+from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig
+from glus.data_pipeline.shards.finish import write_manifest
+from glus.data_pipeline.shards.index import Counts, Manifest, ShardSummary
+from glus.data_pipeline.shards.index_table import SCHEMA, table_bytes
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.data_pipeline.shards.storage import Storage
 
 EXPRESSIONS, OBJECTS, FRAMES, VIDEOS_A_SHARD = 8, 3, 24, 4096
 

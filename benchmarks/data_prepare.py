@@ -18,8 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from glus.data_pipeline.masks import encode
-from glus.data_pipeline.prepare import OBJECT_STORE_BYTES, PrepareConfig, prepare
+from glus.data_pipeline.raw.masks import encode
+from glus.data_pipeline.shards.prepare import OBJECT_STORE_BYTES, PrepareConfig, prepare
 
 FRAMES, HEIGHT, WIDTH = 40, 480, 854
 

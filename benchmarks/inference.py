@@ -20,12 +20,12 @@ import torch
 from small_segmenter import SMALL_SEGMENTER
 from torch import Tensor
 
-from glus.data_pipeline.batch import padded_ids
-from glus.data_pipeline.prompts import inference_prompt
-from glus.data_pipeline.sampling import middle_context
-from glus.data_pipeline.tokenizer import Tokenizer
-from glus.model.config import LanguageConfig, ModelConfig, VisionConfig
+from glus.data_pipeline.batches.batch import padded_ids
+from glus.data_pipeline.batches.conversations import inference_prompt
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.sampling.sample_plan import middle_context
 from glus.model.glus import Glus
+from glus.model.model_config import LanguageConfig, ModelConfig, VisionConfig
 
 TOKENIZER = Path(__file__).parents[1] / "tests" / "data" / "parity"
 TEXTS = tuple(

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from small_segmenter import SMALL_SEGMENTER
 
-from glus.model.config import LanguageConfig, ModelConfig, VisionConfig
 from glus.model.glus import Glus
-from glus.model.released_export import glus_tensors, write_shards
-from glus.model.weights import load_glus
+from glus.model.model_config import LanguageConfig, ModelConfig, VisionConfig
+from glus.model.released.load_release import load_glus
+from glus.model.released.write_release import glus_tensors, write_shards
 
 LANGUAGE = LanguageConfig(hidden_size=1024, intermediate_size=2816, layers=12, heads=16, key_value_heads=16)
 VISION = VisionConfig(image_size=32, patch_size=8, hidden_size=16, intermediate_size=32, layers=2, heads=2)

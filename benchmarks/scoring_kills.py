@@ -24,14 +24,14 @@ from pathlib import Path
 import psutil
 
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
-from glus.data_pipeline.demo_world import DemoWorldConfig
-from glus.data_pipeline.finish import finish_split
-from glus.data_pipeline.prepare import plan_jobs
-from glus.data_pipeline.shard_job import ShardMaker
-from glus.launch.configuration import load_config
-from glus.training.config import RunConfig
+from glus.data_pipeline.shards.finish import finish_split
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.shard_job import ShardMaker
+from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.world import DemoWorldConfig
+from glus.launch.config.configuration import load_config
 from glus.training.distributed import Rank
+from glus.training.run_config import RunConfig
 from glus.training.train import train
 
 SPLITS = ("mevis/train", "mevis/valid_u")

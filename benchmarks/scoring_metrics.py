@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glus.evaluation.metrics import jf_per_frame
+from glus.evaluation.score.jf import jf_per_frame
 
 Clip = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 

@@ -20,13 +20,13 @@ import psutil
 from numpy.typing import NDArray
 
 from glus.common.cores import usable_cores
-from glus.data_pipeline.finish import write_split
-from glus.data_pipeline.masks import encode
-from glus.data_pipeline.reader import ShardedSplit, VideoEntry
-from glus.data_pipeline.records import Expression, VideoRecord
-from glus.data_pipeline.shards import encode_sample, write_shard
-from glus.evaluation.predictions import expression_folder, read_masks, write_masks
-from glus.evaluation.scoring import score_split
+from glus.data_pipeline.raw.masks import encode
+from glus.data_pipeline.raw.records import Expression, VideoRecord
+from glus.data_pipeline.shards.finish import write_split
+from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
+from glus.data_pipeline.shards.tar import encode_sample, write_shard
+from glus.evaluation.predict.predictions import expression_folder, read_masks, write_masks
+from glus.evaluation.score.scoring import score_split
 
 HEIGHT, WIDTH, FRAMES, OBJECTS = 480, 854, 80, 4
 VIDEOS, EXPRESSIONS = 50, 793

@@ -1,6 +1,6 @@
 """The SAM 2 of the benchmarks that measure something else."""
 
-from glus.model.config import SegmenterConfig
+from glus.model.model_config import SegmenterConfig
 
 SMALL_SEGMENTER = SegmenterConfig(
     image_size=64,

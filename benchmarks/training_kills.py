@@ -25,13 +25,13 @@ from safetensors.torch import load_file
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
-from glus.data_pipeline.demo_world import DemoWorldConfig
-from glus.launch.configuration import load_config, to_yaml
-from glus.training import checkpoint
-from glus.training.config import RunConfig
-from glus.training.recorded_runs import find_runs
-from glus.training.run_record import run_of_folder
+from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.world import DemoWorldConfig
+from glus.launch.config.configuration import load_config, to_yaml
+from glus.training.checkpoints import checkpoint
+from glus.training.run_config import RunConfig
+from glus.training.tracking.recorded_runs import find_runs
+from glus.training.tracking.run_record import run_of_folder
 from tests.running import ranks_of
 
 ROOT = Path(__file__).parents[1]

@@ -19,21 +19,21 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.mask_runs import MaskRuns
-from glus.launch.configuration import load_config
-from glus.launch.plan import Sizes, held_bytes, passing_bytes
+from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.mask_runs import MaskRuns
+from glus.launch.commands.plan import Sizes, held_bytes, passing_bytes
+from glus.launch.config.configuration import load_config
 from glus.launch.quiet import quiet_libraries
-from glus.model.checkpointing import recompute_activations
 from glus.model.empty import build_empty
 from glus.model.glus import Glus
+from glus.model.recompute import recompute_activations
 from glus.model.trainable import set_trainable
 from glus.training.build import build_to_count
-from glus.training.config import RunConfig
-from glus.training.cost import Load, step_cost
 from glus.training.distributed import Rank
-from glus.training.engines import joined, make_contrast, make_engine
-from glus.training.peaks import known_peak
+from glus.training.engines.choose import joined, make_contrast, make_engine
+from glus.training.metrics.cost import Load, step_cost
+from glus.training.metrics.peaks import known_peak
+from glus.training.run_config import RunConfig
 
 SMALL = Path(__file__).parents[1] / "tests" / "tiny_run.yaml"
 VOCABULARY, SEG, IMAGE = 32_003, 32_000, -200

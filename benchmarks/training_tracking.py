@@ -33,12 +33,12 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from glus.common.cores import usable_cores
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
-from glus.data_pipeline.demo_world import DemoWorldConfig
-from glus.data_pipeline.finish import finish_split
-from glus.data_pipeline.prepare import plan_jobs
-from glus.data_pipeline.shard_job import ShardMaker
-from glus.training.run_record import run_of_folder
+from glus.data_pipeline.shards.finish import finish_split
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.shard_job import ShardMaker
+from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.world import DemoWorldConfig
+from glus.training.tracking.run_record import run_of_folder
 
 ROOT = Path(__file__).parents[1]
 GLUS = [sys.executable, "-P", "-m", "glus.launch.cli"]

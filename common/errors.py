@@ -1,4 +1,4 @@
-"""The base of every exception that the user can fix."""
+"""Exceptions that the user can fix: one base, one class a folder."""
 
 
 class UserError(Exception):
@@ -24,3 +24,29 @@ def first_line(error: BaseException) -> str:
 
 class InputError(UserError):
     """A file, name or setting that cannot be used, found by one of the functions in `glus.common`."""
+
+
+class DataError(UserError):
+    """Bad input data. The message says what is wrong, where (file, video, frame) and what to do."""
+
+
+class ModelError(UserError):
+    """Bad weights, sizes or inputs of the model. The message says what, where (file, parameter) and what to do."""
+
+
+class TrainingError(UserError):
+    """A run that cannot start or go on. The message says what, where (run, checkpoint, setting) and what to do."""
+
+
+class EvaluationError(UserError):
+    """Predictions, splits or runs that cannot be scored or compared.
+
+    The message says what is wrong, where (file, video, expression) and what to do.
+    """
+
+
+class LaunchError(UserError):
+    """A command, config or environment that cannot work.
+
+    The message says what is wrong, where (option, key, file) and what to do.
+    """

@@ -1,7 +1,7 @@
 """Paths and URIs as the user writes them: `~` is the home folder; a `~` or `$NAME` that no shell expanded is refused.
 
-A key of a config that holds a path has the type Path or PathText. launch/configuration.py expands all of them, those in
-lists and mappings too; other texts (expressions, names) stay as they are.
+A key of a config that holds a path has the type Path or PathText. launch/config/configuration.py expands all of
+them, those in lists and mappings too; other texts (expressions, names) stay as they are.
 """
 
 import os

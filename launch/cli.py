@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glus.common.errors import UserError
+from glus.common.errors import LaunchError, UserError
 from glus.common.terminal import one_line
 from glus.common.writing import disk_fault
-from glus.launch.errors import LaunchError
 
 INTERRUPTED = 130
 CANNOT_WORK = 2
@@ -40,113 +39,113 @@ class Command:
 
 COMMANDS = {
     "demo-data": Command(
-        "glus.data_pipeline.demo_data:write_demo_data",
-        "glus.data_pipeline.demo_data:DemoDataConfig",
+        "glus.demo.demo_data:write_demo_data",
+        "glus.demo.demo_data:DemoDataConfig",
         "draw synthetic videos in the released layout of the six datasets",
         makes="root",
     ),
     "prepare": Command(
-        "glus.data_pipeline.prepare:prepare",
-        "glus.data_pipeline.prepare:PrepareConfig",
+        "glus.data_pipeline.shards.prepare:prepare",
+        "glus.data_pipeline.shards.prepare:PrepareConfig",
         "write raw datasets into shards, with Ray",
     ),
     "data": Command(
-        "glus.data_pipeline.inspect_data:data",
-        "glus.data_pipeline.inspect_data:DataConfig",
+        "glus.data_pipeline.inspect.inspect_data:data",
+        "glus.data_pipeline.inspect.inspect_data:DataConfig",
         "data stats: what shards hold; data show: a picture of what the trainer will see",
         words="action",
     ),
     "teach-encoder": Command(
-        "glus.launch.teach_encoder:teach_encoder",
-        "glus.launch.teach_encoder:TeachEncoderConfig",
+        "glus.demo.teach_encoder:teach_encoder",
+        "glus.demo.teach_encoder:TeachEncoderConfig",
         "teach SAM 2's image encoder on its own, for a run without released weights",
         makes="out",
     ),
     "train": Command(
-        "glus.launch.ranks:train",
-        "glus.training.config:RunConfig",
+        "glus.launch.ranks.ranks:train",
+        "glus.training.run_config:RunConfig",
         "train on one machine or as a rank of a job",
     ),
     "evaluate": Command(
-        "glus.launch.evaluate:evaluate",
-        "glus.launch.evaluate:EvaluateConfig",
+        "glus.launch.commands.evaluate:evaluate",
+        "glus.launch.commands.evaluate:EvaluateConfig",
         "predict masks and score them: J, F, J&F for each benchmark",
     ),
     "export": Command(
-        "glus.launch.export:export",
-        "glus.launch.export:ExportConfig",
+        "glus.launch.commands.export:export",
+        "glus.launch.commands.export:ExportConfig",
         "write a checkpoint in the released layout of GLUS, LoRA merged",
         first="checkpoint",
         makes="out",
     ),
     "segment": Command(
-        "glus.launch.segment:segment",
-        "glus.launch.segment:SegmentConfig",
+        "glus.launch.commands.segment:segment",
+        "glus.launch.commands.segment:SegmentConfig",
         "masks of a video file or folder of frames for expressions of your own",
         words="expressions",
         first="video",
         makes="out",
     ),
     "score": Command(
-        "glus.launch.score:score",
-        "glus.launch.score:ScoreConfig",
+        "glus.launch.commands.score:score",
+        "glus.launch.commands.score:ScoreConfig",
         "score folders of masks: J, F, J&F for each benchmark, without a model",
         fills="out",
     ),
     "package": Command(
-        "glus.launch.package:package",
-        "glus.launch.package:PackageConfig",
+        "glus.launch.commands.package:package",
+        "glus.launch.commands.package:PackageConfig",
         "pack masks for the server of MeViS valid or Refer-YouTube-VOS valid, checked first",
         makes="out",
     ),
     "report": Command(
-        "glus.launch.report:report",
-        "glus.launch.report:ReportConfig",
+        "glus.launch.commands.report:report",
+        "glus.launch.commands.report:ReportConfig",
         "set evaluations side by side: figures, differences, masks under one slider",
         words="evaluations",
         fills="out",
     ),
     "compare": Command(
-        "glus.launch.compare:compare",
-        "glus.launch.compare:CompareConfig",
+        "glus.launch.commands.compare:compare",
+        "glus.launch.commands.compare:CompareConfig",
         "set recorded runs side by side: parameters that differ, figures, curves",
         words="runs",
         fills="out",
     ),
     "plan": Command(
-        "glus.launch.plan:plan",
-        "glus.launch.plan:PlanConfig",
+        "glus.launch.commands.plan:plan",
+        "glus.launch.commands.plan:PlanConfig",
         "what a training would take: memory by part, bytes on the wire, FLOP, hours",
         file="config",
     ),
     "doctor": Command(
-        "glus.launch.doctor:doctor",
-        "glus.launch.doctor:DoctorConfig",
+        "glus.launch.slurm.doctor:doctor",
+        "glus.launch.slurm.doctor:DoctorConfig",
         "whether a training can run here: versions, GPUs, disk, shards, weights, network, MLflow",
         file="config",
     ),
     "submit": Command(
-        "glus.launch.submit:submit",
-        "glus.launch.submit:SubmitConfig",
+        "glus.launch.slurm.submit:submit",
+        "glus.launch.slurm.submit:SubmitConfig",
         "hand prepare, train, evaluate, or all of them in turn (reproduce) to SLURM",
         first="what",
         file="config",
     ),
     "jobs": Command(
-        "glus.launch.jobs:jobs",
-        "glus.launch.jobs:JobsConfig",
+        "glus.launch.slurm.jobs:jobs",
+        "glus.launch.slurm.jobs:JobsConfig",
         "submitted jobs with their states, steps and MLflow runs",
         words="folders",
     ),
     "demo": Command(
-        "glus.launch.demo:demo",
-        "glus.launch.demo:DemoConfig",
+        "glus.demo.demo:demo",
+        "glus.demo.demo:DemoConfig",
         "the whole way on this machine: data, shards, training, evaluation, comparison, report",
         fills="out",
     ),
     "demo-davis": Command(
-        "glus.launch.demo_davis:demo_davis",
-        "glus.launch.demo_davis:DemoDavisConfig",
+        "glus.demo.demo_davis:demo_davis",
+        "glus.demo.demo_davis:DemoDavisConfig",
         "the demo's model on real video: prepare Ref-DAVIS17, fine-tune, evaluate",
         fills="out",
     ),
@@ -180,14 +179,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _memory_fault(error: Exception) -> str:
     """Return one line where memory ran out, "" for anything else."""
-    from glus.training.out_of_memory import out_of_memory
+    from glus.common.out_of_memory import out_of_memory
 
     asked = out_of_memory(error) if isinstance(error, (RuntimeError, MemoryError)) else ""
     return f"{asked}: use smaller sizes or a device with more memory" if asked else ""
 
 
 def _run(name: str, words: list[str]) -> int:
-    from glus.launch.configuration import config_help, to_yaml
+    from glus.launch.config.configuration import config_help, to_yaml
     from glus.launch.quiet import quiet_libraries
 
     command = COMMANDS.get(name)
@@ -219,7 +218,7 @@ def _held(name: str, command: Command, config: Any) -> AbstractContextManager[No
 
 
 def _config(name: str, command: Command, words: list[str]) -> Any:
-    from glus.launch.configuration import Override, build_config, parse_words
+    from glus.launch.config.configuration import Override, build_config, parse_words
 
     cls = _load(command.config)
     overrides, bare = parse_words(cls, words)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from glus.model.errors import ModelError
+from glus.common.errors import ModelError
 
 
 def check_bounds(section: str, settings: object, bounds: Mapping[str, tuple[float, float]]) -> None:

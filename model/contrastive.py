@@ -19,7 +19,7 @@ Frames = Literal["same", "all"]
 
 
 class NamedBatch(Protocol):
-    """What is read of a batch to say what its [SEG] states stand for. Shapes: data_pipeline/batch.py."""
+    """What is read of a batch to say what its [SEG] states stand for. Shapes: data_pipeline/batches/batch.py."""
 
     query_numbers: Tensor
     video_of: Tensor

@@ -2,8 +2,8 @@
 
 import torch
 
-from glus.model.config import ModelConfig
 from glus.model.glus import Glus
+from glus.model.model_config import ModelConfig
 from glus.model.trainable import add_lora
 
 

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glus.model.config import ModelConfig
-from glus.model.errors import ModelError
-from glus.model.following import Follower, FrameMasks, Way, checked_key_frames
-from glus.model.frames import for_segmenter, for_vision_tower
+from glus.common.errors import ModelError
+from glus.model.inference.video_prompts import Prompts, Questions
+from glus.model.inference.video_segmenter import Follower, FrameMasks, Way, checked_key_frames
 from glus.model.language import Language
 from glus.model.losses import mask_bce, mask_dice, seg_cross_entropy
-from glus.model.questions import Prompts, Questions
+from glus.model.model_config import ModelConfig
+from glus.model.preprocess import for_segmenter, for_vision_tower
 from glus.model.segmenter import Segmenter
 
 
@@ -31,7 +31,7 @@ class MasksLike(Protocol):
 
 
 class BatchLike(Protocol):
-    """What `Glus.forward` reads of a batch. Shapes: data_pipeline/batch.py."""
+    """What `Glus.forward` reads of a batch. Shapes: data_pipeline/batches/batch.py."""
 
     frames: list[Tensor]
     context: Tensor

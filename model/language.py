@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-from glus.model.config import ModelConfig
-from glus.model.fresh import spread_seg_states
-from glus.model.prefix import Prefix, growing, grown
+from glus.model.inference.prefix import Prefix, growing, grown
+from glus.model.init import spread_seg_states
+from glus.model.model_config import ModelConfig
 
 #: Stands for a frame in the token ids (LLaVA's IMAGE_TOKEN_INDEX).
 IMAGE_TOKEN_ID = -200

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from glus.model.config import SegmenterConfig
+from glus.model.model_config import SegmenterConfig
 
 if TYPE_CHECKING:
     from sam2.modeling.backbones.hieradet import Hiera

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glus.model.config import SegmenterConfig
 from glus.model.memory import Memory, MemoryBank
+from glus.model.model_config import SegmenterConfig
 from glus.model.sam2_parts import build_sam2
 
 #: Logit of an absent object (sam2's NO_OBJ_SCORE).

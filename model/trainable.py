@@ -6,9 +6,9 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from glus.model.config import LoraConfig
-from glus.model.errors import ModelError
+from glus.common.errors import ModelError
 from glus.model.glus import Glus
+from glus.model.model_config import LoraConfig
 
 #: What the losses of GLUS never reach, whatever the table says: SAM 2's clicks and object pointers, the decoder's
 #: three other masks, and heads whose output GLUS drops. ZeRO would wait for their gradients.

@@ -17,13 +17,13 @@ if os.environ.get("GLUS_TEST_CUDA", "0") in ("", "0"):
         os.environ.pop(_name, None)
 
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
-from glus.data_pipeline.demo_world import DemoWorldConfig
-from glus.data_pipeline.finish import finish_split
-from glus.data_pipeline.prepare import plan_jobs
-from glus.data_pipeline.shard_job import ShardMaker
-from glus.launch.configuration import load_config
-from glus.training.config import RunConfig
+from glus.data_pipeline.shards.finish import finish_split
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.shard_job import ShardMaker
+from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.world import DemoWorldConfig
+from glus.launch.config.configuration import load_config
+from glus.training.run_config import RunConfig
 
 # A spawned process imports a test's own functions as `tests.FOLDER.test_MODULE`, so the repository must be on its path
 # (multiprocessing hands ours on). Last, not first: a bare `training` stays sam2's and never becomes ours.

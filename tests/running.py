@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from glus.launch.configuration import to_yaml
-from glus.training.config import RunConfig
+from glus.launch.config.configuration import to_yaml
+from glus.training.run_config import RunConfig
 
 
 def written(config: RunConfig, folder: Path) -> Path:
@@ -34,7 +34,7 @@ def ranks_of(out: str) -> dict[int, int]:
     for process in psutil.process_iter(["cmdline", "environ"]):
         # None where it is another user's.
         words, settings = process.info["cmdline"] or [], process.info["environ"] or {}
-        if "glus.launch.ranks" in words and out in words and "RANK" in settings:
+        if "glus.launch.ranks.ranks" in words and out in words and "RANK" in settings:
             found[int(settings["RANK"])] = process.pid
     return found
 

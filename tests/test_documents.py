@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from glus.launch.cli import COMMANDS
-from glus.launch.evaluate import EvaluateConfig
-from glus.training.config import RunConfig
+from glus.launch.commands.evaluate import EvaluateConfig
+from glus.training.run_config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = ("common", "data_pipeline", "model", "training", "evaluation", "launch")
+FOLDERS = ("common", "data_pipeline", "model", "training", "evaluation", "launch", "demo")
 #: Files that a reader is to make.
 EXAMPLES = {"configs/my_run.yaml", "configs/run.yaml", "configs/prepare.yaml", "configs/cluster/mine.yaml"}
 #: Files of other repositories that lie in a folder of our names.

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("common", "data_pipeline", "model", "training", "evaluation", "launch")
+FOLDERS = ("common", "data_pipeline", "model", "training", "evaluation", "launch", "demo")
 PIN = re.compile(r"([A-Za-z0-9._\-]+)==(\S+)")
 
 
@@ -37,6 +37,9 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
+        elif (ROOT / name).is_symlink():  # src/glus
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).symlink_to((ROOT / name).readlink())
     command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "-w", str(folder), "."]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -72,9 +75,9 @@ def test_an_installed_glus_is_told_from_the_training_of_sam2(unpacked: Path, tmp
         "import sys\n"
         # the editable install of this repository must not answer for the wheel
         "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in str(finder).lower()]\n"
-        "import glus.training.tracking, glus.data_pipeline.records, glus.launch.cli, glus.model.errors\n"
+        "import glus.training.tracking.tracking, glus.data_pipeline.raw.records, glus.launch.cli, glus.common.errors\n"
         "import training\n"
-        "print(glus.training.tracking.__file__)\n"
+        "print(glus.training.tracking.tracking.__file__)\n"
         "print(training.__path__[0] if hasattr(training, '__path__') else training.__file__)\n"
     )
     done = subprocess.run(
@@ -87,25 +90,25 @@ def test_an_installed_glus_is_told_from_the_training_of_sam2(unpacked: Path, tmp
     )
     assert done.returncode == 0, done.stderr
     ours, theirs = done.stdout.splitlines()
-    assert Path(ours) == unpacked / "glus" / "training" / "tracking.py"
+    assert Path(ours) == unpacked / "glus" / "training" / "tracking" / "tracking.py"
     assert Path(theirs).is_relative_to(str(metadata.distribution("sam2").locate_file(""))) and "glus" not in theirs
 
 
 def test_a_spawned_worker_imports_glus_too() -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         ours, theirs = pool.submit(_found_in_worker).result()
-    assert Path(ours) == ROOT / "training" / "tracking.py"
+    assert Path(ours).resolve() == ROOT / "training" / "tracking" / "tracking.py"
     # The environment itself may lie in the repository (.venv).
-    assert ROOT / "training" not in (Path(theirs), *Path(theirs).parents)
+    assert not Path(theirs).resolve().is_relative_to(ROOT / "training")
 
 
 def _found_in_worker() -> tuple[str, str]:
     """The file of our training.tracking and the folder of sam2's bare `training`."""
-    import glus.training.tracking
+    import glus.training.tracking.tracking
 
     theirs = importlib.util.find_spec("training")
     assert theirs is not None and theirs.submodule_search_locations
-    return str(glus.training.tracking.__file__), next(iter(theirs.submodule_search_locations))
+    return str(glus.training.tracking.tracking.__file__), next(iter(theirs.submodule_search_locations))
 
 
 def pins(name: str) -> dict[str, Version]:

@@ -4,12 +4,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from glus.data_pipeline.tokenizer import Tokenizer
-from glus.launch.configuration import load_config
-from glus.training import checkpoint
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.launch.config.configuration import load_config
 from glus.training.build import build_model
-from glus.training.config import RunConfig
-from glus.training.integrity import note_digests
+from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.integrity import note_digests
+from glus.training.run_config import RunConfig
 
 
 def write_checkpoint(demo: Path, out: Path) -> Path:

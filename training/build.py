@@ -6,19 +6,19 @@ from pathlib import Path
 
 import torch
 
-from glus.data_pipeline.tokenizer import Tokenizer
-from glus.model.checkpointing import recompute_activations
-from glus.model.config import ModelConfig
+from glus.common.errors import TrainingError
+from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.model.empty import build_empty
 from glus.model.glus import Glus
-from glus.model.release_sums import check_sums
+from glus.model.model_config import ModelConfig
+from glus.model.recompute import recompute_activations
+from glus.model.released.release_sums import check_sums
 from glus.model.trainable import TrainableRow, add_lora, set_trainable
-from glus.training import checkpoint
-from glus.training.config import RunConfig
-from glus.training.errors import TrainingError
-from glus.training.integrity import check_model_files, without_digests
+from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.integrity import check_model_files, without_digests
+from glus.training.pretrained import check_released, load_released
 from glus.training.release_info import without_sums
-from glus.training.released import check_released, load_released
+from glus.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from glus.model.config import LossConfig
+from glus.common.errors import TrainingError
 from glus.model.contrastive import Contrasted, NamedBatch, SegTokens, object_contrastive_loss
-from glus.model.safe_file import open_tensors, save_tensors
+from glus.model.model_config import LossConfig
+from glus.model.released.safetensors_file import open_tensors, save_tensors
 from glus.model.token_bank import TokenBank
 from glus.training.distributed import Rank
-from glus.training.errors import TrainingError
 from glus.training.gathering import gather_rows, row_counts
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from glus.training.errors import TrainingError
+from glus.common.errors import TrainingError
 
 #: cuBLAS and flash-attn read these as they begin.
 _SETTINGS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "FLASH_ATTENTION_DETERMINISTIC": "1"}

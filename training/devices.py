@@ -10,8 +10,7 @@ from typing import Literal
 
 import torch
 
-from glus.common.errors import first_line
-from glus.training.errors import TrainingError
+from glus.common.errors import TrainingError, first_line
 
 Asked = Literal["auto", "cuda", "cpu"]
 Kind = Literal["cuda", "cpu"]

@@ -11,9 +11,9 @@ import torch
 # torch exports them, but not explicitly.
 from torch.distributed import FileStore, HashStore, Store  # type: ignore[attr-defined]
 
-from glus.training.errors import TrainingError
+from glus.common.errors import TrainingError
 
-#: Names the file in which the ranks of one machine meet; the launcher sets it (launch/rendezvous.py).
+#: Names the file in which the ranks of one machine meet; the launcher sets it (launch/ranks/rendezvous.py).
 STORE = "GLUS_STORE"
 
 

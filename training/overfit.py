@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.sampling import SamplePlan, SamplingConfig, Slot
-from glus.training.config import RunConfig
+from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig, Slot
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.training.run_config import RunConfig
 
 
 class RepeatedPlan(SamplePlan):

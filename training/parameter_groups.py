@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from glus.training.config import OptimizerConfig
+from glus.training.run_config import OptimizerConfig
 
 
 def parameter_groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:

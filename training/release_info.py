@@ -4,17 +4,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from glus.common.errors import ModelError
 from glus.common.files import is_there
-from glus.data_pipeline.prompts import STYLES
-from glus.data_pipeline.sampling import SamplingConfig
-from glus.model.config import ModelConfig
-from glus.model.errors import ModelError
-from glus.model.release_sums import SUMS
-from glus.model.released_config import language_of, validated, vision_of
-from glus.model.released_files import ReleasedWeights, read_json
-from glus.model.released_names import SEGMENTER
-from glus.model.released_sam2 import Hiera, segmenter_of
-from glus.training.config import WeightsConfig
+from glus.data_pipeline.batches.conversations import STYLES
+from glus.data_pipeline.sampling.sample_plan import SamplingConfig
+from glus.model.model_config import ModelConfig
+from glus.model.released.release_files import ReleasedWeights, read_json
+from glus.model.released.release_names import SEGMENTER
+from glus.model.released.release_sam2 import Hiera, segmenter_of
+from glus.model.released.release_sizes import language_of, validated, vision_of
+from glus.model.released.release_sums import SUMS
+from glus.training.run_config import WeightsConfig
 
 #: Beside the released layout `glus export` writes the vision tower, and every size and switch of the model. The
 #: reference takes only towers with "clip" or "openai" in their path.

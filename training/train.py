@@ -9,31 +9,31 @@ from pathlib import Path
 import torch
 
 from glus.common.cores import usable_cores
+from glus.common.out_of_memory import memory_explained
 from glus.common.terminal import one_line
-from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.loader import Loader
-from glus.data_pipeline.reader import open_splits
-from glus.data_pipeline.sampling import SamplePlan
-from glus.data_pipeline.tokenizer import Tokenizer
-from glus.training import checkpoint
+from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.loader import Loader
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.sampling.sample_plan import SamplePlan
+from glus.data_pipeline.shards.reader import open_splits
 from glus.training.build import Built, build_for_training, build_to_count
-from glus.training.config import RunConfig
-from glus.training.cost import step_cost
+from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.resuming import check_resumable, choose_checkpoint, is_done
 from glus.training.determinism import deterministic
 from glus.training.devices import choose_device, claim
 from glus.training.distributed import Rank
-from glus.training.engines import check_shares, joined, make_contrast, make_engine
-from glus.training.meter import Meter
-from glus.training.orders import Orders
-from glus.training.out_of_memory import memory_explained
+from glus.training.engines.choose import check_shares, joined, make_contrast, make_engine
+from glus.training.metrics.cost import step_cost
+from glus.training.metrics.meter import Meter
+from glus.training.metrics.peaks import known_peak, unknown_gpu
 from glus.training.overfit import plan_of
-from glus.training.peaks import known_peak, unknown_gpu
-from glus.training.resuming import check_resumable, choose_checkpoint, is_done
-from glus.training.run_record import located, start_tracking
-from glus.training.stopping import StopFlag, forget_stop
-from glus.training.tracking import Tracker, check_reachable
+from glus.training.run_config import RunConfig
+from glus.training.stopping.orders import Orders
+from glus.training.stopping.stopping import StopFlag, forget_stop
+from glus.training.stopping.watchdog import Watchdog
+from glus.training.tracking.run_record import located, start_tracking
+from glus.training.tracking.tracking import Tracker, check_reachable
 from glus.training.trainer import Trainer
-from glus.training.watchdog import Watchdog
 
 
 def train(

@@ -12,30 +12,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glus.common.errors import TrainingError
 from glus.common.progress import Progress
 from glus.common.urls import without_secrets
-from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.sampling import SamplePlan
-from glus.data_pipeline.tokenizer import Tokenizer
-from glus.training import checkpoint
-from glus.training.code_version import code_version
-from glus.training.config import RunConfig
+from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.sampling.sample_plan import SamplePlan
+from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.integrity import note_digests
+from glus.training.checkpoints.keeping import remove_others
 from glus.training.contrast import Contrast
 from glus.training.distributed import Rank
-from glus.training.engines import TrainingEngine
-from glus.training.errors import TrainingError
-from glus.training.health import refuse_non_finite
-from glus.training.integrity import note_digests
-from glus.training.keeping import remove_others
-from glus.training.meter import Meter
-from glus.training.node_watch import NodeWatch
-from glus.training.orders import Orders
-from glus.training.profiling import profiled
-from glus.training.run_record import write_unsent
+from glus.training.engines.choose import TrainingEngine
+from glus.training.metrics.meter import Meter
+from glus.training.metrics.node_watch import NodeWatch
+from glus.training.metrics.profiling import profiled
+from glus.training.run_config import RunConfig
 from glus.training.schedule import learning_rate
-from glus.training.stopping import Cause, obeyed
-from glus.training.tracking import Tracker
-from glus.training.watchdog import Watchdog
+from glus.training.stopping.health import refuse_non_finite
+from glus.training.stopping.orders import Orders
+from glus.training.stopping.stopping import Cause, obeyed
+from glus.training.stopping.watchdog import Watchdog
+from glus.training.tracking.code_version import code_version
+from glus.training.tracking.run_record import write_unsent
+from glus.training.tracking.tracking import Tracker
 
 
 class Trainer:

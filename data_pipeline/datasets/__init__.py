@@ -1,1 +1,4 @@
-"""One small reader per dataset and layout; `table.py` names them."""
+"""One reader a dataset, listed in `table.py`.
+
+Imports `raw` only.
+"""

@@ -7,11 +7,11 @@ category's name is the expression for all its instances in a video. Either lies 
 from pathlib import Path
 from typing import Any
 
-from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
-from glus.data_pipeline.datasets.json_file import read_annotation
-from glus.data_pipeline.datasets.json_members import open_members
-from glus.data_pipeline.datasets.mask_sources import RleTable
-from glus.data_pipeline.errors import DataError
+from glus.common.errors import DataError
+from glus.data_pipeline.raw.annotated_split import AnnotatedSplit, read_entries
+from glus.data_pipeline.raw.annotation_file import read_annotation
+from glus.data_pipeline.raw.json_members import open_members
+from glus.data_pipeline.raw.mask_sources import RleTable
 
 SPLITS = ("train",)
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
-from glus.data_pipeline.datasets.mask_sources import ObjectPngs
+from glus.data_pipeline.raw.annotated_split import AnnotatedSplit, read_entries
+from glus.data_pipeline.raw.mask_sources import ObjectPngs
 
 SPLITS = ("valid",)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
-from glus.data_pipeline.datasets.mask_sources import IndexedPngs
+from glus.data_pipeline.raw.annotated_split import AnnotatedSplit, read_entries
+from glus.data_pipeline.raw.mask_sources import IndexedPngs
 
 SPLITS = ("train", "valid")
 

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
-from glus.data_pipeline.datasets.mask_sources import IndexedPngs
-from glus.data_pipeline.frame_names import VideoPlaces
+from glus.data_pipeline.raw.annotated_split import AnnotatedSplit, read_entries
+from glus.data_pipeline.raw.frame_names import VideoPlaces
+from glus.data_pipeline.raw.mask_sources import IndexedPngs
 
 SPLITS = ("train", "valid")
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit, read_entries
-from glus.data_pipeline.datasets.json_members import open_members
-from glus.data_pipeline.datasets.mask_sources import RleTable
+from glus.data_pipeline.raw.annotated_split import AnnotatedSplit, read_entries
+from glus.data_pipeline.raw.json_members import open_members
+from glus.data_pipeline.raw.mask_sources import RleTable
 
 SPLITS = ("train", "valid")
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from glus.common.errors import DataError
 from glus.common.names import case_twins, shown
 from glus.data_pipeline.datasets import lv_vis, mevis, reason_vos, ref_davis17, refer_youtube_vos, revos
-from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
-from glus.data_pipeline.errors import DataError
+from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
 
 _log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.data_pipeline.frames import FrameFolder
-from glus.data_pipeline.masks import encode
-from glus.data_pipeline.records import Expression, VideoRecord
+from glus.data_pipeline.raw.frames import FrameFolder
+from glus.data_pipeline.raw.masks import encode
+from glus.data_pipeline.raw.records import Expression, VideoRecord
 
 HEIGHT, WIDTH, LENGTH = 32, 48, 5
 

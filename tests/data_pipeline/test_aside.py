@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from glus.data_pipeline.aside import write_bytes_aside
+from glus.common.atomic import write_bytes_aside
 
 
 @pytest.mark.parametrize("name", ["n" * 200 + ".json", "\u00e9" * 100 + ".json"])

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from glus.data_pipeline.batch import Batch, describe
-from glus.data_pipeline.buffers import Buffers
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.prompts import conversation
-from glus.data_pipeline.sampling import SamplePlan, SamplingConfig, Slot, random_context
-from glus.data_pipeline.tokenizer import IMAGE_TOKEN_ID, Tokenizer
+from glus.common.errors import DataError
+from glus.data_pipeline.batches.batch import Batch, describe
+from glus.data_pipeline.batches.buffers import Buffers
+from glus.data_pipeline.batches.conversations import conversation
+from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
+from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig, Slot, random_context
 
 from .tiny_splits import PARITY, drawn_splits, write_splits
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from glus.data_pipeline.captions import MOST_LINES, fitting, text_font, wrapped
+from glus.data_pipeline.inspect.captions import MOST_LINES, fitting, text_font, wrapped
 
 FONT = text_font(14)
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.frames import VideoFile, extract_frames
-from glus.data_pipeline.jpeg import decode_jpeg
-from glus.data_pipeline.video_file import DisagreementError, pictures, pictures_by_decord, reads_by_decord, survey
-from glus.evaluation.clip import open_clip
+from glus.common.errors import DataError
+from glus.data_pipeline.raw.frames import VideoFile, extract_frames
+from glus.data_pipeline.raw.jpeg import decode_jpeg
+from glus.data_pipeline.raw.video_file import DisagreementError, pictures, pictures_by_decord, reads_by_decord, survey
+from glus.evaluation.segment.clip import open_clip
 from tests.barcodes import Coded, Picture, copy_packets, draw, number_shown, write_coded
 
 CASES = Path(__file__).parents[1] / "data" / "cases"

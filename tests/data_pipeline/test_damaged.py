@@ -13,15 +13,14 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from glus.common.errors import UserError
+from glus.common.errors import DataError, UserError
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.finish import finish_split
-from glus.data_pipeline.masks import decode
-from glus.data_pipeline.prepare import plan_jobs
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.shard_job import ShardMaker
-from glus.data_pipeline.shards import decode_frames, encode_sample
+from glus.data_pipeline.raw.masks import decode
+from glus.data_pipeline.shards.finish import finish_split
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.data_pipeline.shards.shard_job import ShardMaker
+from glus.data_pipeline.shards.tar import decode_frames, encode_sample
 
 from .conftest import RawData
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glus.common.errors import DataError
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.errors import DataError
 from tests.barcodes import Coded, copy_packets, write_coded
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.common.errors import InputError, UserError
+from glus.common.errors import DataError, InputError, UserError
 from glus.data_pipeline.datasets.table import read_dataset, splits_there
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.masks import decode
+from glus.data_pipeline.raw.masks import decode
 from tests.videos import write_video
 
 SPLITS_WITH_MASKS = [
@@ -328,8 +327,8 @@ def test_real_ref_davis17_equals_an_independent_reading(real_data):
 
 
 def test_real_expressions_of_refer_youtube_vos_are_all_parsed(real_data):
-    from glus.data_pipeline.datasets.annotated_split import read_entries
-    from glus.data_pipeline.datasets.annotations import parse_video
+    from glus.data_pipeline.raw.annotated_split import read_entries
+    from glus.data_pipeline.raw.annotations import parse_video
 
     folder = real_data / "Refer-YouTube-VOS" / "meta_expressions"
     for split, ids_key, videos, count in (("train", "obj_id", 3471, 12913), ("valid", None, 507, 2096)):

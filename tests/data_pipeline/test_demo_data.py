@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from glus.data_pipeline.demo_data import DemoDataConfig, DemoDataSummary, write_demo_data
-from glus.data_pipeline.demo_world import DemoWorldConfig
-from glus.data_pipeline.errors import DataError
+from glus.common.errors import DataError
+from glus.demo.demo_data import DemoDataConfig, DemoDataSummary, write_demo_data
+from glus.demo.world import DemoWorldConfig
 
 PROMPTS = ["USER: Can you segment the thing in this frame? ASSISTANT: Sure, it is", "Please respond\nwith a mask."]
 TRAIN, VALID, FRAMES, SIZE = 3, 2, 6, (96, 128)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from glus.data_pipeline.demo_world import (
+from glus.common.errors import DataError
+from glus.demo.world import (
     DemoExpression,
     DemoObject,
     DemoVideo,
@@ -16,7 +17,6 @@ from glus.data_pipeline.demo_world import (
     demo_video,
     expressions_for,
 )
-from glus.data_pipeline.errors import DataError
 
 CONFIG = DemoWorldConfig()
 PURE_COLOURS = {

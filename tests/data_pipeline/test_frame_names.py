@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.frame_names import VideoPlaces, frame_order, split_ending
-from glus.data_pipeline.frames import FrameFolder
-from glus.evaluation.clip import open_clip
+from glus.common.errors import DataError
+from glus.data_pipeline.raw.frame_names import VideoPlaces, frame_order, split_ending
+from glus.data_pipeline.raw.frames import FrameFolder
+from glus.evaluation.segment.clip import open_clip
 
 JPEG = cv2.imencode(".jpg", np.full((16, 24, 3), 90, np.uint8))[1].tobytes()
 

@@ -5,10 +5,10 @@ import numpy as np
 import psutil
 import pytest
 
-from glus.data_pipeline import frames as frames_module
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.frames import FrameFolder, VideoFile, extract_frames
-from glus.data_pipeline.jpeg import jpeg_size
+from glus.common.errors import DataError
+from glus.data_pipeline.raw import frames as frames_module
+from glus.data_pipeline.raw.frames import FrameFolder, VideoFile, extract_frames
+from glus.data_pipeline.raw.jpeg import jpeg_size
 from tests.videos import without_its_end, write_video
 
 

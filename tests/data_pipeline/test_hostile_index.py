@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.index_table import SCHEMA
-from glus.data_pipeline.reader import ShardedSplit
+from glus.common.errors import DataError
+from glus.data_pipeline.shards.index_table import SCHEMA
+from glus.data_pipeline.shards.reader import ShardedSplit
 
 Rows = list[dict[str, Any]]
 

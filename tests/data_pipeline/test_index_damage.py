@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from glus.common.errors import UserError
-from glus.data_pipeline.index_table import SCHEMA, IndexTable, table_bytes
+from glus.data_pipeline.shards.index_table import SCHEMA, IndexTable, table_bytes
 
 SHARDS = ("shard-00000.tar", "shard-00001.tar")
 MUTANTS = 1500

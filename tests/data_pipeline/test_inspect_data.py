@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.data_pipeline.contact_sheet import COLOURS, draw_slot
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.inspect_data import DataConfig, data, stats
-from glus.data_pipeline.sampling import SamplePlan, SamplingConfig
+from glus.common.errors import DataError
+from glus.data_pipeline.inspect.contact_sheet import COLOURS, draw_slot
+from glus.data_pipeline.inspect.inspect_data import DataConfig, data, stats
+from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig
 from glus.launch.cli import main
 
 from .tiny_splits import drawn_splits, write_splits
@@ -53,7 +53,7 @@ def test_stats_without_masks_read_the_index_alone_and_are_written_as_json(shards
 
 
 def test_a_contact_sheet_shows_frames_masks_and_texts_of_a_slot(shards):
-    from glus.data_pipeline.reader import open_splits
+    from glus.data_pipeline.shards.reader import open_splits
 
     config = SamplingConfig(mixture={"refer_youtube_vos/train": 1.0})
     plan = SamplePlan(open_splits(shards, ["refer_youtube_vos/train"]), config, 0, 6)

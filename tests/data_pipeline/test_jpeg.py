@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.jpeg import decode_jpeg, jpeg_header
+from glus.common.errors import DataError
+from glus.data_pipeline.raw.jpeg import decode_jpeg, jpeg_header
 
 
 def jpeg(orientation: int | None = None, **options: object) -> bytes:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glus.data_pipeline.datasets.json_file import read_annotation
-from glus.data_pipeline.datasets.json_members import JsonMembers, open_members
-from glus.data_pipeline.errors import DataError
+from glus.common.errors import DataError
+from glus.data_pipeline.raw.annotation_file import read_annotation
+from glus.data_pipeline.raw.json_members import JsonMembers, open_members
 
 TEXTS = st.text(alphabet=st.sampled_from('a0[]{}",:\\é \n'), max_size=6)
 VALUES = st.recursive(

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.loader import Loader
-from glus.data_pipeline.sampling import SamplePlan, SamplingConfig
-from glus.data_pipeline.tokenizer import Tokenizer
+from glus.common.errors import DataError
+from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.loader import Loader
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig
 
 from .tiny_splits import PARITY, write_splits
 

@@ -11,10 +11,10 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from pycocotools import mask as coco
 
+from glus.common.errors import DataError
 from glus.common.pictures import Picture
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.mask_runs import MaskRuns
-from glus.data_pipeline.masks import (
+from glus.data_pipeline.batches.mask_runs import MaskRuns
+from glus.data_pipeline.raw.masks import (
     CodedPlanes,
     area,
     checked,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glus.data_pipeline.mixture import BLOCK, Mixture
+from glus.data_pipeline.sampling.mixture import BLOCK, Mixture
 
 #: Of GLUS-A: MeViS, Refer-YouTube-VOS, Ref-DAVIS17, ReVOS, LV-VIS.
 GLUS_A = (40, 150, 4, 30, 30)

@@ -7,14 +7,14 @@ import shutil
 import warnings
 from pathlib import Path
 
-from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.finish import finish_split
-from glus.data_pipeline.index import Note
-from glus.data_pipeline.notes import MOST, collected, report_notes
-from glus.data_pipeline.prepare import plan_jobs
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.shard_job import ShardMaker
+from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
+from glus.data_pipeline.raw.notes import MOST, collected, report_notes
+from glus.data_pipeline.shards.finish import finish_split
+from glus.data_pipeline.shards.index import Note
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.data_pipeline.shards.shard_job import ShardMaker
 
 
 class Noticing:

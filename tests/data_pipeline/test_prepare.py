@@ -14,15 +14,15 @@ import pytest
 import ray
 import webdataset
 
-from glus.data_pipeline.datasets.annotated_split import AnnotatedSplit
+from glus.common.errors import DataError
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.finish import finish_split, refuse_bad
-from glus.data_pipeline.index import Manifest
-from glus.data_pipeline.masks import decode
-from glus.data_pipeline.prepare import OBJECT_STORE_BYTES, PrepareConfig, named_splits, plan_jobs, prepare
-from glus.data_pipeline.reader import ShardedSplit, open_splits
-from glus.data_pipeline.shard_job import JobReport, ShardJob, ShardMaker
+from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
+from glus.data_pipeline.raw.masks import decode
+from glus.data_pipeline.shards.finish import finish_split, refuse_bad
+from glus.data_pipeline.shards.index import Manifest
+from glus.data_pipeline.shards.prepare import OBJECT_STORE_BYTES, PrepareConfig, named_splits, plan_jobs, prepare
+from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
+from glus.data_pipeline.shards.shard_job import JobReport, ShardJob, ShardMaker
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +360,7 @@ def test_check_compares_shards_and_sources_with_what_is_known_of_them(raw, tmp_p
     with pytest.raises(DataError, match=r"mask_dict\.json: SHA-256 .*published e9b431066149.*download it again"):
         prepare(checked)
     digests = {f"ReVOS/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in split.files}
-    monkeypatch.setattr("glus.data_pipeline.check.PUBLISHED", digests)
+    monkeypatch.setattr("glus.data_pipeline.shards.check.PUBLISHED", digests)
     assert [manifest.counts.videos for manifest in prepare(checked)] == [2]
     told = capsys.readouterr().out
     assert "ReVOS/mask_dict.json: as published" in told and "revos/train: 2 shards as the manifest says" in told

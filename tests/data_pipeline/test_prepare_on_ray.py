@@ -15,11 +15,10 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmarks.data_kills import digests, killed_run, parts, ray_workers, undisturbed, write_mevis
-from glus.common.errors import InputError
+from glus.common.errors import DataError, InputError
 from glus.common.locks import exclusive
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.prepare import OBJECT_STORE_BYTES, PrepareConfig, prepare
-from glus.data_pipeline.reader import ShardedSplit
+from glus.data_pipeline.shards.prepare import OBJECT_STORE_BYTES, PrepareConfig, prepare
+from glus.data_pipeline.shards.reader import ShardedSplit
 from tests.running import unused_ports
 
 VIDEOS = 24

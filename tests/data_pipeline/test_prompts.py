@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.prompts import (
+from glus.common.errors import DataError
+from glus.data_pipeline.batches.conversations import (
     GLUS,
     SHORT,
     clean_expression,
@@ -20,7 +20,7 @@ from glus.data_pipeline.prompts import (
     seg_labels,
     templates_named,
 )
-from glus.data_pipeline.tokenizer import IGNORED_LABEL, IMAGE_TOKEN_ID, Tokenizer
+from glus.data_pipeline.batches.tokenizer import IGNORED_LABEL, IMAGE_TOKEN_ID, Tokenizer
 
 from .tiny_splits import PARITY
 

@@ -9,14 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from glus.common.errors import UserError
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.finish import write_split
-from glus.data_pipeline.index import Counts
-from glus.data_pipeline.masks import encode
-from glus.data_pipeline.reader import ShardedSplit, open_splits
-from glus.data_pipeline.records import Expression
-from glus.data_pipeline.shards import encode_sample, write_shard
+from glus.common.errors import DataError, UserError
+from glus.data_pipeline.raw.masks import encode
+from glus.data_pipeline.raw.records import Expression
+from glus.data_pipeline.shards.finish import write_split
+from glus.data_pipeline.shards.index import Counts
+from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
+from glus.data_pipeline.shards.tar import encode_sample, write_shard
 
 
 @pytest.fixture

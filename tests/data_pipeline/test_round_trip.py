@@ -15,10 +15,10 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.finish import finish_split
-from glus.data_pipeline.prepare import plan_jobs
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.shard_job import ShardMaker
+from glus.data_pipeline.shards.finish import finish_split
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.data_pipeline.shards.shard_job import ShardMaker
 
 
 @dataclass(frozen=True)

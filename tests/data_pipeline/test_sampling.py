@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.groups import Contrast
-from glus.data_pipeline.loader import Loader
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.sampling import SamplePlan, SamplingConfig, Slot, middle_context, random_context
+from glus.common.errors import DataError
+from glus.data_pipeline.batches.loader import Loader
+from glus.data_pipeline.sampling.groups import Contrast
+from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig, Slot, middle_context, random_context
+from glus.data_pipeline.shards.reader import ShardedSplit
 
 from .tiny_splits import write_splits
 

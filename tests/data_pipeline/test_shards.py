@@ -9,10 +9,9 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glus.common.errors import InputError
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.records import Expression
-from glus.data_pipeline.shards import encode_sample, sample_key, tar_spans, write_shard
+from glus.common.errors import DataError, InputError
+from glus.data_pipeline.raw.records import Expression
+from glus.data_pipeline.shards.tar import encode_sample, sample_key, tar_spans, write_shard
 
 
 def test_plain_webdataset_reads_every_member_as_it_was(tmp_path, record, tiny):

@@ -11,16 +11,16 @@ import pytest
 import torch
 from moto.server import ThreadedMotoServer
 
+from glus.common.errors import DataError
+from glus.data_pipeline.batches.loader import Loader
+from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.finish import finish_split
-from glus.data_pipeline.loader import Loader
-from glus.data_pipeline.prepare import plan_jobs
-from glus.data_pipeline.reader import ShardedSplit, open_splits
-from glus.data_pipeline.sampling import SamplePlan, SamplingConfig
-from glus.data_pipeline.shard_job import ShardMaker
-from glus.data_pipeline.storage import Storage
-from glus.data_pipeline.tokenizer import Tokenizer
+from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig
+from glus.data_pipeline.shards.finish import finish_split
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
+from glus.data_pipeline.shards.shard_job import ShardMaker
+from glus.data_pipeline.shards.storage import Storage
 
 from .tiny_splits import PARITY
 

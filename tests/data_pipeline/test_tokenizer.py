@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.tokenizer import IMAGE_TOKEN_ID, Tokenizer
+from glus.common.errors import DataError
+from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
 from .tiny_splits import PARITY
 

@@ -9,9 +9,9 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.prompts import conversation
-from glus.data_pipeline.tokenizer import IMAGE_TOKEN_ID, Tokenizer
+from glus.common.errors import DataError
+from glus.data_pipeline.batches.conversations import conversation
+from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
 from .tiny_splits import PARITY
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from glus.data_pipeline.finish import write_split
-from glus.data_pipeline.frames import FrameFolder
-from glus.data_pipeline.masks import encode
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.records import Expression, VideoRecord
-from glus.data_pipeline.shards import encode_sample, write_shard
+from glus.data_pipeline.raw.frames import FrameFolder
+from glus.data_pipeline.raw.masks import encode
+from glus.data_pipeline.raw.records import Expression, VideoRecord
+from glus.data_pipeline.shards.finish import write_split
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.data_pipeline.shards.tar import encode_sample, write_shard
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 

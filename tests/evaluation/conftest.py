@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from glus.data_pipeline.demo_world import DemoWorldConfig, demo_video, expressions_for
-from glus.data_pipeline.finish import write_split
-from glus.data_pipeline.masks import encode
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.records import Expression, VideoRecord
-from glus.data_pipeline.shards import encode_sample, write_shard
-from glus.evaluation.predictions import write_masks
+from glus.data_pipeline.raw.masks import encode
+from glus.data_pipeline.raw.records import Expression, VideoRecord
+from glus.data_pipeline.shards.finish import write_split
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.data_pipeline.shards.tar import encode_sample, write_shard
+from glus.demo.world import DemoWorldConfig, demo_video, expressions_for
+from glus.evaluation.predict.predictions import write_masks
 
 KINDS = ("look", "motion", "relation", "reasoning")
 

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from glus.evaluation.overlays import PREDICTION, TRUTH
-from glus.evaluation.report import pick_examples, write_report
-from glus.evaluation.results import read_scores, write_scores
-from glus.evaluation.scoring import score_split
-from glus.evaluation.side_by_side import write_side_by_side
-from glus.evaluation.summary import summarise
-from glus.evaluation.viewer import find_expression
+from glus.evaluation.pages.evaluation_page import pick_examples, write_report
+from glus.evaluation.pages.overlays import PREDICTION, TRUTH
+from glus.evaluation.pages.side_by_side import write_side_by_side
+from glus.evaluation.pages.viewer import find_expression
+from glus.evaluation.results.scores_file import read_scores, write_scores
+from glus.evaluation.results.summary import summarise
+from glus.evaluation.score.scoring import score_split
 
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
 #: As root and in small containers Chromium has neither a sandbox nor much shared memory.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.data_pipeline.errors import DataError
-from glus.evaluation.clip import open_clip
+from glus.common.errors import DataError
+from glus.evaluation.segment.clip import open_clip
 
 
 def write_frames(folder: Path, count: int) -> Path:

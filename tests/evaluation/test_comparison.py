@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from glus.evaluation.comparison import (
+from glus.common.errors import EvaluationError
+from glus.evaluation.pages.comparison import (
     ABSENT,
     compare_figures,
     compare_params,
@@ -15,7 +16,6 @@ from glus.evaluation.comparison import (
     draw_curves,
     write_comparison,
 )
-from glus.evaluation.errors import EvaluationError
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from glus.data_pipeline.prompts import inference_prompt
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.sampling import middle_context
-from glus.evaluation.errors import EvaluationError
-from glus.evaluation.inference import predict_split
-from glus.evaluation.inference_config import InferenceConfig, Predicted
-from glus.evaluation.model_source import Loaded, ModelSource
-from glus.evaluation.predictions import expression_folder, read_masks
-from glus.training.errors import TrainingError
-from glus.training.integrity import note_digests
+from glus.common.errors import EvaluationError, TrainingError
+from glus.data_pipeline.batches.conversations import inference_prompt
+from glus.data_pipeline.sampling.sample_plan import middle_context
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.evaluation.predict.inference import predict_split
+from glus.evaluation.predict.inference_config import InferenceConfig, Predicted
+from glus.evaluation.predict.model_source import Loaded, ModelSource
+from glus.evaluation.predict.predictions import expression_folder, read_masks
+from glus.training.checkpoints.integrity import note_digests
 
 CPU = torch.device("cpu")
 

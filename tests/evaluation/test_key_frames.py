@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from glus.evaluation.errors import EvaluationError
-from glus.evaluation.key_frames import KeyFrames
+from glus.common.errors import EvaluationError
+from glus.evaluation.predict.key_frames import KeyFrames
 
 NAMES = ("00000", "00005", "00010")
 

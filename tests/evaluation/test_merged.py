@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.data_pipeline.records import Expression
-from glus.evaluation.merged import label_map, score_merged, why_not_merged
-from glus.evaluation.metrics import jf_per_frame
-from glus.evaluation.predictions import expression_folder, write_masks
-from glus.evaluation.summary import named_figures, summarise
+from glus.data_pipeline.raw.records import Expression
+from glus.evaluation.predict.predictions import expression_folder, write_masks
+from glus.evaluation.results.summary import named_figures, summarise
+from glus.evaluation.score.jf import jf_per_frame
+from glus.evaluation.score.merged import label_map, score_merged, why_not_merged
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.evaluation.bitplanes import pack
-from glus.evaluation.metrics import (
+from glus.evaluation.score.bitplanes import pack
+from glus.evaluation.score.jf import (
     accuracy,
     boundary_accuracy,
     boundary_radius,

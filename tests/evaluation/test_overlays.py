@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.evaluation.errors import EvaluationError
-from glus.evaluation.overlays import PREDICTION, TRUTH, contact_strip, draw_overlay, spread_frames, write_png
+from glus.common.errors import EvaluationError
+from glus.evaluation.pages.overlays import PREDICTION, TRUTH, contact_strip, draw_overlay, spread_frames, write_png
 
 
 def test_the_prediction_is_tinted_and_the_ground_truth_outlined():

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from glus.evaluation.errors import EvaluationError
-from glus.evaluation.packages import SERVERS, write_package
-from glus.evaluation.predictions import expression_folder, read_masks, write_masks
+from glus.common.errors import EvaluationError
+from glus.evaluation.predict.predictions import expression_folder, read_masks, write_masks
+from glus.evaluation.results.server_archives import SERVERS, write_package
 from glus.launch import cli
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.common.errors import InputError, UserError
-from glus.evaluation.errors import EvaluationError
-from glus.evaluation.predictions import (
+from glus.common.errors import EvaluationError, InputError, UserError
+from glus.evaluation.predict.predictions import (
     check_entries,
     check_folders,
     expression_folder,

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from glus.evaluation.benchmarks import MERGED, protocol_for
-from glus.evaluation.comparison import write_comparison
-from glus.evaluation.errors import EvaluationError
-from glus.evaluation.published import DATA, published_table, read_published
+from glus.common.errors import EvaluationError
+from glus.evaluation.pages.comparison import write_comparison
+from glus.evaluation.results.benchmarks import MERGED, protocol_for
+from glus.evaluation.results.published_results import DATA, published_table, read_published
 
 
 def test_every_figure_has_a_source_and_belongs_to_a_benchmark():

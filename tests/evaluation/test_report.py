@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.evaluation.overlays import contact_strip
-from glus.evaluation.predictions import expression_folder, write_masks
-from glus.evaluation.report import pick_examples, write_report
-from glus.evaluation.scoring import score_split
-from glus.evaluation.summary import summarise
+from glus.evaluation.pages.evaluation_page import pick_examples, write_report
+from glus.evaluation.pages.overlays import contact_strip
+from glus.evaluation.predict.predictions import expression_folder, write_masks
+from glus.evaluation.results.summary import summarise
+from glus.evaluation.score.scoring import score_split
 
 VOID_TAGS = {"meta", "link", "img", "br", "input"}
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from glus.evaluation.errors import EvaluationError
-from glus.evaluation.metrics import jf_per_frame
-from glus.evaluation.predictions import expression_folder, read_masks, write_masks
-from glus.evaluation.scoring import score_split
-from glus.evaluation.video_scoring import control_partner
+from glus.common.errors import EvaluationError
+from glus.evaluation.predict.predictions import expression_folder, read_masks, write_masks
+from glus.evaluation.score.jf import jf_per_frame
+from glus.evaluation.score.scoring import score_split
+from glus.evaluation.score.video_scoring import control_partner
 
 
 def test_the_ground_truth_scores_100_and_far_less_in_the_text_control(mevis, tmp_path, write_perfect):

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from glus.evaluation.errors import EvaluationError
-from glus.evaluation.results import read_scores, write_scores
-from glus.evaluation.scoring import score_split
-from glus.evaluation.side_by_side import figure_rows, gaps, pick_gains, write_side_by_side
-from glus.evaluation.summary import summarise
+from glus.common.errors import EvaluationError
+from glus.evaluation.pages.side_by_side import figure_rows, gaps, pick_gains, write_side_by_side
+from glus.evaluation.results.scores_file import read_scores, write_scores
+from glus.evaluation.results.summary import summarise
+from glus.evaluation.score.scoring import score_split
 from glus.launch import cli
 
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from glus.common.errors import EvaluationError
 from glus.data_pipeline.datasets.table import DATASETS
-from glus.evaluation.benchmarks import PROTOCOLS, protocol_for
-from glus.evaluation.errors import EvaluationError
-from glus.evaluation.expression_score import ExpressionScore
-from glus.evaluation.results import read_scores, write_scores
-from glus.evaluation.scoring import score_split
-from glus.evaluation.summary import named_figures, summarise
+from glus.evaluation.results.benchmarks import PROTOCOLS, protocol_for
+from glus.evaluation.results.scores_file import read_scores, write_scores
+from glus.evaluation.results.summary import named_figures, summarise
+from glus.evaluation.score.expression_score import ExpressionScore
+from glus.evaluation.score.scoring import score_split
 
 
 def score(dataset, split, number, j, f, kind="", type_id=None, missing=False, control=None):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.data_pipeline.errors import DataError
-from glus.evaluation.clip import open_clip
+from glus.common.errors import DataError
+from glus.evaluation.segment.clip import open_clip
 from tests.barcodes import draw, number_shown
 
 TURNS = {1: 0, 3: 2, 6: 1, 8: -1}

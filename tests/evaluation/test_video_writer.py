@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from glus.evaluation.clip import Clip, open_clip
-from glus.evaluation.errors import EvaluationError
-from glus.evaluation.segment_pictures import write_overlay_video
-from glus.evaluation.video_writer import VideoWriter, even_times
+from glus.common.errors import EvaluationError
+from glus.evaluation.segment.clip import Clip, open_clip
+from glus.evaluation.segment.segment_pictures import write_overlay_video
+from glus.evaluation.segment.video_writer import VideoWriter, even_times
 from tests.barcodes import Coded, draw, number_shown, write_coded
 
 

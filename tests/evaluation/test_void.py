@@ -11,16 +11,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from glus.data_pipeline.datasets.mask_sources import IndexedPngs
-from glus.data_pipeline.index import VOID_KEY, json_bytes, manifest_to_json
-from glus.data_pipeline.masks import decode, encode
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.records import Expression, Rle, VideoRecord
-from glus.evaluation.bitplanes import pack
-from glus.evaluation.merged import score_merged
-from glus.evaluation.metrics import accuracy, boundary_radius, jf_per_frame
-from glus.evaluation.predictions import write_masks
-from glus.evaluation.scoring import score_split
+from glus.data_pipeline.raw.mask_sources import IndexedPngs
+from glus.data_pipeline.raw.masks import decode, encode
+from glus.data_pipeline.raw.records import Expression, Rle, VideoRecord
+from glus.data_pipeline.shards.index import VOID_KEY, json_bytes, manifest_to_json
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.evaluation.predict.predictions import write_masks
+from glus.evaluation.score.bitplanes import pack
+from glus.evaluation.score.jf import accuracy, boundary_radius, jf_per_frame
+from glus.evaluation.score.merged import score_merged
+from glus.evaluation.score.scoring import score_split
 
 FRAMES, HEIGHT, WIDTH = 3, 48, 64
 NAMES = [f"{frame:05d}" for frame in range(FRAMES)]

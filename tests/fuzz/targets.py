@@ -78,9 +78,9 @@ def data_targets(demo: Path, folder: Path) -> Iterator[Target]:
 
 def _dataset(raw: Path, dataset: str, split: str, out: Path) -> Target:
     from glus.data_pipeline.datasets.table import read_dataset
-    from glus.data_pipeline.finish import finish_split
-    from glus.data_pipeline.prepare import plan_jobs
-    from glus.data_pipeline.shard_job import ShardMaker
+    from glus.data_pipeline.shards.finish import finish_split
+    from glus.data_pipeline.shards.prepare import plan_jobs
+    from glus.data_pipeline.shards.shard_job import ShardMaker
 
     def prepare() -> None:
         shutil.rmtree(out, ignore_errors=True)
@@ -125,9 +125,9 @@ def _shards(folder: Path) -> Iterator[Target]:
 def _scores(folder: Path) -> Iterator[Target]:
     import numpy as np
 
-    from glus.data_pipeline.reader import ShardedSplit
-    from glus.evaluation.key_frames import check_key_frames
-    from glus.evaluation.predictions import write_masks
+    from glus.data_pipeline.shards.reader import ShardedSplit
+    from glus.evaluation.predict.key_frames import check_key_frames
+    from glus.evaluation.predict.predictions import write_masks
 
     masks, scored = folder / "masks", folder / "scored"
     split = ShardedSplit.open(folder / "shards" / "mevis" / "valid_u")
@@ -157,8 +157,8 @@ def _scores(folder: Path) -> Iterator[Target]:
 
 def record_targets(demo: Path, folder: Path) -> Iterator[Target]:
     """Configs, records of runs and jobs, and everything of a checkpoint and a release but the weights' values."""
-    from glus.launch.attempts import ATTEMPTS, FAILURES, Failure, decide, record_failure
-    from glus.training.config import RunConfig
+    from glus.launch.ranks.attempts import ATTEMPTS, FAILURES, Failure, decide, record_failure
+    from glus.training.run_config import RunConfig
 
     yield from _configs(folder)
     out = folder / "run"
@@ -214,14 +214,14 @@ def _configs(folder: Path) -> Iterator[Target]:
 
 def _checkpoint(demo: Path, out: Path) -> Iterator[Target]:
     """A checkpoint as training writes it, and its export, both without training."""
-    from glus.data_pipeline.tokenizer import Tokenizer
-    from glus.evaluation.provenance import Provenance, claim, record
-    from glus.training import checkpoint
-    from glus.training.config import WeightsConfig
-    from glus.training.integrity import find_corruption, note_digests
+    from glus.data_pipeline.batches.tokenizer import Tokenizer
+    from glus.evaluation.predict.provenance import Provenance, claim, record
+    from glus.training.checkpoints import checkpoint
+    from glus.training.checkpoints.integrity import find_corruption, note_digests
+    from glus.training.pretrained import check_released
     from glus.training.release_info import read_release
-    from glus.training.released import check_released
-    from glus.training.run_record import read_unsent, run_of_folder
+    from glus.training.run_config import WeightsConfig
+    from glus.training.tracking.run_record import read_unsent, run_of_folder
     from tests.untrained import write_checkpoint
 
     path = write_checkpoint(demo, out)
@@ -268,8 +268,8 @@ def _checkpoint(demo: Path, out: Path) -> Iterator[Target]:
         def digest(self) -> str:
             return "digest"
 
-    from glus.data_pipeline.reader import open_splits
-    from glus.evaluation.inference_config import InferenceConfig
+    from glus.data_pipeline.shards.reader import open_splits
+    from glus.evaluation.predict.inference_config import InferenceConfig
 
     splits, made = open_splits(demo / "shards"), out / "made"
     made.mkdir()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from glus.launch.attempts import (
+from glus.common.errors import LaunchError
+from glus.launch.ranks.attempts import (
     AGAIN,
     ATTEMPTS,
     DONE,
@@ -18,10 +19,9 @@ from glus.launch.attempts import (
     decide,
     record_failure,
 )
-from glus.launch.errors import LaunchError
-from glus.training.checkpoint import name_of
-from glus.training.config import RunConfig
-from glus.training.stopping import Cause, obeyed, read_stopped
+from glus.training.checkpoints.checkpoint import name_of
+from glus.training.run_config import RunConfig
+from glus.training.stopping.stopping import Cause, obeyed, read_stopped
 
 KILLED = Failure("n2", 1, "killed", "rank 1 was killed by SIGKILL")
 LOST_PEER = Failure("n1", 0, "bug", "RuntimeError: Connection\nreset by peer", "Traceback ...")

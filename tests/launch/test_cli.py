@@ -11,14 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from glus.common.errors import DataError, EvaluationError, LaunchError, ModelError, TrainingError
 from glus.common.locks import exclusive, exclusive_file
-from glus.data_pipeline.errors import DataError
-from glus.evaluation.errors import EvaluationError
 from glus.launch import cli, quiet
-from glus.launch.errors import LaunchError
-from glus.model.errors import ModelError
-from glus.training.errors import TrainingError
-from glus.training.tracking import Tracker, TrackingConfig
+from glus.training.tracking.tracking import Tracker, TrackingConfig
 
 
 @dataclass(frozen=True)

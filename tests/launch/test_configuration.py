@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glus.common.errors import LaunchError
 from glus.common.paths import PathText
 from glus.launch.cli import COMMANDS
-from glus.launch.configuration import config_help, load_config, to_yaml
-from glus.launch.errors import LaunchError
-from glus.launch.schema import is_list, known_keys
+from glus.launch.config.configuration import config_help, load_config, to_yaml
+from glus.launch.config.schema import is_list, known_keys
 
 
 @dataclass(frozen=True)

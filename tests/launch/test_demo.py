@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from glus.common.errors import LaunchError
+from glus.demo.demo import STARTED, set_up_seconds
+from glus.demo.demo_davis import root_of
+from glus.demo.peak_memory import MemoryWatch
+from glus.demo.stages import Stage, StageFailed, Stages
 from glus.launch import cli
-from glus.launch.demo import STARTED, set_up_seconds
-from glus.launch.demo_davis import root_of
-from glus.launch.errors import LaunchError
-from glus.launch.memory import MemoryWatch
-from glus.launch.stages import Stage, StageFailed, Stages
 
 
 def drawing(out: Path, name: str, *words: str, after: tuple[Path, ...] = ()) -> Stage:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from glus.launch import cli, doctor
-from glus.launch.doctor import DoctorConfig, findings, planned_bytes
-from glus.launch.doctor_network import meet
-from glus.launch.errors import LaunchError
-from glus.launch.nodes import ALONE, RENDEZVOUS, Nodes
-from glus.training.config import KeepConfig, RunConfig
+from glus.common.errors import LaunchError
+from glus.launch import cli
+from glus.launch.ranks.nodes import ALONE, RENDEZVOUS, Nodes
+from glus.launch.slurm import doctor
+from glus.launch.slurm.doctor import DoctorConfig, findings, planned_bytes
+from glus.launch.slurm.doctor_network import meet
+from glus.training.run_config import KeepConfig, RunConfig
 from tests.running import unused_ports, written
 
 TinyRun = Callable[..., RunConfig]
@@ -93,8 +94,8 @@ def test_a_disk_without_room_for_the_checkpoints_is_told(
 
 MACHINE = """
 import os, sys
-from glus.launch.doctor_network import meet
-from glus.launch.nodes import Nodes
+from glus.launch.slurm.doctor_network import meet
+from glus.launch.ranks.nodes import Nodes
 found = meet(Nodes.from_environment(), 2**20, 60)
 print(found.seconds > 0, found.skew < 1, found.same_code, found.backend)
 """

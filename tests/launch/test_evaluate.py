@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glus.data_pipeline.reader import ShardedSplit
-from glus.evaluation.inference_config import InferenceConfig
-from glus.evaluation.model_source import ModelSource
-from glus.evaluation.predictions import expression_folder, write_masks
-from glus.evaluation.worklist import only_one, work_list
+from glus.common.errors import LaunchError
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.evaluation.predict.inference_config import InferenceConfig
+from glus.evaluation.predict.model_source import ModelSource
+from glus.evaluation.predict.predictions import expression_folder, write_masks
+from glus.evaluation.predict.worklist import only_one, work_list
 from glus.launch import cli
-from glus.launch.errors import LaunchError
-from glus.launch.predict import Prediction, predict, processes_for
-from glus.model.release_sums import write_sums
-from glus.training.config import RunConfig
+from glus.launch.commands.predict import Prediction, predict, processes_for
+from glus.model.released.release_sums import write_sums
+from glus.training.checkpoints.integrity import note_digests
 from glus.training.distributed import Rank
-from glus.training.integrity import note_digests
-from glus.training.recorded_runs import find_runs
+from glus.training.run_config import RunConfig
+from glus.training.tracking.recorded_runs import find_runs
 from glus.training.train import train
 
 SPLIT = "mevis/valid_u"
@@ -265,11 +265,11 @@ import os, random, signal, sys, time
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from glus.data_pipeline.reader import ShardedSplit
-from glus.evaluation.inference_config import InferenceConfig
-from glus.evaluation.model_source import ModelSource
-from glus.evaluation.worklist import left, work_list
-from glus.launch import predict as launch_predict
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.evaluation.predict.inference_config import InferenceConfig
+from glus.evaluation.predict.model_source import ModelSource
+from glus.evaluation.predict.worklist import left, work_list
+from glus.launch.commands import predict as launch_predict
 
 checkpoint, shards, masks, seed = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 splits = tuple(ShardedSplit.open(shards / name) for name in ("mevis/train", "mevis/valid_u"))

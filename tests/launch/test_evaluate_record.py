@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from glus.launch import cli
-from glus.training.config import RunConfig
 from glus.training.distributed import Rank
-from glus.training.recorded_runs import find_runs
-from glus.training.tracking_place import TrackingConfig
+from glus.training.run_config import RunConfig
+from glus.training.tracking.recorded_runs import find_runs
+from glus.training.tracking.tracking_place import TrackingConfig
 from glus.training.train import train
 
 

@@ -10,19 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from glus.common.errors import InputError
-from glus.data_pipeline.reader import open_splits
-from glus.evaluation.inference_config import InferenceConfig
-from glus.evaluation.model_source import ModelSource
-from glus.evaluation.video_masks import Asked, ShownFrame, masks_of_video
+from glus.common.errors import InputError, ModelError, TrainingError
+from glus.data_pipeline.shards.reader import open_splits
+from glus.evaluation.predict.inference_config import InferenceConfig
+from glus.evaluation.predict.model_source import ModelSource
+from glus.evaluation.predict.video_masks import Asked, ShownFrame, masks_of_video
 from glus.launch.cli import main
-from glus.launch.export import ExportConfig, export
-from glus.model.errors import ModelError
-from glus.model.released_export import merge_lora
+from glus.launch.commands.export import ExportConfig, export
+from glus.model.released.write_release import merge_lora
 from glus.training.build import build_for_training, build_from_checkpoint
 from glus.training.distributed import Rank
-from glus.training.errors import TrainingError
-from glus.training.released import open_glus
+from glus.training.pretrained import open_glus
 from glus.training.train import train
 
 

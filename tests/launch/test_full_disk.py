@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from glus.common.atomic import written_aside
+from glus.common.errors import DataError
 from glus.common.writing import disk_fault
-from glus.data_pipeline.aside import written_aside
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.errors import DataError
-from glus.data_pipeline.prepare import plan_jobs
-from glus.data_pipeline.shard_job import ShardMaker
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.shard_job import ShardMaker
 from glus.launch.cli import main
 from tests.untrained import write_checkpoint
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from glus.launch.configuration import load_config
-from glus.launch.errors import LaunchError
+from glus.common.errors import LaunchError
+from glus.launch.config.configuration import load_config
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 
 from glus.launch import quiet
 from glus.launch.cli import main
-from glus.training.tracking import Tracker, TrackingConfig
+from glus.training.tracking.tracking import Tracker, TrackingConfig
 
 HOSTILE = "[red]x[/] [/y] \x1b[2J\x9b31m\x07"
 

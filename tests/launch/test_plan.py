@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from glus.data_pipeline.loader import Loader
-from glus.data_pipeline.reader import open_splits
-from glus.data_pipeline.sampling import SamplePlan
+from glus.data_pipeline.batches.loader import Loader
+from glus.data_pipeline.sampling.sample_plan import SamplePlan
+from glus.data_pipeline.shards.reader import open_splits
 from glus.launch import cli
-from glus.launch.configuration import load_config
-from glus.launch.plan import PlanConfig, Sizes, held_bytes, load_of, wire_bytes
+from glus.launch.commands.plan import PlanConfig, Sizes, held_bytes, load_of, wire_bytes
+from glus.launch.config.configuration import load_config
 from glus.model.empty import build_empty
 from glus.model.trainable import set_trainable
 from glus.training.build import build_for_training, build_to_count
-from glus.training.config import RunConfig
-from glus.training.cost import Load, step_cost
+from glus.training.metrics.cost import Load, step_cost
+from glus.training.run_config import RunConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from glus.data_pipeline.reader import ShardedSplit
-from glus.evaluation.inference_config import InferenceConfig
-from glus.evaluation.model_source import ModelSource
-from glus.evaluation.worklist import work_list
-from glus.launch import predict as prediction
-from glus.launch.predict import Prediction, predict
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.evaluation.predict.inference_config import InferenceConfig
+from glus.evaluation.predict.model_source import ModelSource
+from glus.evaluation.predict.worklist import work_list
+from glus.launch.commands import predict as prediction
+from glus.launch.commands.predict import Prediction, predict
 
 #: Starts a process that would sleep for minutes, and says its number when it watches its parent.
 PARENT = """
 import multiprocessing, os, time
-from glus.launch.parent import end_with_parent
+from glus.launch.ranks.parent import end_with_parent
 
 def child():
     end_with_parent()

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from glus.common.locks import exclusive
-from glus.launch import cli, ranks
-from glus.training.config import RunConfig
-from glus.training.recorded_runs import find_runs
+from glus.launch import cli
+from glus.launch.ranks import ranks
+from glus.training.run_config import RunConfig
+from glus.training.tracking.recorded_runs import find_runs
 from tests.running import ranks_of, unused_ports, written
 
 TinyRun = Callable[..., RunConfig]

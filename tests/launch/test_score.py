@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glus.data_pipeline.reader import ShardedSplit
-from glus.evaluation.predictions import expression_folder, write_masks
-from glus.evaluation.video_scoring import control_partner
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.evaluation.predict.predictions import expression_folder, write_masks
+from glus.evaluation.score.video_scoring import control_partner
 from glus.launch import cli
 
 SPLIT = "mevis/valid_u"

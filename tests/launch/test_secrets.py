@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from glus.common.errors import LaunchError, TrainingError
 from glus.launch import cli
-from glus.launch.configuration import load_config
-from glus.launch.errors import LaunchError
-from glus.training.checkpoint import CONFIG, read_run_config
-from glus.training.config import RunConfig
-from glus.training.errors import TrainingError
-from glus.training.tracking_place import TrackingConfig
+from glus.launch.config.configuration import load_config
+from glus.training.checkpoints.checkpoint import CONFIG, read_run_config
+from glus.training.run_config import RunConfig
+from glus.training.tracking.tracking_place import TrackingConfig
 
 SECRET = "s3cr3tXYZ"
 

@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glus.data_pipeline.frames import FrameFolder, VideoFile
-from glus.data_pipeline.reader import ShardedSplit
-from glus.data_pipeline.sampling import middle_context
-from glus.evaluation.inference import predict_split
-from glus.evaluation.inference_config import InferenceConfig
-from glus.evaluation.model_source import ModelSource
-from glus.evaluation.predictions import read_masks
+from glus.data_pipeline.raw.frames import FrameFolder, VideoFile
+from glus.data_pipeline.sampling.sample_plan import middle_context
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.evaluation.predict.inference import predict_split
+from glus.evaluation.predict.inference_config import InferenceConfig
+from glus.evaluation.predict.model_source import ModelSource
+from glus.evaluation.predict.predictions import read_masks
 from glus.launch import cli
-from glus.training.config import RunConfig
 from glus.training.distributed import Rank
+from glus.training.run_config import RunConfig
 from glus.training.train import train
 from tests.model.releases import write_clip, write_glus
 from tests.videos import without_its_end, write_video

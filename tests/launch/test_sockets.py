@@ -17,11 +17,11 @@ import psutil
 import pytest
 from torch.distributed import TCPStore
 
-from glus.launch import ranks, rendezvous
-from glus.launch.errors import LaunchError
-from glus.launch.nodes import Nodes
-from glus.launch.rendezvous import job_store
-from glus.training.config import RunConfig
+from glus.common.errors import LaunchError
+from glus.launch.ranks import ranks, rendezvous
+from glus.launch.ranks.nodes import Nodes
+from glus.launch.ranks.rendezvous import job_store
+from glus.training.run_config import RunConfig
 from tests.running import listening, unused_ports, written
 
 TinyRun = Callable[..., RunConfig]
@@ -67,8 +67,8 @@ LAUNCHER = """
 import sys
 from pathlib import Path
 from torch.distributed.launcher.api import elastic_launch
-from glus.launch.nodes import Nodes
-from glus.launch.ranks import launch_settings
+from glus.launch.ranks.nodes import Nodes
+from glus.launch.ranks.ranks import launch_settings
 nodes = Nodes(0, 2, sys.argv[2], "glus-7", "n1") if len(sys.argv) > 2 else Nodes()
 elastic_launch(launch_settings(Path(sys.argv[1]), 1, nodes), sys.executable)("-c", "import time; time.sleep(6)")
 """

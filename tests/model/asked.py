@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from glus.data_pipeline.batch import padded_ids
-from glus.model.following import FrameMasks
+from glus.data_pipeline.batches.batch import padded_ids
 from glus.model.glus import Glus
-from glus.model.questions import Prompts
+from glus.model.inference.video_prompts import Prompts
+from glus.model.inference.video_segmenter import FrameMasks
 
 from .tiny import IMAGE, PAD, SEG
 

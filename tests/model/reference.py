@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.mask_runs import MaskRuns
-from glus.data_pipeline.tokenizer import Tokenizer
-from glus.model.config import LanguageConfig, LossConfig, ModelConfig, SegmenterConfig, VisionConfig
+from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.mask_runs import MaskRuns
+from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.model.glus import Glus
+from glus.model.model_config import LanguageConfig, LossConfig, ModelConfig, SegmenterConfig, VisionConfig
 
 CARRIED = Path(__file__).parents[1] / "data" / "parity"
 CONTEXT, QUERY = 4, 4

@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 
-from glus.model.config import LanguageConfig, ModelConfig, SegmenterConfig, VisionConfig
-from glus.model.errors import ModelError
+from glus.common.errors import ModelError
 from glus.model.glus import Glus
+from glus.model.model_config import LanguageConfig, ModelConfig, SegmenterConfig, VisionConfig
 
 from .tiny import tiny_model
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from glus.data_pipeline.batch import padded_ids
-from glus.data_pipeline.prompts import inference_prompt
-from glus.data_pipeline.sampling import middle_context
-from glus.model.config import VisionConfig
-from glus.model.errors import ModelError
+from glus.common.errors import ModelError
+from glus.data_pipeline.batches.batch import padded_ids
+from glus.data_pipeline.batches.conversations import inference_prompt
+from glus.data_pipeline.sampling.sample_plan import middle_context
 from glus.model.glus import Glus
+from glus.model.inference.video_prompts import Prompts
+from glus.model.model_config import VisionConfig
 from glus.model.precision import set_precision
-from glus.model.questions import Prompts
 
 from .asked import CONTEXT, FRAMES, WORDS, always_answers, counted, prompts_of, segmented, table, video
 from .reference import Recording

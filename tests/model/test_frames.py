@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from glus.model.config import SegmenterConfig, VisionConfig
-from glus.model.frames import for_segmenter, for_vision_tower
+from glus.model.model_config import SegmenterConfig, VisionConfig
+from glus.model.preprocess import for_segmenter, for_vision_tower
 
 CLIP, SAM2 = VisionConfig(), SegmenterConfig()
 

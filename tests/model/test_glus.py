@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.mask_runs import MaskRuns
-from glus.model.frames import for_segmenter, for_vision_tower
+from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.model.glus import Glus, GlusOutput
 from glus.model.precision import set_precision
+from glus.model.preprocess import for_segmenter, for_vision_tower
 from glus.model.trainable import NEVER_TRAINED
 
 from .tiny import HIGH, QUERY, WIDE, tiny_batch, tiny_config, tiny_model

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from glus.data_pipeline.prompts import conversation, inference_prompt, seg_labels
-from glus.data_pipeline.sampling import middle_context
+from glus.data_pipeline.batches.conversations import conversation, inference_prompt, seg_labels
+from glus.data_pipeline.sampling.sample_plan import middle_context
 
 from .reference import CONTEXT, QUERY, Recording, our_name, rule_weight
 

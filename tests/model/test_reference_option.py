@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glus.data_pipeline.batch import padded_ids
-from glus.data_pipeline.prompts import conversation, inference_prompt
-from glus.data_pipeline.sampling import middle_context
-from glus.data_pipeline.tokenizer import Tokenizer
+from glus.data_pipeline.batches.batch import padded_ids
+from glus.data_pipeline.batches.conversations import conversation, inference_prompt
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.sampling.sample_plan import middle_context
 
 from .reference import CARRIED, CONTEXT, QUERY
 

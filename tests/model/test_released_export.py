@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from glus.data_pipeline.prompts import inference_prompt
-from glus.data_pipeline.sampling import SamplingConfig
-from glus.data_pipeline.tokenizer import Tokenizer
-from glus.launch.export import write_release
-from glus.model.errors import ModelError
+from glus.common.errors import ModelError
+from glus.data_pipeline.batches.conversations import inference_prompt
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.sampling.sample_plan import SamplingConfig
+from glus.launch.commands.export import write_release
 from glus.model.glus import Glus
 from glus.model.precision import set_precision
-from glus.model.released_export import glus_tensors, merge_lora, write_shards
-from glus.model.released_files import ReleasedWeights
+from glus.model.released.release_files import ReleasedWeights
+from glus.model.released.write_release import glus_tensors, merge_lora, write_shards
 from glus.model.trainable import add_lora
+from glus.training.pretrained import open_glus
 from glus.training.release_info import VISION_TOWER
-from glus.training.released import open_glus
 
 from .reference import CARRIED, NANO, Recording
 from .releases import SEG, VOCABULARY

@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
-from glus.model.config import SegmenterConfig
-from glus.model.errors import ModelError
-from glus.model.released_sam2 import Hiera, check_segmenter, segmenter_of
+from glus.common.errors import ModelError
+from glus.model.model_config import SegmenterConfig
+from glus.model.released.release_sam2 import Hiera, check_segmenter, segmenter_of
 from glus.model.sam2_parts import build_sam2
 
 from .reference import NANO

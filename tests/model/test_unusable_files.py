@@ -12,15 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from glus.common.errors import UserError
-from glus.data_pipeline.tokenizer import Tokenizer
-from glus.model.errors import ModelError
+from glus.common.errors import ModelError, UserError
+from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.model.glus import Glus
 from glus.model.precision import LARGEST, why_unusable
-from glus.model.released_files import ReleasedWeights
-from glus.model.safe_file import save_tensors
-from glus.model.weights import load_segmenter
-from glus.training.released import open_glus
+from glus.model.released.load_release import load_segmenter
+from glus.model.released.release_files import ReleasedWeights
+from glus.model.released.safetensors_file import save_tensors
+from glus.training.pretrained import open_glus
 
 from .reference import CARRIED, NANO
 from .releases import SEG, VOCABULARY, sam2_tensors, write_clip, write_glus
@@ -103,7 +102,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def open_all(root: Path) -> None:
     """As a command does that predicts with a release."""
-    from glus.model.release_sums import check_sums
+    from glus.model.released.release_sums import check_sums
 
     check_sums(root / "glus")
     open_glus(root / "glus", str(root / "clip"))

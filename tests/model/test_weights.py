@@ -11,12 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from glus.model.errors import ModelError
+from glus.common.errors import ModelError
 from glus.model.glus import Glus
-from glus.model.released_config import check_language, check_vision, language_of, vision_of
-from glus.model.released_files import ReleasedWeights
+from glus.model.released.load_release import (
+    FreshTokens,
+    load_glus,
+    load_language,
+    load_segmenter,
+    load_vision,
+    own_tensors,
+)
+from glus.model.released.release_files import ReleasedWeights
+from glus.model.released.release_sizes import check_language, check_vision, language_of, vision_of
 from glus.model.trainable import add_lora
-from glus.model.weights import FreshTokens, load_glus, load_language, load_segmenter, load_vision, own_tensors
 
 from .reference import NANO, our_name
 from .releases import (

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.mask_runs import MaskRuns
-from glus.model.config import LanguageConfig, LossConfig, ModelConfig, SegmenterConfig, VisionConfig
+from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.model.glus import Glus
+from glus.model.model_config import LanguageConfig, LossConfig, ModelConfig, SegmenterConfig, VisionConfig
 
 CONTEXT, QUERY, FRAMES = 2, 2, 5
 VOCABULARY, SEG, PAD, IMAGE = 40, 37, 0, -200

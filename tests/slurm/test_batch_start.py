@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from glus.launch import batch as batches
-from glus.launch.batch import Batch
-from glus.launch.cluster import ClusterConfig
-from glus.launch.configuration import load_config
-from glus.launch.evaluate import EvaluateConfig
-from glus.launch.submit import SubmitConfig, _evaluate_batches, submit
+from glus.launch.commands.evaluate import EvaluateConfig
+from glus.launch.config.configuration import load_config
+from glus.launch.slurm import sbatch as batches
+from glus.launch.slurm.cluster import ClusterConfig
+from glus.launch.slurm.sbatch import Batch
+from glus.launch.slurm.submit import SubmitConfig, _evaluate_batches, submit
 from tests.slurm.conftest import Cluster
 from tests.slurm.world import TINY_RUN
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glus.evaluation.results import read_scores
-from glus.launch.attempts import ATTEMPTS
-from glus.training import checkpoint
-from glus.training.config import RunConfig
-from glus.training.recorded_runs import RunRecord, find_runs
-from glus.training.run_record import run_of_folder
+from glus.evaluation.results.scores_file import read_scores
+from glus.launch.ranks.attempts import ATTEMPTS
+from glus.training.checkpoints import checkpoint
+from glus.training.run_config import RunConfig
+from glus.training.tracking.recorded_runs import RunRecord, find_runs
+from glus.training.tracking.run_record import run_of_folder
 from tests.running import listening, ranks_of
 from tests.slurm.conftest import Cluster
 from tests.slurm.world import CONFIGS, HOSTILE, HOSTILE_EXPRESSION, STEPS, World, make_world

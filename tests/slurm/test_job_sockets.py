@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from glus.launch.batch import JOB
-from glus.launch.submit import SubmitConfig, submit
-from glus.training.config import RunConfig
+from glus.launch.slurm.sbatch import JOB
+from glus.launch.slurm.submit import SubmitConfig, submit
+from glus.training.run_config import RunConfig
 from tests.running import listening, written
 from tests.slurm.conftest import Cluster
 

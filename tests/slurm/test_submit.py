@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from glus.launch import cli
-from glus.launch.batch import Batch
-from glus.launch.cluster import cluster_folder
-from glus.launch.configuration import load_config
-from glus.launch.submit import SubmitConfig, submit
-from glus.training.config import RunConfig
+from glus.launch.config.configuration import load_config
+from glus.launch.slurm.cluster import cluster_folder
+from glus.launch.slurm.sbatch import Batch
+from glus.launch.slurm.submit import SubmitConfig, submit
+from glus.training.run_config import RunConfig
 from tests.slurm.conftest import Cluster
 from tests.slurm.world import TINY_RUN
 
@@ -84,7 +84,7 @@ def test_values_reach_a_real_job_verbatim(cluster: Cluster, tmp_path: Path, monk
     doctor, train, attempts = (json.loads(line) for line in (tmp_path / "calls").read_text("utf-8").splitlines())
     assert doctor[0] == ["-P", "-m", "glus.launch.cli", "doctor", f"{job}/run.yaml"]
     assert train[0] == ["-P", "-m", "glus.launch.cli", "train", f"{job}/run.yaml"]
-    assert attempts[0] == ["-P", "-m", "glus.launch.attempts", f"{job}/run.yaml", "0", "3"]
+    assert attempts[0] == ["-P", "-m", "glus.launch.ranks.attempts", f"{job}/run.yaml", "0", "3"]
     for name in ("WITHIN", "NETWORK", "FORWARDED"):
         assert train[1][name] == hostile
     assert train[1]["SLURM_JOB_NAME"] == f"glus train {hostile}" and "KEPT_BACK" not in train[1]

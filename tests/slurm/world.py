@@ -4,11 +4,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from glus.data_pipeline.demo_data import DemoDataConfig, write_demo_data
-from glus.data_pipeline.demo_world import DemoWorldConfig
-from glus.launch.configuration import load_config, to_yaml
-from glus.launch.yaml_text import format_yaml
-from glus.training.config import RunConfig
+from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.world import DemoWorldConfig
+from glus.launch.config.configuration import load_config, to_yaml
+from glus.launch.config.yaml_text import format_yaml
+from glus.training.run_config import RunConfig
 
 TINY_RUN = Path(__file__).parents[1] / "tiny_run.yaml"
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from glus.training.tracking import Tracker
-from glus.training.tracking_place import TrackingConfig
+from glus.training.tracking.tracking import Tracker
+from glus.training.tracking.tracking_place import TrackingConfig
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glus.training import checkpoint
-from glus.training.config import RunConfig
+from glus.common.errors import TrainingError
+from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.integrity import find_corruption, note_digests
 from glus.training.distributed import Rank
-from glus.training.errors import TrainingError
-from glus.training.integrity import find_corruption, note_digests
+from glus.training.run_config import RunConfig
 from glus.training.train import train
 
 ALONE = Rank(0, 0, 1)

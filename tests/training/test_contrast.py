@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from glus.common.errors import UserError
-from glus.model.config import LossConfig
+from glus.common.errors import TrainingError, UserError
 from glus.model.contrastive import SegTokens, object_contrastive_loss
+from glus.model.model_config import LossConfig
 from glus.training.contrast import Contrast, pool_shape
 from glus.training.distributed import Rank
-from glus.training.errors import TrainingError
 
 RANKS, QUERIES, WIDTH = 4, 2, 8
 WEIGHT = 0.3

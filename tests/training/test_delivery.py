@@ -3,7 +3,7 @@
 import threading
 import time
 
-from glus.training.delivery import Delivery
+from glus.training.tracking.delivery import Delivery
 
 
 def test_records_arrive_in_order_and_close_waits_for_them() -> None:

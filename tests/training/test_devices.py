@@ -15,21 +15,20 @@ import pytest
 import torch
 
 import glus.training.train as training
-from glus.evaluation.inference_config import InferenceConfig
-from glus.evaluation.model_source import ModelSource
+from glus.common.errors import LaunchError, TrainingError
+from glus.common.out_of_memory import memory_explained, out_of_memory
+from glus.evaluation.predict.inference_config import InferenceConfig
+from glus.evaluation.predict.model_source import ModelSource
 from glus.launch import cli
-from glus.launch.doctor import DoctorConfig, findings
-from glus.launch.errors import LaunchError
-from glus.launch.nodes import ALONE
-from glus.launch.predict import Prediction, Predictor
-from glus.training.config import RunConfig
+from glus.launch.commands.predict import Prediction, Predictor
+from glus.launch.ranks.nodes import ALONE
+from glus.launch.slurm.doctor import DoctorConfig, findings
 from glus.training.determinism import deterministic
 from glus.training.devices import GIVEN_BY_SLURM, choose_device, sign_of_gpus
 from glus.training.distributed import Rank
-from glus.training.errors import TrainingError
-from glus.training.node_watch import NodeWatch
-from glus.training.out_of_memory import memory_explained, out_of_memory
-from glus.training.peaks import known_peak, peak_of, unknown_gpu
+from glus.training.metrics.node_watch import NodeWatch
+from glus.training.metrics.peaks import known_peak, peak_of, unknown_gpu
+from glus.training.run_config import RunConfig
 from tests.running import written
 
 TinyRun = Callable[..., RunConfig]
@@ -285,7 +284,7 @@ LEAVING = """
 import sys, torch
 torch.distributed.destroy_process_group = lambda: print("leaves the others", flush=True)
 from glus.training.distributed import Rank
-from glus.training.engine import Engine
+from glus.training.engines.deepspeed_engine import Engine
 with Engine.joined(Rank(0, 0, 1)):
     if sys.argv[1] == "fails":
         raise ValueError("this rank alone")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from glus.common.errors import TrainingError
 from glus.training.distributed import STORE, Rank, join_ranks
-from glus.training.errors import TrainingError
 from tests.running import listening
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from glus.model.unpickling import only_data
-from glus.training import checkpoint
+from glus.common.errors import TrainingError
+from glus.model.released.safe_pickle import only_data
 from glus.training.build import build_for_training
-from glus.training.config import RunConfig
+from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.integrity import note_digests
 from glus.training.distributed import Rank
-from glus.training.engines import joined, make_engine
-from glus.training.errors import TrainingError
-from glus.training.integrity import note_digests
+from glus.training.engines.choose import joined, make_engine
+from glus.training.run_config import RunConfig
 from glus.training.train import train
 
 ALONE = Rank(0, 0, 1)

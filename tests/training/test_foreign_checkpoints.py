@@ -16,17 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glus.common.errors import UserError
-from glus.evaluation.model_source import ModelSource
+from glus.common.errors import TrainingError, UserError
+from glus.evaluation.predict.model_source import ModelSource
 from glus.launch.cli import main
-from glus.model.safe_file import save_tensors
-from glus.training import checkpoint
+from glus.model.released.safetensors_file import save_tensors
 from glus.training.build import build_for_training, build_from_checkpoint
-from glus.training.config import RunConfig
+from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.integrity import note_digests
+from glus.training.checkpoints.resuming import choose_checkpoint, is_done
 from glus.training.distributed import Rank
-from glus.training.errors import TrainingError
-from glus.training.integrity import note_digests
-from glus.training.resuming import choose_checkpoint, is_done
+from glus.training.run_config import RunConfig
 from glus.training.train import train
 from tests.untrained import write_checkpoint
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from glus.data_pipeline.reader import ShardedSplit, open_splits
+from glus.common.errors import TrainingError
+from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
+from glus.demo.image_encoder import EncoderTraining, teach_image_encoder, told_words
 from glus.launch import cli
 from glus.model.sam2_parts import draw_image_encoder
 from glus.model.segmenter import Segmenter
 from glus.training.build import build_for_training
-from glus.training.config import WeightsConfig
-from glus.training.errors import TrainingError
-from glus.training.image_encoder import EncoderTraining, teach_image_encoder, told_words
+from glus.training.run_config import WeightsConfig
 from tests.conftest import TINY_RUN
 from tests.data_pipeline.tiny_splits import write_splits
 

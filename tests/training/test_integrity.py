@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from glus.training import checkpoint
-from glus.training.checkpoint import RunState
+from glus.common.errors import TrainingError
+from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.checkpoint import RunState
+from glus.training.checkpoints.integrity import check_model_files, find_corruption, note_digests, writer_of
+from glus.training.checkpoints.resuming import choose_checkpoint
 from glus.training.distributed import Rank
-from glus.training.errors import TrainingError
-from glus.training.integrity import check_model_files, find_corruption, note_digests, writer_of
-from glus.training.resuming import choose_checkpoint
 
 #: Not forks of this process: torch's threads, where tests before have started some, are not in a fork, which waits for
 #: them for ever. The server that is forked has imported everything and computed nothing.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from glus.training.checkpoint import RunState, name_of
-from glus.training.config import KeepConfig
-from glus.training.errors import TrainingError
-from glus.training.keeping import remove_others, steps_to_keep
+from glus.common.errors import TrainingError
+from glus.training.checkpoints.checkpoint import RunState, name_of
+from glus.training.checkpoints.keeping import remove_others, steps_to_keep
+from glus.training.run_config import KeepConfig
 
 
 def state(step: int, loss: float | None = None, hour: float = 0.0) -> RunState:

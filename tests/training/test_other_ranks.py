@@ -12,15 +12,15 @@ import pytest
 from torch import Tensor
 
 import glus.training.train as training
-from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.loader import Loader
-from glus.launch.ranks import launch_settings
-from glus.training import checkpoint
-from glus.training.config import RunConfig
+from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.loader import Loader
+from glus.launch.ranks.ranks import launch_settings
+from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
-from glus.training.recorded_runs import find_runs
-from glus.training.run_record import run_of_folder
-from glus.training.stopping import StopFlag
+from glus.training.run_config import RunConfig
+from glus.training.stopping.stopping import StopFlag
+from glus.training.tracking.recorded_runs import find_runs
+from glus.training.tracking.run_record import run_of_folder
 
 #: Two groups of parameters: DeepSpeed's universal checkpoint gives all groups the settings of the first.
 FACTORS = 'optimizer.factors={"segmenter.*": 0.5}'

@@ -2,8 +2,8 @@
 
 import torch
 
-from glus.training.config import OptimizerConfig
 from glus.training.parameter_groups import parameter_groups
+from glus.training.run_config import OptimizerConfig
 
 
 def test_the_first_pattern_that_matches_sets_the_factor_and_frozen_parameters_are_left_out() -> None:

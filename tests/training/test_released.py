@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from glus.data_pipeline.sampling import SamplingConfig
-from glus.data_pipeline.tokenizer import Tokenizer
-from glus.model.config import ModelConfig, SegmenterConfig
-from glus.model.errors import ModelError
-from glus.model.released_sam2 import Hiera
-from glus.model.weights import own_tensors
+from glus.common.errors import ModelError, TrainingError
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.sampling.sample_plan import SamplingConfig
+from glus.model.model_config import ModelConfig, SegmenterConfig
+from glus.model.released.load_release import own_tensors
+from glus.model.released.release_sam2 import Hiera
 from glus.training.build import build_for_training
-from glus.training.config import EngineConfig, RunConfig, WeightsConfig
-from glus.training.errors import TrainingError
+from glus.training.pretrained import open_glus
 from glus.training.release_info import AskedConfig, read_release
-from glus.training.released import open_glus
+from glus.training.run_config import EngineConfig, RunConfig, WeightsConfig
 from tests.model.reference import CARRIED, NANO, our_name
 from tests.model.releases import rule_tensors, write_clip, write_glus, write_lisa, write_sam2
 
@@ -77,8 +76,8 @@ def test_a_resumed_run_takes_its_checkpoint_and_not_the_release(releases, tiny_r
 
 
 def test_a_run_with_tied_embeddings_trains_saves_and_is_read_back(tiny_run, tmp_path):
-    from glus.training import checkpoint
     from glus.training.build import build_from_checkpoint
+    from glus.training.checkpoints import checkpoint
     from glus.training.distributed import Rank
     from glus.training.train import train
 

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from glus.common.errors import TrainingError
 from glus.training.build import build_for_training
-from glus.training.config import EngineConfig, OptimizerConfig, RunConfig
 from glus.training.distributed import STORE, Rank
-from glus.training.engine import Engine
-from glus.training.errors import TrainingError
-from glus.training.scatter import check_same_model
+from glus.training.engines.deepspeed_engine import Engine
+from glus.training.engines.scatter import check_same_model
+from glus.training.run_config import EngineConfig, OptimizerConfig, RunConfig
 from tests.training.test_zero3 import take_steps
 
 STEPS = 2

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glus.training import checkpoint
-from glus.training.config import RunConfig
+from glus.common.errors import TrainingError
+from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
-from glus.training.errors import TrainingError
-from glus.training.orders import Orders
-from glus.training.recorded_runs import find_runs
-from glus.training.stopping import STOP, Cause, Due, StopFlag, forget_stop, obeyed, read_stopped
+from glus.training.run_config import RunConfig
+from glus.training.stopping.orders import Orders
+from glus.training.stopping.stopping import STOP, Cause, Due, StopFlag, forget_stop, obeyed, read_stopped
+from glus.training.tracking.recorded_runs import find_runs
 from glus.training.train import train
 
 ALONE = Rank(0, 0, 1)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from glus.training.errors import TrainingError
-from glus.training.evaluation_record import log_evaluation, log_figures
-from glus.training.recorded_runs import find_runs
-from glus.training.tracking import Tracker, TrackingConfig, flatten
+from glus.common.errors import TrainingError
+from glus.training.tracking.evaluation_record import log_evaluation, log_figures
+from glus.training.tracking.recorded_runs import find_runs
+from glus.training.tracking.tracking import Tracker, TrackingConfig, flatten
 from tests.training.mlflow_server import mlflow_server, serving
 
 
@@ -200,7 +200,7 @@ def test_reading_makes_no_database(tmp_path: Path) -> None:
 
 def test_the_first_run_in_a_new_file_is_silent(tmp_path: Path) -> None:
     code = (
-        "import sys; from glus.training.tracking import Tracker, TrackingConfig\n"
+        "import sys; from glus.training.tracking.tracking import Tracker, TrackingConfig\n"
         "with Tracker.start(TrackingConfig(uri=sys.argv[1]), 'run', {'a': 1}) as tracker:\n"
         "    tracker.log_metrics({'loss': 1.0}, 0)\n"
     )

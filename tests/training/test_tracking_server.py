@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from glus.training.errors import TrainingError
-from glus.training.recorded_runs import find_runs
-from glus.training.tracking import Tracker, TrackingConfig, check_reachable, reach
+from glus.common.errors import TrainingError
+from glus.training.tracking.recorded_runs import find_runs
+from glus.training.tracking.tracking import Tracker, TrackingConfig, check_reachable, reach
 from tests.training.mlflow_server import mlflow_server, private_certificate, proxy
 
 # The server imports for seconds, on a busy machine for a minute.

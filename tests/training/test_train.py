@@ -10,21 +10,20 @@ import torch
 from safetensors.torch import load_file
 
 from glus.common.cores import usable_cores
-from glus.data_pipeline.reader import open_splits
-from glus.data_pipeline.tokenizer import Tokenizer
+from glus.common.errors import ModelError, TrainingError
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.shards.reader import open_splits
 from glus.model.empty import build_empty
-from glus.model.errors import ModelError
 from glus.model.trainable import set_trainable
-from glus.training import checkpoint
-from glus.training.accumulate import Accumulated
-from glus.training.config import RunConfig
-from glus.training.cost import Load, step_cost
+from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
-from glus.training.errors import TrainingError
-from glus.training.health import FILE, refuse_non_finite
+from glus.training.engines.accumulate import Accumulated
+from glus.training.metrics.cost import Load, step_cost
+from glus.training.metrics.profiling import FOLDER, OPERATIONS, TRACE
 from glus.training.overfit import plan_of
-from glus.training.profiling import FOLDER, OPERATIONS, TRACE
-from glus.training.recorded_runs import RunRecord, find_runs
+from glus.training.run_config import RunConfig
+from glus.training.stopping.health import FILE, refuse_non_finite
+from glus.training.tracking.recorded_runs import RunRecord, find_runs
 from glus.training.train import train
 
 ALONE = Rank(0, 0, 1)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from glus.training.errors import TrainingError
-from glus.training.watchdog import HUNG, Watchdog
+from glus.common.errors import TrainingError
+from glus.training.stopping.watchdog import HUNG, Watchdog
 
 HANGS = """
 import sys, threading, time
 from pathlib import Path
-from glus.training import watchdog
+from glus.training.stopping import watchdog
 watchdog.GRACE = 0.2
 def step_that_hangs():
     {hang}

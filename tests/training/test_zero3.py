@@ -16,25 +16,25 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from glus.data_pipeline.batch import Batch
-from glus.data_pipeline.loader import Loader
-from glus.data_pipeline.mask_runs import MaskRuns
-from glus.data_pipeline.reader import open_splits
-from glus.data_pipeline.sampling import SamplePlan
-from glus.data_pipeline.tokenizer import Tokenizer
-from glus.launch.plan import Sizes, held_bytes
-from glus.launch.ranks import launch_settings
-from glus.model.config import LossConfig
+from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.loader import Loader
+from glus.data_pipeline.batches.mask_runs import MaskRuns
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.sampling.sample_plan import SamplePlan
+from glus.data_pipeline.shards.reader import open_splits
+from glus.launch.commands.plan import Sizes, held_bytes
+from glus.launch.ranks.ranks import launch_settings
 from glus.model.empty import build_empty
+from glus.model.model_config import LossConfig
 from glus.model.trainable import NEVER_TRAINED, set_trainable
-from glus.training import checkpoint
 from glus.training.build import build_for_training
-from glus.training.config import EngineConfig, RunConfig
+from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
-from glus.training.engine import Engine
-from glus.training.engines import TrainingEngine, joined, make_contrast, make_engine
-from glus.training.recorded_runs import find_runs
+from glus.training.engines.choose import TrainingEngine, joined, make_contrast, make_engine
+from glus.training.engines.deepspeed_engine import Engine
+from glus.training.run_config import EngineConfig, RunConfig
 from glus.training.schedule import learning_rate
+from glus.training.tracking.recorded_runs import find_runs
 from glus.training.train import train
 
 STEPS, RATE = 3, 1e-3

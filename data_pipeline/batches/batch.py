@@ -1,0 +1,194 @@
+"""Batch: what a micro-batch holds. The one place where its shapes are written down."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glus.common.errors import DataError
+from glus.data_pipeline.batches.buffers import Buffers
+from glus.data_pipeline.batches.conversations import conversation, seg_labels, templates_named
+from glus.data_pipeline.batches.mask_runs import MaskRuns
+from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
+from glus.data_pipeline.raw.masks import CodedPlanes, edges
+from glus.data_pipeline.sampling.sample_plan import SamplePlan, Slot
+from glus.data_pipeline.shards.reader import ShardedSplit, distinct_sets
+
+
+@dataclass(frozen=True)
+class Batch:
+    """V videos with E expressions in all, F frames given of each (context first, then query), Q of them query frames.
+
+    frames: V x uint8 [F', 3, H, W], each distinct frame once, at its own size (sizes differ between videos), with the
+    colours of a pixel side by side in memory;
+    context: int64 [V, C] and query: int64 [V, Q], indices into the video's frames;
+    query_numbers: int64 [V, Q], which frames of the whole video the query frames are;
+    video_of: int64 [E], ascending; ids, labels: int64 [E, L], padded, -200 a frame and -100 no label;
+    attention: bool [E, L];
+    masks: V x MaskRuns of bool [E_v, Q, H, W], the union of each expression's objects, and void;
+    video_key: int64 [E], which video of all the data; objects: bool [E, O], its object set, as columns of that video;
+    names: E x "dataset/split/video/expression", for messages.
+    """
+
+    frames: list[Tensor]
+    context: Tensor
+    query: Tensor
+    query_numbers: Tensor
+    video_of: Tensor
+    ids: Tensor
+    labels: Tensor
+    attention: Tensor
+    masks: list[MaskRuns]
+    video_key: Tensor
+    objects: Tensor
+    names: list[str]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device (asynchronously from pinned memory)."""
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in pinned memory."""
+        return self._each(lambda part: part.pin_memory())
+
+    def _each(self, change: Callable[[Tensor | MaskRuns], Tensor | MaskRuns]) -> "Batch":
+        def changed(value: Any) -> Any:
+            if isinstance(value, Tensor | MaskRuns):
+                return change(value)
+            return [changed(each) for each in value] if isinstance(value, list) else value
+
+        return replace(self, **{each.name: changed(getattr(self, each.name)) for each in fields(self)})
+
+
+def padded_ids(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids int64 [E, L] of rows of unlike lengths, filled up at the end, and where they are real, bool [E, L]."""
+    lengths = np.array([len(row) for row in rows])
+    real = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(real.shape, pad, dtype=np.int64)
+    ids[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    return torch.from_numpy(ids), torch.from_numpy(real)
+
+
+@dataclass(frozen=True)
+class Described:
+    """A batch that lacks its frames, and which these are: for each video its split, number and distinct frames."""
+
+    batch: Batch
+    wanted: list[tuple[ShardedSplit, int, list[int]]]
+
+    def with_frames(self, buffers: Buffers) -> Batch:
+        """Read the frames into memory of `buffers`. Raises DataError from the reader."""
+        sizes = [(split.videos[video].height, split.videos[video].width) for split, video, _ in self.wanted]
+        pictures = [buffers.empty((len(each[2]), *size, 3)) for each, size in zip(self.wanted, sizes, strict=True)]
+        for (split, video, frames), into in zip(self.wanted, pictures, strict=True):
+            split.read_frames(video, frames, into)
+        # A view: the colours stay where the decoder put them, and are moved on the model's device when they are scaled.
+        return replace(self.batch, frames=[torch.from_numpy(each).permute(0, 3, 1, 2) for each in pictures])
+
+
+def describe(
+    plan: SamplePlan, batches: Sequence[Sequence[Slot]], tokenizer: Tokenizer, max_text_tokens: int = 512
+) -> list[Described]:
+    """All that is known of micro-batches of slots without decoding a frame: ids of their conversations, masks.
+
+    Raises DataError from the reader, and for an expression that does not leave one [SEG] for each query frame.
+    Token ids beyond `max_text_tokens` (frames counted as one) are cut off as in the reference.
+    """
+    masks = iter(_read_masks(plan, list(chain.from_iterable(batches))))
+    return [_describe(plan, slots, list(islice(masks, len(slots))), tokenizer, max_text_tokens) for slots in batches]
+
+
+def _read_masks(plan: SamplePlan, slots: Sequence[Slot]) -> list[MaskRuns]:
+    coded, sets_of, coded_void = [], [], {}
+    for slot in slots:
+        split = plan.splits[slot.split]
+        entry = split.videos[slot.video]
+        sets, set_of = distinct_sets([entry.expressions[expression] for expression in slot.expressions])
+        codes = split.read_target_codes(slot.video, sets, slot.query)
+        coded.append(CodedPlanes(codes, entry.height, entry.width))
+        sets_of.append(set_of)
+        void = split.read_void_codes(slot.video, slot.query)
+        if void is not None:
+            coded_void[len(coded) - 1] = CodedPlanes([[code] for code in void], entry.height, entry.width)
+    found = edges([*coded, *coded_void.values()])
+    voids = {
+        number: _runs(planes, len(slots[number].query), [0], ends)
+        for (number, planes), ends in zip(coded_void.items(), found[len(coded) :], strict=True)
+    }
+    return [
+        _runs(planes, len(slot.query), set_of, ends, voids.get(number))
+        for number, (slot, set_of, planes, ends) in enumerate(
+            zip(slots, sets_of, coded, found[: len(coded)], strict=True)
+        )
+    ]
+
+
+def _runs(
+    video: CodedPlanes,
+    queries: int,
+    set_of: Sequence[int],
+    runs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    void: MaskRuns | None = None,
+) -> MaskRuns:
+    size = (len(video.planes) // queries, queries, video.height, video.width)
+    begins, ends = (torch.from_numpy(each) for each in runs)
+    return MaskRuns.between(begins, ends, torch.tensor(set_of), size, void)
+
+
+def _describe(
+    plan: SamplePlan, slots: Sequence[Slot], masks: list[MaskRuns], tokenizer: Tokenizer, max_text_tokens: int
+) -> Described:
+    wanted, context, query = [], [], []
+    ids, video_of, video_key, objects, names = [], [], [], [], []
+    words = templates_named(plan.config.prompts)
+    widest = max(len(plan.splits[slot.split].videos[slot.video].object_ids) for slot in slots)
+    for number, slot in enumerate(slots):
+        split = plan.splits[slot.split]
+        entry = split.videos[slot.video]
+        distinct = sorted({*slot.context, *slot.query})
+        place = {frame: index for index, frame in enumerate(distinct)}
+        wanted.append((split, slot.video, distinct))
+        context.append([place[frame] for frame in slot.context])
+        query.append([place[frame] for frame in slot.query])
+        # The model gives the n-th frame the n-th <image>, and the n-th [SEG] to the n-th query frame.
+        due = (len(slot.context) + len(slot.query), len(slot.query))
+        for expression, templates in zip(slot.expressions, slot.templates, strict=True):
+            said = entry.expressions[expression]
+            name = f"{entry.dataset}/{entry.split}/{entry.video}/{said.id}"
+            text = conversation(said.text, len(slot.context), templates, words)
+            ids.append(tokenizer.encode_with_images(text)[:max_text_tokens])
+            if (ids[-1].count(IMAGE_TOKEN_ID), ids[-1].count(tokenizer.seg_id)) != due:
+                raise DataError(
+                    f"{name}: {said.text!r} has an <image> of its own or is too long for {max_text_tokens} tokens with "
+                    f"{len(slot.query)} query frames; change it in the annotations and prepare again"
+                )
+            video_of.append(number)
+            video_key.append(slot.split * 2**32 + slot.video)
+            objects.append(
+                [
+                    column < len(entry.object_ids) and entry.object_ids[column] in said.object_ids
+                    for column in range(widest)
+                ]
+            )
+            names.append(name)
+    padded, attention = padded_ids(ids, tokenizer.pad_id)
+    batch = Batch(
+        frames=[],
+        context=torch.tensor(context, dtype=torch.int64),  # an empty list has no dtype of its own
+        query=torch.tensor(query),
+        query_numbers=torch.tensor([slot.query for slot in slots]),
+        video_of=torch.tensor(video_of),
+        ids=padded,
+        labels=seg_labels(padded, tokenizer.seg_id),
+        attention=attention,
+        masks=masks,
+        video_key=torch.tensor(video_key),
+        objects=torch.tensor(objects),
+        names=names,
+    )
+    return Described(batch, wanted)

@@ -1,0 +1,124 @@
+"""Conversations of GLUS: templates, context and query frames, answers; text -> token ids and labels.
+
+Source: the reference's train_ds.py and utils/utils.py (question and answer lists, LLaVA v1 conversation).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glus.common.errors import DataError
+from glus.data_pipeline.batches.tokenizer import IGNORED_LABEL, IMAGE_PLACEHOLDER, SEG_TOKEN
+
+FRAME = f"<im_start>{IMAGE_PLACEHOLDER}<im_end>"
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The words around an expression. `inference_answer` is put into the model's mouth before [SEG].
+
+    `asking` is one round up to its answer: {frames}, then {question}.
+    """
+
+    system: str
+    context_task: str
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    inference_answer: str
+    asking: str = "USER: {frames}\n{question} ASSISTANT: "
+
+
+#: The reference's words.
+GLUS = Templates(
+    system=(
+        "A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+    ),
+    context_task="\nPlease finished the following tasks on the context frames above.\n",  # sic
+    questions=(
+        "Can you segment the {expression} in this frame?",
+        "Please segment the {expression} in this frame.",
+        "What is {expression} in this frame? Please respond with segmentation mask.",
+        "What is {expression} in this frame? Please output segmentation mask.",
+    ),
+    answers=(
+        "It is [SEG].",
+        "Sure, [SEG].",
+        "Sure, it is [SEG].",
+        "Sure, the segmentation result is [SEG].",
+        "[SEG].",
+    ),
+    inference_answer="Sure, the segmentation result is ",
+)
+#: The same course with nothing around the expression, for small models that learn to read from nothing: [SEG] is
+#: predicted at the expression's own last word.
+SHORT = Templates("", "", ("{expression}",), ("[SEG].",), inference_answer="", asking="{frames}{question}")
+STYLES = {"glus": GLUS, "short": SHORT}
+
+
+def templates_named(style: str) -> Templates:
+    """The templates of a style. Raises DataError for an unknown one."""
+    if style not in STYLES:
+        raise DataError(f"sampling.prompts is {style!r}: use one of {', '.join(STYLES)}")
+    return STYLES[style]
+
+
+def clean_expression(text: str) -> str:
+    """The expression as the reference asks it: lower case, without blanks at its ends and a full stop after it."""
+    cleaned = text.strip().lower()
+    return cleaned.removesuffix(".")
+
+
+def conversation(text: str, context_frames: int, chosen: Sequence[tuple[int, int]], templates: Templates = GLUS) -> str:
+    """The training conversation for one expression.
+
+    `chosen` holds one (question, answer) pair of template indices for each query frame.
+    """
+    rounds = []
+    for number, (question, answer) in enumerate(chosen):
+        asked = templates.questions[question].format(expression=clean_expression(text))
+        frames = f"{FRAME * context_frames}{templates.context_task}{FRAME}" if number == 0 else FRAME
+        rounds.append(f"{templates.asking.format(frames=frames, question=asked)}{templates.answers[answer]}</s>")
+    return templates.system + "".join(rounds)
+
+
+def inference_prompt(
+    text: str, context_frames: int, query_frames: int, trailing_blank: bool = True, templates: Templates = GLUS
+) -> str:
+    """The prompt for the last of `query_frames` frames, the frames before it answered with [SEG].
+
+    The reference ends the prompt with a blank, which becomes a token of its own that training never puts before
+    [SEG]; `trailing_blank=False` leaves it out (docs/fidelity.md).
+    """
+    asked = templates.questions[0].format(expression=clean_expression(text))
+    prompt = templates.system
+    for number in range(query_frames):
+        frames = f"{FRAME * context_frames}{templates.context_task}{FRAME}" if number == 0 else FRAME
+        prompt += templates.asking.format(frames=frames, question=asked) + templates.inference_answer
+        prompt += f"{SEG_TOKEN}.</s>" if number + 1 < query_frames else ""
+    return prompt if trailing_blank else prompt.rstrip()
+
+
+def template_sentences() -> list[str]:
+    """What conversations say besides expressions and special tokens; a tokenizer trained on them knows these words."""
+    questions = [question.replace("{expression}", "").replace("  ", " ") for question in GLUS.questions]
+    answers = [answer.replace(SEG_TOKEN, "").replace(" .", ".").strip() for answer in GLUS.answers]
+    said = [f"{question} ASSISTANT: {answer}" for question in questions for answer in answers]
+    return [f"{GLUS.system}USER:", GLUS.context_task.strip(), *said]
+
+
+def draw_templates(
+    expressions: int, query_frames: int, random: np.random.Generator, templates: Templates = GLUS
+) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """For each expression a (question, answer) pair of template indices for each query frame, as in training."""
+    counts = np.array((len(templates.questions), len(templates.answers)))
+    drawn = random.integers(0, counts, (expressions, query_frames, 2)).tolist()
+    return tuple(tuple((question, answer) for question, answer in pairs) for pairs in drawn)
+
+
+def seg_labels(ids: Tensor, seg_id: int) -> Tensor:
+    """Labels, int64 as `ids`, -100 for none. Only [SEG] carries one: GLUS's cross-entropy takes nothing else."""
+    return torch.where(ids == seg_id, ids, IGNORED_LABEL)

@@ -1,0 +1,4 @@
+"""Raw datasets as released -> video records: frames, masks, annotations.
+
+Imports nothing of the other rooms.
+"""

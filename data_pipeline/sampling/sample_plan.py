@@ -1,0 +1,172 @@
+"""Which videos, frames and expressions meet at a step: pure functions of (seed, step, slot).
+
+A slot is one video with its context frames, query frames and expressions. The plan gives the whole global batch, and a
+rank takes its slots, so the order of samples depends on neither the number of ranks nor of workers.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glus.common.errors import DataError
+from glus.data_pipeline.batches.conversations import draw_templates, templates_named
+from glus.data_pipeline.sampling.groups import Contrast, contrast_of, draw_group, object_sets
+from glus.data_pipeline.sampling.mixture import Mixture, check_weights
+from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
+
+#: Lengths of videos whose equal parts are kept.
+KEPT_BOUNDS = 4096
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the global batch is drawn."""
+
+    #: Weight of each split, by "dataset/split", from 0 up.
+    mixture: dict[str, float] = field(default_factory=dict)
+    #: Draw the splits independently of each other, as the reference does; else evenly (mixture.py).
+    independent_draws: bool = False
+    #: Context frames, one at random from each equal part of the video; 0 shows query frames alone.
+    context_frames: int = 4
+    #: Consecutive query frames.
+    query_frames: int = 4
+    #: Expressions drawn for one video at most: two of an object, two of a rival. The reference draws 3.
+    expressions: int = 4
+    #: Words around an expression: "glus" (the reference's) or "short" (none; for small models from scratch).
+    prompts: str = "glus"
+    #: Draw two or more expressions of one object and one or more of a rival object, where the first one drawn has them.
+    group_by_object: bool = True
+    #: Show one frame in place of all context and query frames: the control that cannot see motion.
+    single_frame: bool = False
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One video of a global batch. Indices are those of `SamplePlan.splits`, the split's videos and expressions."""
+
+    split: int
+    video: int
+    context: tuple[int, ...]
+    query: tuple[int, ...]
+    expressions: tuple[int, ...]
+    #: For each expression and query frame, the indices of its question and answer templates.
+    templates: tuple[tuple[tuple[int, int], ...], ...]
+    #: Whether some expressions share their object set and meet a rival's.
+    grouped: bool
+
+
+class SamplePlan:
+    """`global_batch(step)` for every step, on any machine, in any order.
+
+    Raises DataError where a split of the mixture is absent, has no weight, or has no video that can be trained on.
+    """
+
+    def __init__(self, splits: Sequence[ShardedSplit], config: SamplingConfig, seed: int, slots: int):
+        names = [f"{split.dataset}/{split.split}" for split in splits]
+        check_weights(config.mixture, names)
+        self.splits = [split for split, name in zip(splits, names, strict=True) if config.mixture.get(name, 0) > 0]
+        if not self.splits:
+            raise DataError("sampling.mixture is empty: name at least one split with a weight above 0")
+        self.config, self.seed, self.slots = config, seed, slots
+        weights = [config.mixture[f"{split.dataset}/{split.split}"] for split in self.splits]
+        self._mixture = Mixture(weights, seed)
+        self._eligible = [_eligible(split, config) for split in self.splits]
+        for split, eligible in zip(self.splits, self._eligible, strict=True):
+            if not len(eligible):
+                raise DataError(
+                    f"{split.dataset}/{split.split} has no video with {_shortest(config)} frames and an expression "
+                    "whose masks are known: take it out of sampling.mixture"
+                )
+
+    @property
+    def fingerprint(self) -> str:
+        """The data that this plan draws from: the splits' own fingerprints, in order."""
+        return "-".join(split.fingerprint[:16] for split in self.splits)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Videos of each split that are never drawn: too short, or without an expression whose masks are known."""
+        pairs = zip(self.splits, self._eligible, strict=True)
+        return {f"{split.dataset}/{split.split}": len(split.videos) - len(eligible) for split, eligible in pairs}
+
+    def contrasts(self) -> dict[str, Counter[Contrast]]:
+        """What the videos of each split that are ever drawn offer to the contrastive loss. Reads all expressions."""
+        pairs = zip(self.splits, self._eligible, strict=True)
+        return {
+            f"{split.dataset}/{split.split}": Counter(contrast_of(split.videos[int(video)]) for video in eligible)
+            for split, eligible in pairs
+        }
+
+    def global_batch(self, step: int) -> list[Slot]:
+        """The slots of a step, in order."""
+        return [self.slot(step, number) for number in range(self.slots)]
+
+    def slot(self, step: int, number: int) -> Slot:
+        """Slot `number` of a step, drawn alone: a rank need not draw those of the others."""
+        config = self.config
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step, number])))
+        split = self._mixture.draw(step, number, random.random(), config.independent_draws)
+        eligible = self._eligible[split]
+        video = int(eligible[random.integers(len(eligible))])
+        entry = self.splits[split].videos[video]
+        frames = len(entry.frame_names)
+        start = int(random.integers(frames - config.query_frames + 1))
+        query = tuple(range(start, start + config.query_frames))
+        context = random_context(frames, config.context_frames, random)
+        if config.single_frame:
+            query, context = (start,) * config.query_frames, (start,) * config.context_frames
+        expressions, grouped = _draw_expressions(entry, config, random)
+        words = templates_named(config.prompts)
+        templates = draw_templates(len(expressions), config.query_frames, random, words)
+        return Slot(split, video, context, query, expressions, templates, grouped)
+
+
+@lru_cache(KEPT_BOUNDS)
+def _bounds(frames: int, parts: int) -> tuple[int, ...]:
+    return tuple(np.linspace(0, frames, parts + 1, dtype=int).tolist())
+
+
+def random_context(frames: int, parts: int, random: np.random.Generator) -> tuple[int, ...]:
+    """One frame at random from each of `parts` equal parts of a video (training); empty parts repeat the one before."""
+    bounds = _bounds(frames, parts)
+    ranges = zip(bounds[:-1], bounds[1:], strict=True)
+    return tuple(int(random.integers(low, high)) if high > low else max(low - 1, 0) for low, high in ranges)
+
+
+def middle_context(frames: int, parts: int) -> tuple[int, ...]:
+    """The middle frame of each of `parts` equal parts (inference): bounds[j] + n//2 for n = ceil(T/parts), clipped."""
+    if parts == 0:
+        return ()
+    bounds, offset = _bounds(frames, parts), -(-frames // parts) // 2
+    ranges = zip(bounds[:-1], bounds[1:], strict=True)
+    return tuple(min(low + offset, max(high - 1, 0)) for low, high in ranges)
+
+
+def _shortest(config: SamplingConfig) -> int:
+    """Frames that a video must have: the reference's rule."""
+    return max(config.context_frames, config.query_frames)
+
+
+def _eligible(split: ShardedSplit, config: SamplingConfig) -> NDArray[np.int64]:
+    fits = (split.index.frame_counts() >= _shortest(config)) & (split.index.target_counts() > 0)
+    return np.flatnonzero(fits)
+
+
+def _draw_expressions(
+    entry: VideoEntry, config: SamplingConfig, random: np.random.Generator
+) -> tuple[tuple[int, ...], bool]:
+    """Numbers of the expressions of a slot, and whether an object with several and a rival are among them.
+
+    The first one drawn is always among them, so that every expression is trained on, whatever groups its video has.
+    """
+    sets = object_sets(entry)
+    known = list(sets)
+    order = [known[place] for place in random.permutation(len(known))]
+    if not config.group_by_object:
+        return tuple(order[: config.expressions]), False
+    drawn, grouped = draw_group(sets, order, config.expressions)
+    return tuple(drawn), grouped

@@ -1,0 +1,230 @@
+"""`glus demo`: the whole way on this machine, each stage a command of `glus` in a process of its own."""
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from glus.data_pipeline.datasets.table import DATASETS
+from glus.demo.demo_summary import print_summary, summarise_demo
+from glus.demo.stages import Stage, StageFailed, Stages
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SPLITS = ("mevis/valid_u", "ref_davis17/valid", "revos/valid", "reason_vos/valid")
+#: Set by `make demo` before it makes the environment, in seconds since the epoch.
+STARTED = "GLUS_DEMO_STARTED"
+
+EXPERIMENT = "demo"
+DATA, PREPARE, ENCODER, COMPARE = "demo data", "prepare", "image encoder", "compare"
+DATA_CODE = ("data_pipeline",)
+TRAIN_CODE = (*DATA_CODE, "model", "training")
+EVALUATE_CODE = (*TRAIN_CODE, "evaluation")
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """One of the trainings that are compared: how it departs from the config file, and where it lies below OUT.
+
+    It starts from the weights of the run `start`, or without one from the taught image encoder.
+    """
+
+    name: str
+    folder: str
+    start: str = ""
+    changes: tuple[str, ...] = ()
+
+
+#: What learns where there is no memory.
+WITHOUT_MEMORY = (
+    *('"*lora_*"', "language.llama.model.embed_tokens.*", "language.llama.lm_head.*"),
+    *("segmenter.sam2.sam_mask_decoder.*", "segmenter.sam2.no_mem_embed"),
+    "segmenter.sam2.sam_prompt_encoder.no_mask_embed.*",
+)
+#: As LISA before GLUS: a model of single frames, without memory, from which the others start.
+SINGLE_FRAMES = DemoRun("single_frames", "run-single-frames")
+#: The last three say what clips, training and the contrastive loss bring.
+RUNS = (
+    DemoRun("trained", "run", SINGLE_FRAMES.folder),
+    SINGLE_FRAMES,
+    DemoRun("untrained", "run-untrained", changes=("steps=0", "ranks=1")),
+    DemoRun("without_contrastive", "run-without-contrastive", SINGLE_FRAMES.folder, ("model.loss.contrastive=0",)),
+)
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Where the demo lies, and how it departs from its config files."""
+
+    out: Path = Path("build/demo")
+    """Folder for everything that the demo makes."""
+    data: Path = CONFIGS / "demo_data.yaml"
+    """Config file of `glus demo-data`."""
+    train: Path = CONFIGS / "demo.yaml"
+    """Config file of `glus train`."""
+    encoder: Path = CONFIGS / "demo_encoder.yaml"
+    """Config file of `glus teach-encoder`."""
+    evaluate: Path = CONFIGS / "demo_evaluate.yaml"
+    """Config file of `glus evaluate`."""
+    data_changes: tuple[str, ...] = ()
+    """Overrides for the data, as key=value."""
+    train_changes: tuple[str, ...] = ()
+    """Overrides for every training, as key=value."""
+    encoder_changes: tuple[str, ...] = ()
+    """Overrides for the image encoder's, as key=value."""
+    single_frames: tuple[str, ...] = (
+        *("steps=900", "global_batch_size=24", "engine.micro_batch_size=12", "optimizer.learning_rate=1.2e-3"),
+        *("sampling.single_frame=true", "sampling.context_frames=1", "sampling.query_frames=1"),
+        *("model.segmenter.use_memory=false", f"trainable=[{', '.join(WITHOUT_MEMORY)}]", "model.loss.contrastive=0"),
+    )
+    """How the training on single frames departs from the others, as key=value."""
+    splits: tuple[str, ...] = SPLITS
+    """What is evaluated."""
+
+
+def demo(config: DemoConfig) -> int:
+    """Run what is not done yet, then write OUT/summary.json and print it.
+
+    Returns 0, or the exit code of the stage that failed (it printed why). Raises LaunchError where OUT holds what the
+    demo did not make.
+    """
+    stages = Stages(config.out, total=4 + 2 * len(RUNS))
+    with_terminate_as_interrupt()
+    try:
+        _data(config, stages)
+        stages.run(_encoder(config))
+        for run in sorted(RUNS, key=lambda run: bool(run.start)):
+            stages.run(_training(config, run))
+        for run in RUNS:
+            stages.run(_evaluation(config, run))
+        stages.run(_comparison(config))
+    except StageFailed as failed:
+        print(f"glus demo: {failed}; the same command goes on from there", file=sys.stderr)
+        return failed.code
+    summary = summarise_demo(config.out, {run.name: f"eval/{run.name}" for run in RUNS}, stages, set_up_seconds())
+    print_summary(summary)
+    _tell_places(config.out)
+    return 0
+
+
+def set_up_seconds() -> float | None:
+    """From what STARTED tells to the start of this process; None where it tells nothing."""
+    try:
+        return max(0.0, psutil.Process().create_time() - float(os.environ[STARTED]))
+    except (KeyError, ValueError):
+        return None
+
+
+def with_terminate_as_interrupt() -> None:
+    """A terminated demo stops its stage as an interrupted one does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _data(config: DemoConfig, stages: Stages) -> None:
+    raw, shards = config.out / "raw", config.out / "shards"
+    words = ("demo-data", str(config.data), f"root={raw}", *config.data_changes)
+    stages.run(Stage(DATA, words, makes=(raw,), code=DATA_CODE))
+    datasets = f"datasets=[{', '.join(DATASETS)}]"
+    words = ("prepare", datasets, f"root={raw}", f"out={shards}")
+    stages.run(Stage(PREPARE, words, makes=(shards,), inputs=(raw / "demo_data.json",), code=DATA_CODE))
+
+
+def _encoder(config: DemoConfig) -> Stage:
+    out = encoder_file(config.out)
+    changes = (f"shards={config.out / 'shards'}", *config.train_changes)
+    words = (
+        *("teach-encoder", str(config.encoder), f"out={out}", f"run={config.train}"),
+        *(f"run_changes=[{', '.join(changes)}]", *config.encoder_changes),
+    )
+    return Stage(ENCODER, words, makes=(out,), inputs=(config.train, *shard_manifests(config.out)), code=TRAIN_CODE)
+
+
+def encoder_file(out: Path) -> Path:
+    """The taught image encoder, in the layout of SAM 2's files."""
+    return out / "sam2_hiera_demo.pt"
+
+
+def _training(config: DemoConfig, run: DemoRun) -> Stage:
+    folder, start = config.out / run.folder, config.out / run.start
+    begins = f"init_from={start}" if run.start else f"weights.segmenter={encoder_file(config.out)}"
+    words = (
+        *("train", str(config.train), f"name={run.name}", f"out={folder}", f"shards={config.out / 'shards'}"),
+        *(f"model.tokenizer={config.out / 'raw' / 'tokenizer.model'}", f"tracking.uri={_tracking(config.out)}"),
+        *(f"tracking.experiment={EXPERIMENT}", begins),
+        *(config.single_frames if run is SINGLE_FRAMES else ()),
+        *(*config.train_changes, *run.changes),
+    )
+    weights = checkpoint_files(start) if run.start else (encoder_file(config.out),)
+    inputs = (*weights, *shard_manifests(config.out))
+    return Stage(f"train {run.name}", words, makes=(folder,), inputs=inputs, code=TRAIN_CODE)
+
+
+def shard_manifests(out: Path) -> tuple[Path, ...]:
+    """What tells one content of OUT/shards from another."""
+    return tuple(sorted((out / "shards").glob("*/*/manifest.json")))
+
+
+def _evaluation(config: DemoConfig, run: DemoRun) -> Stage:
+    out = config.out / "eval" / run.name
+    words = (
+        *("evaluate", str(config.evaluate), f"checkpoint={config.out / run.folder}"),
+        *(f"shards={config.out / 'shards'}", f"out={out}"),
+        *(f"splits=[{', '.join(config.splits)}]", f"title=Demo, {run.name.replace('_', ' ')}"),
+    )
+    inputs = (*checkpoint_files(config.out / run.folder), *shard_manifests(config.out))
+    return Stage(f"evaluate {run.name}", words, makes=(out,), inputs=inputs, code=EVALUATE_CODE)
+
+
+def checkpoint_files(run: Path) -> tuple[Path, ...]:
+    """What tells one latest checkpoint of a run folder from another. Raises TrainingError where there is none."""
+    from glus.training.checkpoints import checkpoint
+
+    folder = checkpoint.resolve(run)
+    return folder / checkpoint.WEIGHTS, folder / checkpoint.RUN
+
+
+def _comparison(config: DemoConfig) -> Stage:
+    from glus.training.checkpoints import checkpoint
+
+    # By id: a run that was begun anew leaves one of the same name behind.
+    ids = [checkpoint.read_state(checkpoint.resolve(config.out / run.folder)).tracking_run for run in RUNS]
+    words = (
+        *(
+            "compare",
+            *ids,
+            f"out={config.out / 'compare'}",
+            "title=Demo: trained, single frames, untrained, not contrastive",
+        ),
+        *(f"tracking.uri={_tracking(config.out)}", f"tracking.experiment={EXPERIMENT}"),
+    )
+    scores = tuple(config.out / "eval" / run.name / "scores.json" for run in RUNS)
+    return Stage(COMPARE, words, makes=(config.out / "compare",), inputs=scores, code=("evaluation",))
+
+
+def _tracking(out: Path) -> str:
+    return f"sqlite:///{out / 'mlflow.db'}"
+
+
+def _tell_places(out: Path) -> None:
+    for run in RUNS:
+        print(f"report, {run.name.replace('_', ' ')}: {out / 'eval' / run.name / 'report.html'}")
+    print(f"pictures: {out / 'eval' / RUNS[0].name / 'overlays'}")
+    print(f"runs side by side: {out / 'compare' / 'comparison.html'}")
+    print(f"figures: {out / 'summary.json'}")
+    print(f"MLflow's page on these runs: {mlflow_command(out)}")
+
+
+def mlflow_command(out: Path) -> str:
+    """The command that opens MLflow's page, as it runs from here."""
+    mlflow = Path(sys.executable).with_name("mlflow")
+    shown: Path | str = mlflow if mlflow.is_file() else "mlflow"
+    if isinstance(shown, Path) and shown.is_relative_to(Path.cwd()):
+        shown = shown.relative_to(Path.cwd())
+    return f"{shown} ui --backend-store-uri {_tracking(out)}"

@@ -1,0 +1,191 @@
+"""Teach SAM 2's image encoder on its own: each pixel tells the words that are said of its object.
+
+For models without released weights. GLUS keeps SAM 2's image encoder as Meta trained it; a freshly drawn one learns
+colours from the mask losses and little else (docs/log.md), so it is taught first. A word counts for a video where it is
+said of some of its objects and not of others: then it tells them apart.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from glus.common.errors import TrainingError
+from glus.data_pipeline.batches.conversations import clean_expression
+from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
+from glus.model.preprocess import for_segmenter
+from glus.model.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class EncoderTraining:
+    """How long and on how much the image encoder is taught."""
+
+    steps: int = 1500
+    #: Frames of one step, each of another video.
+    frames: int = 8
+    learning_rate: float = 1e-3
+    warmup_steps: int = 20
+    #: The most frequent words are learned, so many at most.
+    words: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "frames", "words"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"training.{name}={getattr(self, name)}: it must be at least 1")
+        if not 0 < self.learning_rate < 1:
+            raise TrainingError(f"training.learning_rate={self.learning_rate}: it must be between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is said in one video: object ids, and float32 [O, W]: 1 where word w is said of it, 0 not, NaN unknown."""
+
+    split: int
+    video: int
+    objects: tuple[str, ...]
+    words: NDArray[np.float32]
+
+
+def told_words(splits: Sequence[ShardedSplit], most: int) -> tuple[list[str], list[Told]]:
+    """The words that tell objects of one video apart, the most frequent first, and what is said where.
+
+    Raises TrainingError where no video has two objects of which different things are said.
+    """
+    said = [
+        (number, video, _said(entry)) for number, split in enumerate(splits) for video, entry in enumerate(split.videos)
+    ]
+    counts = Counter(word for _, _, of_video in said for word in _telling(of_video))
+    words = [word for word, _ in counts.most_common(most)]
+    place = {word: number for number, word in enumerate(words)}
+    told = []
+    for number, video, of_video in said:
+        known = [word for word in _telling(of_video) if word in place]
+        if not known:
+            continue
+        table = np.full((len(of_video), len(words)), np.nan, dtype=np.float32)
+        for row, own in enumerate(of_video.values()):
+            for word in known:
+                table[row, place[word]] = word in own
+        told.append(Told(number, video, tuple(of_video), table))
+    if not told:
+        raise TrainingError("no video of these splits has two objects of which different words are said")
+    return words, told
+
+
+def _said(entry: VideoEntry) -> dict[str, set[str]]:
+    """Object id -> the words of all expressions that name this object alone."""
+    said: dict[str, set[str]] = {}
+    for expression in entry.expressions:
+        if len(expression.object_ids) == 1:
+            words = clean_expression(expression.text).replace("?", "").split()
+            said.setdefault(str(next(iter(expression.object_ids))), set()).update(words)
+    return said
+
+
+def _telling(said: dict[str, set[str]]) -> list[str]:
+    counts = Counter(word for words in said.values() for word in words)
+    return sorted(word for word, count in counts.items() if count < len(said))
+
+
+class WordsOfPixels(nn.Module):
+    """Logits of words at every place of SAM 2's finest features, from those and the coarsest."""
+
+    def __init__(self, segmenter: Segmenter, words: int) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        width = segmenter.config.hidden_dim
+        self.fine, self.coarse = nn.Conv2d(width // 8, words, 1), nn.Conv2d(width, words, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: float [N, 3, S, S], normalised. Returns float [N, S/4, S/4, W]."""
+        features = self.segmenter.encode(pixels).levels
+        coarse = F.interpolate(self.coarse(features[-1]), size=features[0].shape[-2:], mode="bilinear")
+        return (self.fine(features[0]) + coarse).permute(0, 2, 3, 1)
+
+
+def teach_image_encoder(
+    segmenter: Segmenter,
+    splits: Sequence[ShardedSplit],
+    config: EncoderTraining,
+    seed: int,
+    after_step: Callable[[int, float], None],
+) -> float:
+    """Train the image encoder of `segmenter` in place, in this process; `after_step(step, loss)` is told of each.
+
+    Its config must let gradients into the image encoder (`train_image_encoder`). Returns the root mean square of the
+    coarsest features, over the last step's frames.
+
+    The frames of a step depend on (seed, step) alone. Raises TrainingError as `told_words`, DataError for a frame that
+    cannot be read.
+    """
+    if not segmenter.config.train_image_encoder:
+        raise TrainingError("model.segmenter.train_image_encoder is false: the image encoder would learn nothing")
+    words, told = told_words(splits, config.words)
+    model = WordsOfPixels(segmenter, len(words))
+    learning = [*segmenter.sam2.image_encoder.parameters(), *model.fine.parameters(), *model.coarse.parameters()]
+    optimizer = torch.optim.AdamW(learning, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    size = segmenter.config.image_size
+    for step in range(config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _factor(step, config)
+        pixels, target = _batch(splits, told, config.frames, size, (seed, step), segmenter)
+        loss = _loss(model(pixels), target)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        after_step(step, loss.item())
+    with torch.no_grad():
+        return float(segmenter.encode(pixels).levels[-1].square().mean().sqrt())
+
+
+def _factor(step: int, config: EncoderTraining) -> float:
+    """Linear warm-up; over the last 30 % of the steps linear decay."""
+    return min(1.0, (step + 1) / config.warmup_steps, (config.steps - step) / (0.3 * config.steps))
+
+
+def _loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy over the words that are known of each pixel's object; 0 where none is."""
+    known = ~target.isnan()
+    if not known.any():
+        return logits.sum() * 0
+    return F.binary_cross_entropy_with_logits(logits[known], target[known])
+
+
+def _batch(
+    splits: Sequence[ShardedSplit],
+    told: Sequence[Told],
+    frames: int,
+    size: int,
+    key: tuple[int, int],
+    segmenter: Segmenter,
+) -> tuple[Tensor, Tensor]:
+    """Frames float [N, 3, S, S] and the words of each place, float [N, S/4, S/4, W] with NaN where unknown."""
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    pixels, targets = [], []
+    for number in random.integers(len(told), size=frames):
+        each = told[int(number)]
+        split = splits[each.split]
+        frame = int(random.integers(len(split.videos[each.video].frame_names)))
+        picture = torch.from_numpy(split.read_frames(each.video, [frame])).permute(0, 3, 1, 2)
+        config = segmenter.config
+        pixels.append(for_segmenter(picture, size, config.mean, config.std, torch.float32))
+        masks = split.read_masks(each.video, each.objects, [frame])[:, 0]
+        targets.append(_words_of_places(masks, each.words, size // 4))
+    return torch.cat(pixels), torch.from_numpy(np.stack(targets))
+
+
+def _words_of_places(masks: NDArray[np.bool_], words: NDArray[np.float32], grid: int) -> NDArray[np.float32]:
+    """float32 [grid, grid, W] for masks bool [O, H, W']; NaN outside of all objects."""
+    rows = np.full((*masks.shape[1:], 1), 0, dtype=np.uint8)
+    for row, mask in enumerate(masks):
+        rows[mask] = row + 1
+    small = cv2.resize(rows, (grid, grid), interpolation=cv2.INTER_NEAREST_EXACT)  # the pixel in the middle
+    nothing = np.full((1, words.shape[1]), np.nan, dtype=np.float32)
+    return np.concatenate([nothing, words])[small]

@@ -1,0 +1,155 @@
+"""A small world for referring video object segmentation: `demo_video` draws one video with its masks and expressions.
+
+Coloured shapes move before a grey ground, hide each other, enter and leave. Everything is a pure function of (seed,
+name, config). Words and wants are in demo_expressions.py, attributes and paths in demo_objects.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from glus.common.errors import DataError
+from glus.demo.expressions import KINDS, DemoExpression, all_expressions
+from glus.demo.objects import ROUND, DemoObject, DemoScene, DemoWorldConfig, sample_objects
+
+__all__ = ["DemoExpression", "DemoObject", "DemoVideo", "DemoWorldConfig", "demo_video", "expressions_for"]
+
+TRIES = 200
+SUBPIXEL_BITS = 4
+NOISE = 2.5
+
+
+@dataclass(frozen=True, eq=False)
+class DemoVideo:
+    """One drawn video.
+
+    `frames` uint8 [T, H, W, 3] RGB; `masks[id]` bool [T, H, W], what is seen of the object after occlusion; `objects`
+    with the last in front; `expressions`: all that is said of it, in a fixed order. Ids may have gaps.
+    """
+
+    name: str
+    frames: NDArray[np.uint8]
+    masks: dict[int, NDArray[np.bool_]]
+    expressions: tuple[DemoExpression, ...]
+    objects: tuple[DemoObject, ...]
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """What one object covers in one frame: `coverage` uint8 [h, w], 255 where it covers the whole pixel."""
+
+    frame: int
+    index: int
+    rows: slice
+    columns: slice
+    coverage: NDArray[np.uint8]
+
+
+def demo_video(seed: int, name: str, config: DemoWorldConfig) -> DemoVideo:
+    """Draw the video that (seed, name, config) names.
+
+    Raises DataError where the picture is too small for the number of objects asked for.
+    """
+    rng = _generator(seed, name)
+    for _ in range(TRIES):
+        objects = sample_objects(rng, config)
+        patches = _patches(objects, config)
+        front = np.zeros((config.frames, config.height, config.width), dtype=np.uint8)
+        for patch in patches:
+            front[patch.frame, patch.rows, patch.columns][patch.coverage >= 128] = patch.index + 1
+        scene = DemoScene.of(objects, front, config)
+        if scene.is_clear():
+            break
+    else:
+        raise DataError(
+            f"demo world: no room for {config.min_objects} to {config.max_objects} objects in {config.frames} frames "
+            f"of {config.width} x {config.height} (video {name!r}); ask for fewer objects or a larger picture"
+        )
+    frames = _paint(rng, objects, patches, config)
+    masks = {thing.id: front == index + 1 for index, thing in enumerate(objects)}
+    return DemoVideo(name, frames, masks, all_expressions(rng, scene), objects)
+
+
+def expressions_for(
+    video: DemoVideo,
+    seed: int,
+    kinds: Sequence[str],
+    per_object: int = 2,
+    several: int = 0,
+    absent: int = 0,
+) -> tuple[DemoExpression, ...]:
+    """A dataset's own mix of a video's expressions, a pure function of its arguments.
+
+    `per_object` expressions for each object alone, taken from `kinds` in turn (filled up with "look" where the
+    kinds have too few, so that there are at least two); then up to `several` for several objects at once and up
+    to `absent` without target. Raises DataError for an unknown kind.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise DataError(f"demo world: unknown kinds of expressions {unknown}; known are {list(KINDS)}")
+    rng = _generator(seed, f"expressions of {video.name}")
+    shuffled = [video.expressions[i] for i in rng.permutation(len(video.expressions))]
+    chosen: list[DemoExpression] = []
+    for turn, thing in enumerate(video.objects):
+        own = [expression for expression in shuffled if expression.object_ids == (thing.id,)]
+        order = [kinds[(turn + i) % len(kinds)] for i in range(len(kinds))]
+        piles = [[expression for expression in own if expression.kind == kind] for kind in order]
+        in_turn = [pile[depth] for depth in range(per_object) for pile in piles if depth < len(pile)]
+        spare = [expression for expression in own if expression.kind == "look" and expression not in in_turn]
+        chosen += (in_turn + spare)[:per_object]
+    chosen += [expression for expression in shuffled if len(expression.object_ids) > 1][:several]
+    chosen += [expression for expression in shuffled if not expression.object_ids][:absent]
+    return tuple(chosen)
+
+
+def _generator(seed: int, name: str) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, crc32(name.encode())])))
+
+
+def _patches(objects: Sequence[DemoObject], config: DemoWorldConfig) -> list[_Patch]:
+    """What each object covers, by frame and from back to front. Nothing for an object outside the picture."""
+    patches = []
+    for frame in range(config.frames):
+        for index, thing in enumerate(objects):
+            x, y = thing.centres[frame]
+            reach = thing.radius * 1.7
+            left, right = max(0, int(x - reach)), min(config.width, int(x + reach) + 2)
+            top, bottom = max(0, int(y - reach)), min(config.height, int(y + reach) + 2)
+            if right <= left or bottom <= top:
+                continue
+            coverage = np.zeros((bottom - top, right - left), dtype=np.uint8)
+            corner = np.array([left, top])
+            centre = np.rint((thing.centres[frame] - corner) * 2**SUBPIXEL_BITS).astype(int)
+            if thing.shape in ROUND:
+                for radius, value in ((thing.outer, 255), (thing.hole, 0)):
+                    fixed = (int(centre[0]), int(centre[1])), round(radius * 2**SUBPIXEL_BITS)
+                    if radius:
+                        cv2.circle(coverage, *fixed, value, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+            else:
+                points = np.rint(thing.outline * 2**SUBPIXEL_BITS).astype(np.int32) + centre.astype(np.int32)
+                cv2.fillPoly(coverage, [points], 255, cv2.LINE_AA, SUBPIXEL_BITS)
+            patches.append(_Patch(frame, index, slice(top, bottom), slice(left, right), coverage))
+    return patches
+
+
+def _paint(
+    rng: np.random.Generator, objects: Sequence[DemoObject], patches: Sequence[_Patch], config: DemoWorldConfig
+) -> NDArray[np.uint8]:
+    """Frames uint8 [T, H, W, 3]: the objects over a softly textured grey ground, then mild noise over all."""
+    shape = (config.frames, config.height, config.width, 1)
+    coarse = rng.standard_normal((7, 9), dtype=np.float32)
+    texture = cv2.resize(coarse, (config.width, config.height), interpolation=cv2.INTER_CUBIC)
+    tint = rng.uniform(-4, 4, 3).astype(np.float32)
+    ground = np.float32(rng.uniform(95, 150)) + 7 * texture[..., None] + tint
+    frames = np.repeat(ground[None], config.frames, axis=0)
+    for patch in patches:
+        region = frames[patch.frame, patch.rows, patch.columns]
+        opacity = patch.coverage[..., None].astype(np.float32) / 255
+        region += opacity * (np.array(objects[patch.index].rgb, dtype=np.float32) - region)
+    frames += NOISE * rng.standard_normal(shape, dtype=np.float32)
+    painted: NDArray[np.uint8] = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+    return painted

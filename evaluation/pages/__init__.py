@@ -1,0 +1,4 @@
+"""HTML pages: one evaluation, several side by side, runs compared.
+
+Imports `results` and `score`.
+"""

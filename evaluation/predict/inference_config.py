@@ -1,0 +1,54 @@
+"""What goes into a pass over a split besides the model, and what comes out besides the masks: no heavy imports."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from glus.common.errors import EvaluationError, InputError
+from glus.common.files import sha256_of
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """How a video is gone through."""
+
+    #: Every how many frames a memory is kept (the reference: 3 in inference, 1 in training).
+    memory_stride: int = 3
+    #: End the prompt with a blank as the reference does (a token that training never shows; docs/fidelity.md).
+    trailing_blank: bool = True
+    #: Expressions of one video that the language model and the mask decoder take at a time; its frames are encoded
+    #: once for all of them.
+    expressions_together: int = 16
+    #: JSON file of key frames in the reference's form, {"VIDEO_EXPID": FRAME}; expressions that it does not name, and
+    #: all without a file, begin at their video's first frame.
+    key_frames: Path | None = None
+    #: bf16 takes half the memory and less time on a GPU, and changes some pixels (docs/weights.md).
+    precision: Literal["bf16", "fp32"] = "fp32"
+
+    def recorded(self) -> dict[str, int | bool | str]:
+        """The settings as they are kept beside predictions: a file of key frames by its SHA-256, left out without one.
+
+        Raises EvaluationError where the file cannot be read.
+        """
+        settings = {name: value for name, value in asdict(self).items() if name != "key_frames"}
+        if self.key_frames is None:
+            return settings
+        try:
+            return settings | {"key_frames": sha256_of(self.key_frames, "file of key frames")}
+        except InputError as error:
+            raise EvaluationError(str(error), file=str(self.key_frames)) from error
+
+    def less_memory(self, otherwise: str) -> str:
+        """What takes less memory, `otherwise` last: the advice where there was too little."""
+        half = "" if self.precision == "bf16" else "inference.precision=bf16, "
+        return f"set {half}a smaller inference.expressions_together (now {self.expressions_together}) or {otherwise}"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a pass over a split did: expressions predicted, found on disk, and frames that got no [SEG]."""
+
+    expressions: int
+    found: int
+    frames: int
+    frames_without_seg: int

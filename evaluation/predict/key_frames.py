@@ -1,0 +1,80 @@
+"""Key frames of expressions from a file in the reference's form: {"VIDEO_EXPID": FRAME}.
+
+Source: the reference's inference_iter.py (`--use_kf`, `--score_json`): FRAME is the number in the frame's file name, as
+a number or as text; an expression that the file does not name begins at its video's first frame.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glus.common.errors import EvaluationError
+from glus.common.json_file import DIGITS, read_object
+from glus.data_pipeline.shards.reader import ShardedSplit
+
+_FORM = '{"VIDEO_EXPID": FRAME, ...}, such as {"bear_0": 12}, where FRAME is the number in a frame\'s file name'
+
+
+@dataclass(frozen=True)
+class KeyFrames:
+    """The key frames that one file gives; `frames` maps "VIDEO_EXPID" to a frame's name or number as text."""
+
+    path: Path
+    frames: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> "KeyFrames":
+        """Raises EvaluationError where the file is missing or not of that form."""
+        content = read_object(path, "file of key frames", raises=EvaluationError, remedy=f"wanted is {_FORM}")
+        return cls(path, {key: _text(path, key, value) for key, value in content.items()})
+
+    def position(self, video: str, expression: str, frame_names: Sequence[str]) -> int | None:
+        """Index of the key frame of an expression (an id) among the video's frames; None where the file has none.
+
+        Raises EvaluationError where the video has no such frame.
+        """
+        key = f"{video}_{expression}"
+        wanted = self.frames.get(key)
+        if wanted is None:
+            return None
+        for index, name in enumerate(frame_names):
+            if name == wanted or (_number(name) == _number(wanted) is not None):
+                return index
+        raise EvaluationError(
+            f"{self.path}: {key} names frame {wanted}, which video {video} does not have: its {len(frame_names)} "
+            f"frames are {frame_names[0]} to {frame_names[-1]}"
+        )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) <= DIGITS else None
+
+
+def _text(path: Path, key: str, value: Any) -> str:
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not (whole or isinstance(value, str)):
+        raise EvaluationError(f"{path}: {key} is {json.dumps(value)}; wanted is {_FORM}")
+    return value if isinstance(value, str) else str(int(value))
+
+
+def check_key_frames(path: Path, splits: Sequence[ShardedSplit]) -> tuple[int, int]:
+    """(expressions of the splits that the file names, all of them): hours of prediction end here or not at all.
+
+    Raises EvaluationError as `KeyFrames`, and where the file names none of them.
+    """
+    keys = KeyFrames.read(path)
+    videos = [entry for split in splits for entry in split.videos]
+    found = [
+        keys.position(entry.video, expression.id, entry.frame_names)
+        for entry in videos
+        for expression in entry.expressions
+    ]
+    named = sum(index is not None for index in found)
+    if not named:
+        raise EvaluationError(
+            f"{path} names no expression of {', '.join(f'{each.dataset}/{each.split}' for each in splits)}: wanted is "
+            f"{_FORM}"
+        )
+    return named, len(found)

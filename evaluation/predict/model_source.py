@@ -1,0 +1,123 @@
+"""Where a model to predict with comes from: a checkpoint of a run, or a GLUS in the released layout."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from safetensors import SafetensorError
+
+from glus.common.errors import EvaluationError, TrainingError
+from glus.common.files import is_there, sha256_of
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.data_pipeline.sampling.sample_plan import SamplingConfig
+from glus.model.precision import set_precision
+from glus.model.released.release_sam2 import Hiera
+from glus.model.released.release_sums import check_sums
+from glus.model.released.safetensors_file import open_tensors
+from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.integrity import check_model_files, without_digests
+from glus.training.release_info import Release, assumptions, read_release, without_sums
+from glus.training.run_config import WeightsConfig
+from glus.training.tracking.run_record import located
+from glus.training.tracking.tracking_place import TrackingConfig
+
+if TYPE_CHECKING:
+    from glus.model.glus import Glus
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to predict, its tokenizer, how frames are shown to it, and lines to tell of released weights."""
+
+    model: "Glus"
+    tokenizer: Tokenizer
+    sampling: SamplingConfig
+    told: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A checkpoint folder of a run, or a released GLUS (`release` then describes it, `vision` is its CLIP's folder).
+
+    `notes` are lines to print: what is assumed of the model, and what cannot be checked. `title` and `step` are for
+    people. `tracking_run` is the MLflow run that made it, "" where none did, and `tracking`
+    where that is recorded.
+    """
+
+    folder: Path
+    title: str
+    step: int = 0
+    tracking_run: str = ""
+    tracking: TrackingConfig | None = None
+    vision: str = ""
+    release: Release | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def find(cls, place: Path, vision: Path | None = None, hiera: Hiera | None = None) -> "ModelSource":
+        """From a run folder (its latest checkpoint), a checkpoint folder or a released GLUS; no weights are read.
+
+        `hiera` says what a released SAM 2 of unusual size does not show. Raises TrainingError or ModelError where
+        there is none or it is damaged, EvaluationError for `vision` or `hiera` beside a checkpoint.
+        """
+        if is_there(place / "config.json") and not is_there(place / checkpoint.RUN):
+            weights = WeightsConfig(glus=str(place), vision=str(vision or ""))
+            release = read_release(weights, hiera)
+            assumed = (*assumptions(place, release), *without_sums(weights))
+            return cls(place, place.resolve().name, vision=weights.vision, release=release, notes=assumed)
+        for name, given in (("vision", vision), ("hiera", hiera)):
+            if given is not None:
+                raise EvaluationError(f"{name}: {place} is a checkpoint of a run and has its own; leave {name} out")
+        folder = checkpoint.resolve(place)
+        check_model_files(folder, weights=False)
+        run, state = checkpoint.read_run_config(folder), checkpoint.read_state(folder)
+        tracking = located(run.tracking, folder.resolve().parent.parent)
+        title, notes = f"{run.name}, step {state.step}", tuple(without_digests(folder))
+        return cls(folder, title, state.step, state.tracking_run, tracking, notes=notes)
+
+    def load(self, device: torch.device, precision: Literal["bf16", "fp32"] = "fp32") -> Loaded:
+        """The model in eval mode on `device`. A released GLUS that does not say how it is asked is asked as GLUS is.
+
+        Raises TrainingError, ModelError or DataError.
+        """
+        # Here, not above: a process that only starts others needs no model.
+        from glus.training.build import build_from_checkpoint
+        from glus.training.pretrained import open_glus
+
+        if self.release is not None:
+            model, tokenizer, told = open_glus(self.folder, self.vision, self.release.model)
+            loaded = Loaded(model, tokenizer, self.release.sampling, tuple(told))
+        else:
+            model, tokenizer, run = build_from_checkpoint(self.folder)
+            loaded = Loaded(model.eval(), tokenizer, run.sampling)
+        set_precision(model, precision)
+        model.to(device)
+        return loaded
+
+    def digest(self) -> str:
+        """SHA-256 of all weights, and of a released GLUS of its sizes too; checked against the digests that are there.
+
+        Raises TrainingError or ModelError where a file does not hold what was written, InputError where one cannot be
+        read.
+        """
+        if self.release is None:
+            noted = check_model_files(self.folder)
+            return noted.get(checkpoint.WEIGHTS) or self._digest_of_weights()
+        from glus.training.pretrained import released_files
+
+        known = check_sums(self.folder)
+        files = released_files(WeightsConfig(glus=str(self.folder), vision=self.vision))
+        parts = [known.get(file) or sha256_of(file, "weights") for file in files]
+        asked = [repr(self.release.asked)] if self.release.asked else []
+        return hashlib.sha256("".join([*parts, repr(self.release.model), *asked]).encode()).hexdigest()
+
+    def _digest_of_weights(self) -> str:
+        """Of a checkpoint without digests. Its header says how long the file is, so that no hole is digested."""
+        file = self.folder / checkpoint.WEIGHTS
+        try:
+            with open_tensors(file):
+                return sha256_of(file, "weights")
+        except (SafetensorError, OSError) as error:
+            raise TrainingError(f"{file} cannot be read ({error}): the checkpoint is damaged, use another") from error

@@ -1,0 +1,4 @@
+"""Scores -> benchmark metrics with intervals, files, server archives.
+
+Imports `score`.
+"""

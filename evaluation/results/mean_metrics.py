@@ -1,0 +1,108 @@
+"""Mean figures of expressions, with their confidence intervals."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from glus.evaluation.results.intervals import Interval, Sample, intervals_of
+from glus.evaluation.score.expression_score import ExpressionScore
+
+WITH_INTERVAL = ("J", "F", "JF")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Mean figures of some expressions, 0 to 100; None where there is nothing to average.
+
+    `missing` of the `expressions` had no prediction and count as 0. `controlled` of them have a text control:
+    `matched_JF` is their J&F, `control_*` what they score with another expression's prediction, `drop` the
+    difference of the two. A and R are ReVOS's accuracy and robustness. `intervals` holds 95 % bootstrap intervals over
+    videos of J, F and JF, where there are two videos or more.
+    """
+
+    expressions: int
+    missing: int
+    J: float | None
+    F: float | None
+    JF: float | None
+    controlled: int
+    matched_JF: float | None
+    control_J: float | None
+    control_F: float | None
+    control_JF: float | None
+    drop: float | None
+    A: float | None = None
+    R: float | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
+
+
+def figures_of(scores: Sequence[ExpressionScore]) -> Figures:
+    """Means over the expressions."""
+    controlled = [score for score in scores if score.control_JF is not None]
+    matched, control = _mean(score.JF for score in controlled), _mean(score.control_JF for score in controlled)
+    return Figures(
+        expressions=len(scores),
+        missing=sum(score.missing for score in scores),
+        J=_mean(score.J for score in scores),
+        F=_mean(score.F for score in scores),
+        JF=_mean(score.JF for score in scores),
+        controlled=len(controlled),
+        matched_JF=matched,
+        control_J=_mean(score.control_J for score in controlled),
+        control_F=_mean(score.control_F for score in controlled),
+        control_JF=control,
+        drop=None if matched is None or control is None else matched - control,
+        A=_mean(score.A for score in scores),
+        R=_mean(score.R for score in scores),
+        intervals=_intervals([scores]),
+    )
+
+
+def unweighted(groups: Sequence[Sequence[ExpressionScore]]) -> Figures:
+    """The mean of the groups' means; None where a group is empty, rather than the other's figure under their name."""
+    parts = [figures_of(group) for group in groups]
+
+    def mean(name: str) -> float | None:
+        values = [getattr(part, name) for part in parts]
+        return fmean(values) if None not in values else None
+
+    together = figures_of([score for group in groups for score in group])
+    return replace(
+        together,
+        J=mean("J"),
+        F=mean("F"),
+        JF=mean("JF"),
+        matched_JF=mean("matched_JF"),
+        control_J=mean("control_J"),
+        control_F=mean("control_F"),
+        control_JF=mean("control_JF"),
+        drop=mean("drop"),
+        A=mean("A"),
+        R=mean("R"),
+        intervals=_intervals(groups) if all(part.expressions for part in parts) else {},
+    )
+
+
+def by(scores: Iterable[ExpressionScore], key: Callable[[ExpressionScore], str]) -> dict[str, list[ExpressionScore]]:
+    """Scores by a name, names in order; those whose name is empty are left out."""
+    groups: dict[str, list[ExpressionScore]] = {}
+    for score in scores:
+        if key(score):
+            groups.setdefault(key(score), []).append(score)
+    return dict(sorted(groups.items()))
+
+
+def sample_of(scores: Iterable[ExpressionScore], name: str) -> Sample:
+    """One figure of the scores that have it, with their videos."""
+    shown = [(getattr(score, name), (score.dataset, score.split, score.video)) for score in scores]
+    kept = [(value, video) for value, video in shown if value is not None]
+    return Sample([value for value, _ in kept], [video for _, video in kept])
+
+
+def _intervals(groups: Sequence[Sequence[ExpressionScore]]) -> dict[str, Interval]:
+    return intervals_of({name: [sample_of(group, name) for group in groups] for name in WITH_INTERVAL})
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return fmean(present) if present else None

@@ -1,0 +1,75 @@
+"""J and F of each expression of a split from the predictions on disk, with the text control."""
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import cv2
+
+from glus.common.errors import EvaluationError
+from glus.common.progress import Progress
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.evaluation.predict.predictions import check_folders
+from glus.evaluation.score.expression_score import ExpressionScore, has_known_target
+from glus.evaluation.score.video_scoring import score_video
+
+
+def score_split(
+    split: ShardedSplit, predictions: Path, progress: bool = True, workers: int = 1
+) -> list[ExpressionScore]:
+    """Score every expression of a split, in the split's order. `workers` processes take a video each.
+
+    A missing prediction scores 0 and is marked. An expression whose target is hidden is in the list without figures.
+
+    The text control: for each expression, the prediction made for another expression of the same video is scored
+    against this one's target. The partner is one whose objects are all others and whose text differs, chosen by the
+    expression's name, so always the same. A model that reads the text must score far lower there; one that segments
+    the same salient object whatever is asked scores the same. A prediction depends on (video, text) alone, so the
+    prediction made for the partner is what exchanging the texts would give: no second inference is needed.
+
+    `predictions` is the folder above DATASET. Memory is that of the largest video, packed, whatever the split's size.
+    Raises EvaluationError for predictions that are not whole (by file name) or that belong to no expression, and for a
+    split without expressions.
+    """
+    if workers < 1:
+        raise EvaluationError(f"workers is {workers}; give 1 or more")
+    total = sum(len(entry.expressions) for entry in split.videos)
+    if total == 0:
+        raise EvaluationError(f"{split.dataset}/{split.split} holds no expressions: nothing to score; prepare it again")
+    check_folders(predictions, split.dataset, split.split, split.videos)
+    scores: list[list[ExpressionScore]] = [[] for _ in split.videos]
+    label = f"score {split.dataset}/{split.split}"
+    with Progress(total=total, desc=label, unit="expression", disable=not progress) as bar:
+        for video, found in _score_videos(split, predictions, workers):
+            scores[video] = found
+            bar.update(len(found))
+    return [score for found in scores for score in found]
+
+
+def has_targets(split: ShardedSplit) -> bool:
+    """Whether the split says of any expression what it means; a benchmark's hidden split does not."""
+    return any(has_known_target(expression) for entry in split.videos for expression in entry.expressions)
+
+
+def _score_videos(split: ShardedSplit, predictions: Path, workers: int) -> Iterator[tuple[int, list[ExpressionScore]]]:
+    videos = range(len(split.videos))
+    if workers == 1:
+        for video in videos:
+            yield video, score_video(split, video, predictions)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads may hold
+    pool = ProcessPoolExecutor(
+        min(workers, len(videos)), mp_context=spawn, initializer=cv2.setNumThreads, initargs=(1,)
+    )
+    try:
+        waiting = {pool.submit(score_video, split, video, predictions): video for video in videos}
+        for done in as_completed(waiting):
+            yield waiting[done], done.result()
+    except BrokenProcessPool as error:
+        raise EvaluationError(
+            f"a process that scores was killed (most often for lack of memory): give fewer than {workers} workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)

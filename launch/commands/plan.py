@@ -1,0 +1,205 @@
+"""`glus plan CONFIG --nodes N --gpus-per-node G`: what a run would take, before it takes it.
+
+Every formula is beside its function, and docs/reproduce.md explains them. Nothing is loaded: the model has no weights.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from glus.common.errors import LaunchError
+from glus.common.terminal import cell
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.launch.config.configuration import load_config
+from glus.model.glus import Glus
+from glus.training.build import build_to_count
+from glus.training.engines.choose import LEAVES, accumulation_for, check_shares
+from glus.training.metrics.cost import Load, StepCost, step_cost
+from glus.training.run_config import RunConfig
+
+GIB, TERA = 2**30, 10**12
+#: Elements of DeepSpeed's buckets for reducing gradients (training/engines/deepspeed_engine.py), and for fetching
+#: ahead (its default).
+REDUCE_BUCKET, FETCH_AHEAD = 50_000_000, 50_000_000
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """Which run, on how many machines, and what is assumed of data and machines."""
+
+    config: Path
+    """Config file of `glus train`."""
+    nodes: int = 1
+    """Machines."""
+    gpus_per_node: int = 8
+    """GPUs of each."""
+    changes: tuple[str, ...] = ()
+    """Overrides of that config, as key=value."""
+    prompt_tokens: int = 0
+    """Tokens of a prompt, frames included; 0 takes those of the frames and 150 of text."""
+    height: int = 720
+    """Rows of a frame (masks are compared at their own size)."""
+    width: int = 1280
+    """Columns of a frame."""
+    peak_tflops: float = 989.0
+    """Dense bf16 FLOP a second of one GPU, in 10^12 (H100 and H200)."""
+    efficiency: float = 0.35
+    """The part of it that is reached: an assumption until it is measured (benchmarks/training_step.py)."""
+    node_gigabytes: float = 450.0
+    """Bytes a second between GPUs of a machine, in 10^9 (NVLink 4, one way)."""
+    wire_gigabytes: float = 50.0
+    """Bytes a second and GPU between machines, in 10^9 (400 Gbit/s each)."""
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "gpus_per_node", "height", "width"):
+            if getattr(self, name) < 1:
+                raise LaunchError(f"{name}={getattr(self, name)}: it must be at least 1")
+        for name in ("peak_tflops", "efficiency", "node_gigabytes", "wire_gigabytes"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise LaunchError(f"{name}={getattr(self, name)}: it must be a number above 0")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Elements of a model's parameters: each one's, those of trained ones, and those of the largest gathered module."""
+
+    every: tuple[int, ...]
+    trained: tuple[int, ...]
+    largest_leaf: int
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Sizes":
+        """Of a model with its trainable parameters set."""
+        leaves = [each for each in model.modules() if isinstance(each, LEAVES)]
+        inside = {id(part) for leaf in leaves for part in leaf.modules()}
+        alone = [sum(p.numel() for p in m.parameters(recurse=False)) for m in model.modules() if id(m) not in inside]
+        return cls(
+            tuple(each.numel() for each in model.parameters()),
+            tuple(each.numel() for each in model.parameters() if each.requires_grad),
+            max(alone + [sum(each.numel() for each in leaf.parameters()) for leaf in leaves]),
+        )
+
+
+def held_bytes(config: RunConfig, sizes: Sizes, ranks: int) -> dict[str, int]:
+    """Bytes that a rank holds between steps.
+
+    With b bytes a number (2 in bf16, 4 in fp32), N elements of all parameters, T of trained ones, R ranks; each
+    parameter is padded to a multiple of R:
+
+    parameters  b N / R, and b times the parameters of at most `keep_whole_below` elements   (stages below 3: b N)
+    gradients   b T / R                                                                      (stages below 2: b T)
+                where several micro-batches are summed, in float32: 4 T / R (stages below 2 in bf16: another 4 T)
+    optimizer   12 T / R: a copy in float32, and Adam's two moments             (stage 0: 12 T in bf16, 8 T in fp32)
+    """
+    engine, width = config.engine, 2 if config.engine.precision == "bf16" else 4
+    stage = 0 if engine.stage == "plain" else engine.stage
+
+    def part(elements: tuple[int, ...]) -> int:
+        return sum(math.ceil(each / ranks) for each in elements)
+
+    whole = sum(each for each in sizes.every if each <= engine.keep_whole_below)
+    master = 12 if stage or width == 2 else 8
+    trained, several = sum(sizes.trained), accumulation_for(config, ranks) > 1
+    # Of stages below 2 the sums lie beside the gradients (training/engines/float32_sums.py).
+    gradients = (4 if several else width) * part(sizes.trained) if stage >= 2 else width * trained
+    if several and stage < 2 and width == 2:
+        gradients += 4 * trained
+    return {
+        "parameters": width * (part(sizes.every) + whole if stage == 3 else sum(sizes.every)),
+        "gradients": gradients,
+        "optimizer": master * (part(sizes.trained) if stage >= 1 else trained),
+    }
+
+
+def passing_bytes(config: RunConfig, sizes: Sizes, cost: StepCost, load: Load) -> dict[str, int]:
+    """Bytes that a rank holds for a while within a step.
+
+    activations   what the parts of a micro-batch keep for the backward pass (training/metrics/cost.py). Recomputed,
+                  Llama keeps the input of each layer, and all of one layer at a time
+    buffers       the largest module that ZeRO-3 gathers whole, what it fetches ahead, and the bucket of gradients
+    """
+    width = 2 if config.engine.precision == "bf16" else 4
+    saved = cost.saved_bytes(load)
+    if config.engine.gradient_checkpointing:
+        language = config.model.language
+        inputs = load.tokens * language.hidden_size * width * language.layers
+        saved["Llama"] = inputs + saved["Llama"] // language.layers
+    gathered = sizes.largest_leaf + min(FETCH_AHEAD, sum(sizes.every)) if config.engine.stage == 3 else 0
+    bucket = REDUCE_BUCKET if config.engine.stage in (1, 2, 3) else 0
+    return {"activations": sum(saved.values()), "buffers": width * (gathered + bucket)}
+
+
+def wire_bytes(config: RunConfig, sizes: Sizes, ranks: int, accumulation: int) -> int:
+    """Bytes that a rank receives in a step, with f = (R - 1) / R and A micro-batches.
+
+    ZeRO-3: A (2 b N + b T) f: all parameters for the forward and once more for the backward pass, and gradients of each
+    micro-batch. ZeRO-2: (A + 1) b T f: gradients of each, and parameters after the step. Stages 0 and 1: 2 b T f.
+    """
+    width, rest = 2 if config.engine.precision == "bf16" else 4, (ranks - 1) / ranks
+    gathered = sum(each for each in sizes.every if each > config.engine.keep_whole_below)
+    trained = sum(sizes.trained)
+    if config.engine.stage == 3:
+        return int(accumulation * width * (2 * gathered + trained) * rest)
+    return int((accumulation + 1 if config.engine.stage == 2 else 2) * width * trained * rest)
+
+
+def load_of(config: RunConfig, plan: PlanConfig, videos: int) -> Load:
+    """What `videos` videos hold: every slot with all its expressions, every prompt as long as assumed."""
+    sampling = config.sampling
+    shown = sampling.context_frames + sampling.query_frames
+    tokens = plan.prompt_tokens or shown * config.model.vision.tokens_per_frame + 150
+    expressions = videos * sampling.expressions
+    return Load(videos, shown, sampling.query_frames, expressions, expressions * tokens, plan.height * plan.width)
+
+
+def plan(asked: PlanConfig) -> None:
+    """Print what the run would take. Raises LaunchError or TrainingError where it could not run so."""
+    config = load_config(RunConfig, asked.config, asked.changes)
+    ranks = asked.nodes * asked.gpus_per_node
+    check_shares(config, ranks)
+    model = _model(config)
+    sizes = Sizes.of(model)
+    cost = step_cost(model, torch.bfloat16 if config.engine.precision == "bf16" else torch.float32)
+    accumulation = accumulation_for(config, ranks)
+    held = held_bytes(config, sizes, ranks)
+    held |= passing_bytes(config, sizes, cost, load_of(config, asked, config.engine.micro_batch_size))
+    whole = load_of(config, asked, config.global_batch_size)
+    again = cost.recomputed_flop(whole) if config.engine.gradient_checkpointing else 0.0
+    flop = cost.model_flop(whole)
+    wire = wire_bytes(config, sizes, ranks, accumulation)
+    computing = (flop + again) / (ranks * asked.peak_tflops * TERA * asked.efficiency)
+    sending = wire / ((asked.wire_gigabytes if asked.nodes > 1 else asked.node_gigabytes) * 1e9)
+    # Fetching ahead hides the shorter of the two.
+    seconds = max(computing, sending)
+    rows = [(f"memory of a GPU: {name}", f"{size / GIB:.2f} GiB") for name, size in held.items()]
+    rows += [
+        ("memory of a GPU in all", f"{sum(held.values()) / GIB:.2f} GiB"),
+        ("parameters, of these trained", f"{sum(sizes.every):,}, {sum(sizes.trained):,}"),
+        ("micro-batches of a rank in a step", f"{accumulation} of {config.engine.micro_batch_size} videos"),
+        ("FLOP of a step", f"{flop / TERA:,.0f} x 10^12, and {again / TERA:,.0f} recomputed"),
+        ("received by a GPU in a step", f"{wire / 1e9:,.1f} GB"),
+        ("seconds of a step", f"{seconds:.2f} (computing {computing:.2f}, sending {sending:.2f}, the longer counts)"),
+        ("the whole run", f"{config.steps:,} steps, {seconds * config.steps / 3600:,.1f} hours"),
+        ("GPU-hours", f"{seconds * config.steps / 3600 * ranks:,.0f}"),
+    ]
+    table = Table(box=box.SIMPLE_HEAD, title=cell(f"{config.name} on {asked.nodes} x {asked.gpus_per_node} GPUs"))
+    table.add_column("")
+    table.add_column("", justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _model(config: RunConfig) -> Glus:
+    """The run's model without weights; without a tokenizer at hand, with the vocabulary of GLUS."""
+    place = config.model.tokenizer or config.weights.glus or config.weights.language
+    if place and Path(place).exists():
+        tokenizer = Tokenizer(Path(place))
+        return build_to_count(config, tokenizer.vocab_size, tokenizer.seg_id)
+    return build_to_count(config, 32_003, 32_000)

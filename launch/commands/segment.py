@@ -1,0 +1,166 @@
+"""`glus segment VIDEO "expression" ["expression" ...] --weights DIR --out DIR`: masks, an overlay, a contact sheet."""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from glus.common.errors import LaunchError
+from glus.common.progress import progress
+from glus.common.terminal import one_line, plain
+from glus.data_pipeline.batches.conversations import clean_expression
+from glus.evaluation.predict.inference_config import InferenceConfig
+from glus.evaluation.predict.key_frames import KeyFrames
+from glus.evaluation.segment.clip import Clip, open_clip
+from glus.evaluation.segment.segment_folder import DOCUMENT, MASKS, MaskFiles, Outcome, check_free, written_whole
+from glus.model.released.release_sam2 import Hiera
+
+if TYPE_CHECKING:
+    from glus.evaluation.predict.model_source import ModelSource
+    from glus.training.devices import Kind
+
+OVERLAY, SHEET = "overlay.mp4", "contact_sheet.png"
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """What to find in which video, by which model, and where the masks go."""
+
+    video: Path
+    """A video file, or a folder of JPEG or PNG frames of one size."""
+    expressions: tuple[str, ...]
+    """What is to be segmented, in words; each gets masks of its own, in folders 0, 1, ... in this order."""
+    weights: Path
+    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS in the released layout."""
+    out: Path
+    """A new folder for masks/VIDEO/EXP_ID/FRAME.png, overlay.mp4, contact_sheet.png and meta_expressions.json."""
+    vision: Path | None = None
+    """Folder of the CLIP vision tower (openai/clip-vit-large-patch14), which a released GLUS comes without."""
+    hiera: Hiera | None = None
+    """Of a released GLUS whose SAM 2 has none of the released sizes: what its weights do not show."""
+    key_frame: int | Path = 0
+    """The frame to begin at, counted from 0; the video is followed from there to its end and back to its start. Or a
+    JSON file of key frames in the reference's form: {"VIDEO_EXPID": FRAME}, FRAME being the number in the file name."""
+    overlay_rate: float = 0.0
+    """Frames a second of the overlay; 0 shows each frame when the video file does, and 10 a second for a folder."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """What is computed on; auto refuses the CPU where there should be GPUs and torch sees none (docs/gpu.md)."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    """How the video is gone through."""
+
+
+def segment(config: SegmentConfig) -> None:
+    """Write `out`, whole or not at all, and tell what was found.
+
+    Raises DataError, ModelError, TrainingError, EvaluationError or LaunchError, each with one clear message.
+    """
+    from glus.common.out_of_memory import memory_explained
+    from glus.evaluation.predict.model_source import ModelSource
+    from glus.training.devices import choose_device
+
+    _check(config)
+    kind = choose_device(config.device, "device")
+    source = ModelSource.find(config.weights, config.vision, config.hiera)
+    if source.notes:
+        print("\n".join(source.notes))
+    source.digest()  # damaged weights end here
+    with written_whole(config.out) as folder:
+        scratch = folder / ".frames"
+        clip = open_clip(config.video, scratch)
+        for note in clip.notes:
+            print(plain(note))
+        outcomes = [Outcome(text, key) for text, key in zip(config.expressions, _key_frames(config, clip), strict=True)]
+        files = MaskFiles(folder, clip, outcomes)
+        advice = config.inference.less_memory("device=cpu")
+        with memory_explained(f"segmenting {config.video} on {kind}", advice, LaunchError):
+            _write_masks(config, source, files, kind)
+        _write_pictures(config, files)
+        files.write_document()
+        shutil.rmtree(scratch, ignore_errors=True)
+    _tell(config.out, files)
+
+
+def _check(config: SegmentConfig) -> None:
+    """What needs neither the video nor the model is told before either is read."""
+    if not config.expressions:
+        raise LaunchError('no expression: say what to segment, such as glus segment VIDEO "the dog on the left"')
+    for number, text in enumerate(config.expressions):
+        if not clean_expression(text).strip():
+            raise LaunchError(f"expression {number} is empty ({text!r}): say in words what is to be segmented")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise LaunchError(f"expression {number} is no UTF-8 text ({text!r}): write it anew")
+    if config.overlay_rate and not 0.001 <= config.overlay_rate <= 1000:
+        raise LaunchError(f"overlay_rate={config.overlay_rate}: give frames a second, or 0 for the video's own")
+    if config.inference.key_frames is not None:
+        raise LaunchError(
+            "inference.key_frames is for `glus evaluate`: here say --key-frame N or --key-frame FILE.json"
+        )
+    check_free(config.out)
+    if not config.weights.is_dir():
+        raise LaunchError(f"{config.weights}: no such folder of weights; name a run, a checkpoint or a released GLUS")
+
+
+def _key_frames(config: SegmentConfig, clip: Clip) -> list[int]:
+    """The index of each expression's key frame."""
+    if isinstance(config.key_frame, int):
+        if not 0 <= config.key_frame < clip.promised:
+            raise LaunchError(
+                f"key_frame={config.key_frame}: video {clip.name} has {clip.promised} frames, 0 to {clip.promised - 1}"
+            )
+        index = clip.index_of(config.key_frame)
+        if index is None:
+            raise LaunchError(f"key_frame={config.key_frame}: this frame cannot be decoded; choose another")
+        return [index] * len(config.expressions)
+    given = KeyFrames.read(config.key_frame)
+    found = [given.position(clip.name, str(number), clip.frame_names) for number in range(len(config.expressions))]
+    if all(index is None for index in found):
+        raise LaunchError(
+            f"{config.key_frame} names no expression of this video: its keys would be {clip.name}_0, {clip.name}_1, ..."
+        )
+    absent = [number for number, index in enumerate(found) if index is None]
+    for number in absent:
+        print(one_line(f"{config.key_frame} has no {clip.name}_{number}: that expression begins at the first frame"))
+    return [index or 0 for index in found]
+
+
+def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles, kind: "Kind") -> None:
+    import torch
+
+    from glus.evaluation.predict.video_masks import Asked, masks_of_video
+
+    device = torch.device(kind)
+    loaded = source.load(device, config.inference.precision)
+    if loaded.told:
+        print(plain("\n".join(loaded.told)))
+    clip, keys = files.clip, [outcome.key_frame for outcome in files.outcomes]
+    names = [f"expression {number}" for number in range(len(keys))]
+    asked = Asked(config.expressions, names, keys)
+    followed = masks_of_video(loaded, config.inference, clip.read, len(clip), asked, device)
+    # Frames between the first key frame and the last are passed in both directions.
+    passes = len(clip) - min(keys) + max(keys)
+    for seen in progress(followed, desc=f"segment {clip.name}", unit="frame", total=passes):
+        files.write(seen.index, seen.expressions, seen.masks, seen.answered)
+
+
+def _write_pictures(config: SegmentConfig, files: MaskFiles) -> None:
+    from glus.evaluation.segment.segment_pictures import write_contact_sheet, write_overlay_video
+
+    clip, texts = files.clip, config.expressions
+    drawn = write_overlay_video(files.folder / OVERLAY, clip, files.read, texts, config.overlay_rate)
+    for _ in progress(drawn, desc=f"draw {OVERLAY}", unit="frame", total=len(clip)):
+        pass
+    write_contact_sheet(files.folder / SHEET, clip, files.read, texts)
+
+
+def _tell(out: Path, files: MaskFiles) -> None:
+    frames, outcomes = len(files.clip), files.outcomes
+    for number, outcome in enumerate(outcomes):
+        shown = f"{outcome.text[:80]}..." if len(outcome.text) > 83 else outcome.text
+        found = f"a mask in {outcome.frames_with_mask} of {frames} frames"
+        if not outcome.frames_with_mask:
+            found = f"EMPTY: no mask in any of {frames} frames"
+        print(one_line(f"{number}  {shown}: {found}; no [SEG] in {outcome.frames_without_seg}"))
+    silent = sum(outcome.frames_without_seg for outcome in outcomes)
+    print(f"frames without [SEG]: {silent} of {frames * len(outcomes)}")
+    for place in (MASKS, OVERLAY, SHEET, DOCUMENT):
+        print(f"written: {out / place}")

@@ -1,0 +1,4 @@
+"""Typed configs: YAML file and dotted overrides -> frozen dataclasses.
+
+Imports `common`.
+"""

@@ -1,0 +1,235 @@
+"""Starts the ranks of a training on this machine, alone or as one machine of a job, or becomes a rank of torchrun's."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glus.common.atomic import write_bytes_aside
+from glus.common.errors import DataError, LaunchError, UserError
+from glus.common.json_file import as_object, read_object
+from glus.common.locks import exclusive
+from glus.common.terminal import plain
+from glus.common.urls import hide_secrets
+from glus.launch.config.configuration import load_config, to_yaml
+from glus.launch.quiet import quiet_libraries
+from glus.launch.ranks.attempts import Failure, record_failure
+from glus.launch.ranks.nodes import ALONE, Nodes
+from glus.launch.ranks.parent import end_with_launcher
+from glus.launch.ranks.signals import INTERRUPTED, OF_ELASTIC, listen_as_rank, passing_on_signals
+from glus.training.run_config import RunConfig
+from glus.training.stopping.stopping import StopFlag, read_stopped
+from glus.training.stopping.watchdog import HUNG
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+    from torch.distributed.launcher.api import LaunchConfig
+
+TOLD, BUG = 2, 1
+#: A run that was told to stop: there is more to do. (EX_TEMPFAIL of sysexits.h)
+STOPPED = 75
+#: Seconds in which the launchers of all machines must have found each other.
+MEET = 300
+#: Seconds that ranks have to end by themselves once one of them failed.
+GRACE = 10
+
+
+def train(config: RunConfig) -> int:
+    """Train with `config.ranks` ranks on this machine; in a job of several machines, with those of all of them.
+
+    Under torchrun, as the rank that the environment names. Returns the exit code: 0; STOPPED where the run was told to
+    stop before its last step, outside of a job; 1 where a rank ended by a bug, whose traceback was printed.
+    Raises InUseError where another run is at work in `out`, LaunchError where a rank stopped with a message or was
+    killed; it is told once, however many ranks found it.
+    """
+    # One process holds the folder for all ranks: the first of torchrun's, or the launcher on the first machine.
+    if "WORLD_SIZE" in os.environ:
+        with _held(Path(config.out), os.environ.get("RANK") == "0"):
+            return _one_rank(config, None)
+    nodes = Nodes.from_environment()
+    out = Path(config.out)
+    _check_out(out)
+    # Before torch is imported: a second run is refused at once.
+    with _held(out, nodes.number == 0):
+        ranks = _ranks_here(config)
+        code = _one_rank(config, None) if ranks == 1 and nodes.alone else _many_ranks(config, ranks, nodes)
+    stopped = read_stopped(out)
+    if code or stopped is None or not nodes.alone:
+        return code  # a job reads for itself that it was stopped (attempts.py): to srun an exit code is a failure
+    print(
+        f"stopped after step {stopped.step} of {stopped.steps} ({stopped.cause}); the same command goes on from there"
+    )
+    return STOPPED
+
+
+def _held(out: Path, first: bool) -> AbstractContextManager[None]:
+    """Hold OUT, so that no two runs write into one. Raises InUseError where another run does."""
+    return exclusive(out, "glus train") if first else nullcontext()
+
+
+def main() -> int:
+    """Entry of a rank started by `train`: python -m glus.launch.ranks.ranks CONFIG.yaml OUT.
+
+    OUT is for those who list processes.
+
+    What ends it is written to the file that torch elastic names; `train` tells the first of them.
+    """
+    end_with_launcher()
+    stop = StopFlag()
+    listen_as_rank(stop)
+    quiet_libraries()
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    handler = get_error_handler()
+    handler.initialize()
+    try:
+        return _one_rank(load_config(RunConfig, Path(sys.argv[1]), []), stop)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except UserError as error:
+        handler.record_exception(error)
+        return TOLD
+    except Exception as error:  # noqa: BLE001 -- told by `train`, with its traceback
+        handler.record_exception(error)
+        return BUG
+
+
+def _one_rank(config: RunConfig, stop: StopFlag | None) -> int:
+    from glus.training.distributed import Rank
+    from glus.training.train import train as train_rank
+
+    rank = Rank.from_environment()
+    path = train_rank(config, rank, stop, lambda: _write_config(config))
+    if rank.rank == 0:
+        print(f"checkpoint: {path}")
+    return 0
+
+
+def _write_config(config: RunConfig) -> None:
+    """OUT/config.yaml, once a training is known to be able to begin."""
+    file = Path(config.out) / "config.yaml"
+    try:
+        write_bytes_aside(file, to_yaml(config).encode())
+    except DataError as error:
+        raise LaunchError(str(error)) from error
+
+
+def _check_out(out: Path) -> None:
+    """Raises LaunchError where OUT/config.yaml could not be written, and writes nothing."""
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.lexists(folder))
+    reason = "Not a directory" if not there.is_dir() else "Permission denied"
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise LaunchError(f"{out / 'config.yaml'} cannot be written ({reason}): choose another `out`")
+
+
+def _many_ranks(config: RunConfig, ranks: int, nodes: Nodes) -> int:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+
+    # It tells of a failed rank by process number; what follows here tells why.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="glus-ranks-") as folder, passing_on_signals():
+        launch = elastic_launch(launch_settings(Path(folder), ranks, nodes), sys.executable)
+        try:
+            resolved = Path(folder) / "config.yaml"
+            resolved.write_text(to_yaml(config), encoding="utf-8")
+            launch("-u", "-P", "-m", "glus.launch.ranks.ranks", str(resolved), config.out)
+        except SignalException as error:
+            raise KeyboardInterrupt from error
+        except ChildFailedError as error:
+            failure = _as_failure(_cause(error.failures.values()), nodes, ranks)
+            if not nodes.alone:
+                record_failure(Path(config.out), failure)
+            return _tell(failure, Path(config.out))
+    return 0
+
+
+def launch_settings(folder: Path, ranks: int, nodes: Nodes = ALONE) -> "LaunchConfig":
+    """How torch elastic starts `ranks` ranks on this machine, once; `folder` takes what ended them."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig
+
+    from glus.launch.ranks.rendezvous import register
+
+    nodes = replace(nodes, name=nodes.name or f"glus-{os.getpid()}")
+    return LaunchConfig(
+        min_nodes=nodes.count,
+        max_nodes=nodes.count,
+        nproc_per_node=ranks,
+        run_id=nodes.name,
+        rdzv_backend=register(),
+        rdzv_endpoint=nodes.endpoint,
+        rdzv_configs={"nodes": nodes, "file": str(folder / "store"), "wait": MEET},
+        max_restarts=0,
+        monitor_interval=0.2,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+        signals_to_handle=OF_ELASTIC,
+        shutdown_timeout=GRACE,
+    )
+
+
+def _cause(failures: Iterable["ProcessFailure"]) -> "ProcessFailure":
+    """The failure that the others follow from: a rank that lost its peer fails too, and the rest are stopped."""
+
+    def order(failure: "ProcessFailure") -> tuple[bool, bool, float]:
+        stopped = failure.exitcode in (-signal.SIGTERM, INTERRUPTED)
+        file = Path(failure.error_file)
+        # A killed rank leaves no file; its time is that of its finding, which is a little later than its end.
+        when = file.stat().st_mtime if file.is_file() else failure.timestamp - 1.0
+        return failure.exitcode != TOLD, stopped, when
+
+    return min(failures, key=order)
+
+
+def _as_failure(found: "ProcessFailure", nodes: Nodes, ranks: int) -> Failure:
+    recorded: dict[str, Any] = {}
+    if Path(found.error_file).is_file():
+        # A rank that was killed while it wrote leaves half a file: then its exit code says what is known.
+        with contextlib.suppress(UserError, KeyError):
+            recorded = as_object(read_object(found.error_file, "record of a failed rank")["message"], "message")
+    rank = nodes.number * ranks + found.local_rank
+    if found.exitcode in (TOLD, HUNG) and recorded:
+        text = hide_secrets(recorded["message"].partition(": ")[2])
+        return Failure(nodes.host, rank, "told" if found.exitcode == TOLD else "hung", text)
+    if recorded:
+        return Failure(
+            nodes.host, rank, "bug", *map(hide_secrets, (recorded["message"], recorded["extraInfo"]["py_callstack"]))
+        )
+    ended = f"was killed by {found.signal_name()}" if found.exitcode < 0 else f"ended with {found.exitcode}"
+    lack = " (most often for lack of memory)" if found.exitcode == -signal.SIGKILL else ""
+    return Failure(nodes.host, rank, "killed", f"rank {rank} {ended}{lack}")
+
+
+def _tell(failure: Failure, out: Path) -> int:
+    if failure.kind == "bug":
+        print(plain(f"rank {failure.rank}:\n{failure.traceback}"), file=sys.stderr)
+        return BUG
+    if failure.kind == "told":
+        raise LaunchError(failure.cause)
+    raise LaunchError(
+        f"{failure.cause}; the others were stopped. The same command goes on from the last checkpoint in {out}"
+    )
+
+
+def _ranks_here(config: RunConfig) -> int:
+    """Ranks of this machine. Raises TrainingError where it should have GPUs and has none, LaunchError for too many."""
+    import torch
+
+    from glus.training.devices import choose_device
+
+    gpus = torch.cuda.device_count() if choose_device(config.engine.device) == "cuda" else 0
+    if 0 < gpus < config.ranks:
+        raise LaunchError(f"ranks={config.ranks}, but this machine has {gpus} GPUs: set ranks to that or less")
+    return config.ranks or gpus or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""What a video is asked: the prompts of its expressions for each number of query frames, and how they all begin."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glus.common.errors import ModelError
+from glus.model.language import IMAGE_TOKEN_ID
+
+#: Number of query frames in the window -> (ids int64 [E, L], attention bool [E, L]), padded at the end.
+Prompts = Callable[[int], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Prompts of E expressions. `asked[n - 1]` are ids int64 [E, L] and attention bool [E, L] for n query frames."""
+
+    asked: tuple[tuple[Tensor, Tensor], ...]
+    context: int
+
+    @classmethod
+    def of(cls, prompts: Prompts, window: int, context: int, frame_tokens: int, max_positions: int) -> "Questions":
+        """The prompts for 1 to `window` query frames after `context` context frames.
+
+        Raises ModelError, naming the expression by its place, where a prompt has other frames than those, or takes
+        more than `max_positions` positions with `frame_tokens` for each frame.
+        """
+        asked = tuple(prompts(queries) for queries in range(1, window + 1))
+        for queries, (ids, attention) in enumerate(asked, start=1):
+            given = (ids == IMAGE_TOKEN_ID).sum(1)
+            positions = attention.sum(1) + given * (frame_tokens - 1)
+            for row, (frames, length) in enumerate(zip(given.tolist(), positions.tolist(), strict=True)):
+                where = f"expression {row + 1} of {len(ids)}"
+                if frames != context + queries:
+                    raise ModelError(
+                        f"{where}: its prompt holds {frames} frames where {context + queries} are shown; an expression "
+                        "may not contain <image>"
+                    )
+                if length > max_positions:
+                    raise ModelError(
+                        f"{where} is too long: with {queries} query frames its prompt takes {length} positions, the "
+                        f"language model has {max_positions} (model.language.max_positions); shorten the expression"
+                    )
+        return cls(asked, context)
+
+    @property
+    def expressions(self) -> int:
+        """Their number E."""
+        return len(self.asked[0][0])
+
+    def beginning(self) -> Tensor:
+        """int64 [N]: the ids that all prompts share, up to the first query frame at most."""
+        shortest = min(ids.shape[1] for ids, _ in self.asked)
+        ids = torch.cat([ids[:, :shortest] for ids, _ in self.asked])
+        attention = torch.cat([attention[:, :shortest] for _, attention in self.asked])
+        shared = ids[0, : common_length(ids, attention)]
+        return shared[(shared == IMAGE_TOKEN_ID).cumsum(0) <= self.context]
+
+
+def common_length(ids: Tensor, attention: Tensor) -> int:
+    """Columns in which all rows begin alike, padding not counted. ids: int64 [E, L]; attention: bool [E, L]."""
+    alike = (ids == ids[:1]).all(0) & attention.all(0)
+    return int(alike.long().cumprod(0).sum())

@@ -1,0 +1,183 @@
+"""Inference: all expressions of a video together, frame by frame, each frame encoded once for all of them.
+
+Source: the reference's inference_iter.py and GLUS.evaluate, which go through the video anew for each expression, encode
+the whole window of frames again at each step and read every prompt from its first token.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from glus.common.errors import ModelError
+from glus.model.inference.prefix import Prefix
+from glus.model.inference.video_prompts import Questions, common_length
+from glus.model.language import IMAGE_TOKEN_ID, Language
+from glus.model.memory import MemoryBank
+from glus.model.preprocess import for_segmenter, for_vision_tower
+from glus.model.segmenter import FrameFeatures, Segmenter
+
+
+@dataclass(frozen=True)
+class FrameMasks:
+    """What one frame shows for E expressions: all of them, unless their key frames differ.
+
+    logits: float [E, H, W] at the frame's size, a mask where above 0; answered: bool [E], whether the language model
+    answered with [SEG] (a mask for which it did not is to be taken as empty, and counted); expressions: int64 [E],
+    which of the expressions asked about the rows are.
+    """
+
+    index: int
+    logits: Tensor
+    answered: Tensor
+    expressions: Tensor
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a video is gone through; see `Glus.segment_video`."""
+
+    window: int
+    memory_stride: int
+    expressions_together: int
+    reuse_prefix: bool
+
+
+@dataclass(frozen=True)
+class _Track:
+    """Expressions that share their key frame, on their way. recent: tokens of the last frames, float [1, P, hidden]."""
+
+    rows: Tensor  # int64 [E]
+    banks: tuple[MemoryBank, ...]  # one a chunk of rows
+    position: int = 0
+    recent: tuple[Tensor, ...] = ()
+
+
+class Follower:
+    """Goes through one video. `questions` are about its expressions, `context` holds the context frames' indices."""
+
+    def __init__(
+        self,
+        language: Language,
+        segmenter: Segmenter,
+        frame: Callable[[int], Tensor],
+        context: Sequence[int],
+        questions: Questions,
+        way: Way,
+    ):
+        self._language, self._segmenter = language, segmenter
+        self._frame, self._questions, self._way = frame, questions, way
+        # A context frame is read again as a query frame: its tokens are kept.
+        # Without context frames the first frame stands in, and none of its tokens are taken.
+        first = context or (0,)
+        self._held = {index: self._tokens(frame(index).unsqueeze(0)) for index in dict.fromkeys(first)}
+        tokens = torch.cat([self._held[index] for index in first])[: len(context)]
+        beginning = questions.beginning() if way.reuse_prefix else questions.asked[0][0][0, :0]
+        self._begun, shown = len(beginning), int((beginning == IMAGE_TOKEN_ID).sum())
+        self._prefix = language.prefix(beginning, tokens[:shown]) if self._begun else None
+        self._context = tokens[shown:]
+
+    def follow(self, frames: int, key_frames: Sequence[int]) -> Iterator[FrameMasks]:
+        """Forward through the video, then backward; each expression from its own key frame on, each frame once.
+
+        Frames between the first key frame and the last are encoded twice, because some expressions pass them forward
+        and others backward; all others are encoded once.
+        """
+        tracks = {key: self._track(key, key_frames) for key in sorted(set(key_frames))}
+        at_key: dict[int, _Track] = {}
+        for index in range(min(tracks), frames):
+            due = [key for key in tracks if key <= index]
+            yield self._step(index, tracks, due)
+            if index in tracks:
+                at_key[index] = tracks[index]
+        # The way back begins with what was known after the key frame, which is not decoded again.
+        tracks = at_key
+        for index in range(max(tracks) - 1, -1, -1):
+            yield self._step(index, tracks, [key for key in tracks if key > index])
+
+    def _track(self, key: int, key_frames: Sequence[int]) -> _Track:
+        device = self._questions.asked[0][0].device
+        rows = torch.tensor([row for row, frame in enumerate(key_frames) if frame == key], device=device)
+        chunks = len(rows.split(self._way.expressions_together))
+        return _Track(rows, (MemoryBank.empty(self._segmenter.config.memories),) * chunks)
+
+    def _step(self, index: int, tracks: dict[int, _Track], due: list[int]) -> FrameMasks:
+        """Frame `index` for the tracks of the key frames `due`, which are put in place of those before."""
+        picture = self._frame(index).unsqueeze(0)
+        tokens = self._held[index] if index in self._held else self._tokens(picture)
+        features = self._features(picture)
+        low, answered = [], []
+        for key in due:
+            tracks[key], logits, seen = self._advance(tracks[key], tokens, features)
+            low += logits
+            answered += seen
+        full = F.interpolate(
+            torch.cat(low).unsqueeze(1).float(), size=picture.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return FrameMasks(index, full[:, 0], torch.cat(answered), torch.cat([tracks[key].rows for key in due]))
+
+    def _advance(
+        self, track: _Track, tokens: Tensor, features: FrameFeatures
+    ) -> tuple[_Track, list[Tensor], list[Tensor]]:
+        """The track after one more frame; low-resolution logits [E, S/4, S/4] and answers [E] of each chunk."""
+        recent = (*track.recent, tokens)[-self._way.window :]
+        asked = self._questions.asked[len(recent) - 1]
+        ids, attention = (each[track.rows, self._begun :] for each in asked)
+        frames = torch.cat([self._context, *recent])
+        prefix, start, shown = self._shared(ids, attention, frames)
+        ids, attention, frames = ids[:, start:], attention[:, start:], frames[shown:]
+        banks, logits, answered = [], [], []
+        chunks = torch.arange(len(ids), device=ids.device).split(self._way.expressions_together)
+        for rows, bank in zip(chunks, track.banks, strict=True):
+            real = int(attention[rows].sum(1).max())
+            given = frames.expand(len(rows), *frames.shape)
+            last = self._language.read(ids[rows, :real], attention[rows, :real], given, prefix).last()
+            seen = self._language.logits(last).argmax(-1) == self._language.seg_id
+            low, bank = self._segmenter.step(
+                features.pick(torch.zeros_like(rows)),
+                self._language.seg_states(last),
+                bank,
+                track.position,
+                self._way.memory_stride,
+                shown=seen,
+            )
+            banks.append(bank)
+            logits.append(low)
+            answered.append(seen)
+        return _Track(track.rows, tuple(banks), track.position + 1, recent), logits, answered
+
+    def _shared(self, ids: Tensor, attention: Tensor, frames: Tensor) -> tuple[Prefix | None, int, int]:
+        """What the prompts of this step begin with, read once: the prefix, and how many ids and frames are in it."""
+        if not self._way.reuse_prefix or len(ids) == 1:
+            return self._prefix, 0, 0
+        # Each expression keeps at least one token of its own: its state is read there.
+        length = min(common_length(ids, attention), int(attention.sum(1).min()) - 1)
+        if not length:
+            return self._prefix, 0, 0
+        shown = int((ids[0, :length] == IMAGE_TOKEN_ID).sum())
+        return self._language.prefix(ids[0, :length], frames[:shown], self._prefix), length, shown
+
+    def _tokens(self, picture: Tensor) -> Tensor:
+        """Tokens float [1, P, hidden] of a frame uint8 [1, 3, H, W]."""
+        sizes, dtype = self._language.config.vision, self._language.mm_projector.weight.dtype
+        return self._language.encode_frames(for_vision_tower(picture, sizes.image_size, sizes.mean, sizes.std, dtype))
+
+    def _features(self, picture: Tensor) -> FrameFeatures:
+        sizes, dtype = self._segmenter.config, self._language.mm_projector.weight.dtype
+        return self._segmenter.encode(for_segmenter(picture, sizes.image_size, sizes.mean, sizes.std, dtype))
+
+
+def checked_key_frames(key_frame: int | Sequence[int], expressions: int, frames: int) -> list[int]:
+    """The key frame of each expression. Raises ModelError for a wrong number of them and one outside the video."""
+    keys = [key_frame] * expressions if isinstance(key_frame, int) else [int(key) for key in key_frame]
+    if len(keys) != expressions:
+        raise ModelError(f"{len(keys)} key frames for {expressions} expressions: give one for all, or one for each")
+    for row, key in enumerate(keys):
+        if not 0 <= key < frames:
+            raise ModelError(
+                f"expression {row + 1} of {expressions}: key frame {key} is not in the video; its {frames} frames are "
+                f"0 to {frames - 1}"
+            )
+    return keys

@@ -1,0 +1,228 @@
+"""Sizes and switches of GLUS. The defaults are the released GLUS-7B; everything that follows from others is derived."""
+
+import importlib.util
+from dataclasses import dataclass, field
+from typing import Literal
+
+from glus.common.errors import ModelError
+from glus.common.paths import PathText
+from glus.model.bounds import check_bounds
+
+#: (least, most) of each setting: far beyond any released model, near enough that an empty model of it is quickly made.
+_WIDTH, _LAYERS, _SHARE, _POSITIVE = (1, 65_536), (1, 512), (0, 1), (1e-12, 1e12)
+_LANGUAGE = {
+    **{"hidden_size": _WIDTH, "heads": (1, 1024), "key_value_heads": (1, 1024), "layers": _LAYERS},
+    **{"intermediate_size": (1, 2**20), "max_positions": (1, 2**24), "rms_norm_eps": (0, 1), "rope_theta": _POSITIVE},
+    **{"initializer_range": (0, 100), "seg_spread": (0, 100)},
+}
+_VISION = {
+    **{"image_size": (1, 2048), "patch_size": (1, 2048), "hidden_size": _WIDTH, "intermediate_size": (1, 2**20)},
+    **{"layers": _LAYERS, "heads": (1, 1024), "select_layer": (-512, 512), "pool": (1, 2**20)},
+    **{"mean": (-1e6, 1e6), "std": _POSITIVE},
+}
+_SEGMENTER = {
+    **{"image_size": (1, 2048), "embed_dim": (1, 2048), "heads": (1, 256), "stages": (1, 256)},
+    **{"global_attention_blocks": (0, 1024), "window_pos_embed_size": (1, 256), "window_spec": (1, 256)},
+    **{"hidden_dim": (1, 2048), "decoder_feedforward": _WIDTH, "memory_dim": (1, 2048), "memory_layers": (1, 32)},
+    **{"memory_feedforward": _WIDTH, "memory_fuser_layers": (1, 64), "memories": (1, 256), "dropout": _SHARE},
+    **{"mask_prior": (-100, 100), "mean": (-1e6, 1e6), "std": _POSITIVE},
+}
+_LORA = {"rank": (0, 4096), "alpha": (0, 2**20), "dropout": _SHARE}
+_LOSS = {
+    **dict.fromkeys(("cross_entropy", "mask_bce", "mask_dice", "contrastive"), (0, 1000000.0)),
+    **{"bank_size": (1, 2**22), "bank_negatives": (1, 2**22)},
+}
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """The Llama that reads frames and expressions (transformers' LlamaConfig)."""
+
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    layers: int = 32
+    heads: int = 32
+    #: Heads of keys and values (grouped-query attention where it is smaller than `heads`).
+    key_value_heads: int = 32
+    #: 2048 and 1e-6 are those of LLaMA 1, from which LISA-7B-v1 and GLUS descend (LLaVA-Lightning-7B-v1-1).
+    max_positions: int = 2048
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    #: Whether lm_head is the embedding table itself (SmolLM2).
+    tie_embeddings: bool = False
+    #: Spread of freshly drawn weights (LlamaConfig's own default); small models want it wider.
+    initializer_range: float = 0.02
+    #: Deviation over texts at which freshly drawn [SEG] states start (model/init.py); 0 leaves torch's own draw, as
+    #: the reference does; loaded weights bring their own.
+    seg_spread: float = 0.0
+    #: How attention is computed: torch's own, or flash-attn where it is installed (bf16 on CUDA only).
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
+
+    def __post_init__(self) -> None:
+        check_bounds("model.language", self, _LANGUAGE)
+        if self.hidden_size % self.heads or self.heads % self.key_value_heads:
+            raise ModelError(
+                f"model.language: hidden_size {self.hidden_size}, heads {self.heads} and key_value_heads "
+                f"{self.key_value_heads} do not fit: each must be a multiple of the next"
+            )
+
+    def check_attention(self) -> None:
+        """Raises ModelError where flash-attn is asked for and not installed."""
+        if self.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+            raise ModelError(
+                "model.language.attention is flash_attention_2, but flash-attn is not installed: "
+                "pip install flash-attn --no-build-isolation (it needs CUDA), or set it to sdpa"
+            )
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The CLIP vision tower that turns a frame into tokens (transformers' CLIPVisionConfig)."""
+
+    image_size: int = 224
+    patch_size: int = 14
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    layers: int = 24
+    heads: int = 16
+    #: Which hidden state is taken (LLaVA: the last but one).
+    select_layer: int = -2
+    #: Patches averaged into one token, in runs along a row (the reference's AvgPool1d).
+    pool: int = 4
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Tokens that one frame takes in the language model: 64 for CLIP-L/14 at 224."""
+        return (self.image_size // self.patch_size) ** 2 // self.pool
+
+    @property
+    def layers_run(self) -> int:
+        """Layers up to the hidden state that is taken; those above it would be computed for nothing."""
+        return self.layers + 1 + self.select_layer if self.select_layer < 0 else self.select_layer
+
+    def __post_init__(self) -> None:
+        check_bounds("model.vision", self, _VISION)
+        if not 1 <= self.layers_run <= self.layers:
+            raise ModelError(
+                f"model.vision.select_layer={self.select_layer}: with {self.layers} layers it must be from 1 to "
+                f"{self.layers}, or from -{self.layers} to -1"
+            )
+        if self.hidden_size % self.heads:
+            raise ModelError(f"model.vision: hidden_size {self.hidden_size} must be a multiple of heads {self.heads}")
+        if self.image_size % self.patch_size or (self.image_size // self.patch_size) ** 2 % self.pool:
+            raise ModelError(
+                f"model.vision: image_size {self.image_size}, patch_size {self.patch_size} and pool {self.pool} do not "
+                "fit: the patches must tile the image and the pool must divide their number"
+            )
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """SAM 2: Hiera image encoder, memory, mask decoder. The defaults are sam2_hiera_large.yaml."""
+
+    image_size: int = 1024
+    embed_dim: int = 144
+    heads: int = 2
+    stages: tuple[int, ...] = (2, 6, 36, 4)
+    global_attention_blocks: tuple[int, ...] = (23, 33, 43)
+    window_pos_embed_size: tuple[int, int] = (7, 7)
+    window_spec: tuple[int, ...] = (8, 4, 16, 8)
+    #: Width of the decoder and of the [SEG] prompt.
+    hidden_dim: int = 256
+    #: Hidden width of the MLPs in the mask decoder's transformer (SAM 2 has 2048, whatever its sizes). With Adam a
+    #: width far above `hidden_dim` lets their output run away at learning rates that the rest needs from scratch.
+    decoder_feedforward: int = 2048
+    memory_dim: int = 64
+    memory_layers: int = 4
+    memory_feedforward: int = 2048
+    memory_fuser_layers: int = 2
+    #: Memories that one frame may look at.
+    memories: int = 7
+    dropout: float = 0.1
+    #: Logit at which freshly drawn masks start, by the decoder's last biases: objects are rare, so below 0 (as in
+    #: RetinaNet). 0 leaves sam2's own draw; loaded weights bring their own.
+    mask_prior: float = 0.0
+    #: The reference runs the image encoder without gradient; from scratch it must learn.
+    train_image_encoder: bool = False
+    #: The reference runs memory attention without gradient and detaches memories; from scratch they must learn.
+    train_memory: bool = False
+    #: In eval mode, let SAM 2 fall back to one of its three other masks where the first is unstable. The reference
+    #: does; a model trained from scratch never trains those.
+    multimask_fallback: bool = True
+    #: False drops the memory (the reference's not_use_mem_bank): every frame is decoded alone.
+    use_memory: bool = True
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        check_bounds("model.segmenter", self, _SEGMENTER)
+        if len(self.stages) != 4 or len(self.window_spec) != 4:
+            raise ModelError(
+                f"model.segmenter: stages {list(self.stages)} and window_spec {list(self.window_spec)}: Hiera has 4 "
+                "stages, give 4 numbers each"
+            )
+        # SAM 2's decoder halves the width and splits it over 8 heads; an object's token is cut into memory's width.
+        if self.hidden_dim % 16 or self.memory_dim % 2 or self.hidden_dim % self.memory_dim:
+            raise ModelError(
+                f"model.segmenter: hidden_dim {self.hidden_dim} must be a multiple of 16 and of memory_dim "
+                f"{self.memory_dim}, which must be even"
+            )
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """LoRA on the language model (peft)."""
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+    def __post_init__(self) -> None:
+        check_bounds("model.lora", self, _LORA)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses (the reference's train_ds.py)."""
+
+    cross_entropy: float = 1.0
+    mask_bce: float = 2.0
+    mask_dice: float = 0.5
+    #: 0 trains without the contrastive loss (GLUS-A); the reference's GLUS-S has 0.1.
+    contrastive: float = 0.1
+    contrastive_temperature: float = 0.07
+    #: What [SEG] states are compared with: those that all ranks read together ("batch"), or, as in the reference, each
+    #: rank's bank of past states ("bank": one positive, `bank_negatives` negatives of the last `bank_size` states).
+    contrastive_pool: Literal["batch", "bank"] = "batch"
+    #: With "batch": an object's other expressions are positives in the same frame, or in all frames.
+    contrastive_frames: Literal["same", "all"] = "same"
+    #: Datasets whose states take part; empty takes all. The reference's bank knows MeViS alone.
+    contrastive_datasets: tuple[str, ...] = ()
+    bank_size: int = 512
+    bank_negatives: int = 128
+
+    def __post_init__(self) -> None:
+        check_bounds("model.loss", self, _LOSS)
+        if not 0 < self.bank_negatives < self.bank_size:
+            raise ModelError(
+                f"model.loss: bank_negatives={self.bank_negatives} of a bank of {self.bank_size}: it must be from 1 "
+                "to less than bank_size"
+            )
+        if not self.contrastive_temperature > 0:
+            raise ModelError(f"model.loss.contrastive_temperature={self.contrastive_temperature}: it must be above 0")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The whole of GLUS."""
+
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    #: Folder or file of the SentencePiece tokenizer.
+    tokenizer: PathText = ""

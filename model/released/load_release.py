@@ -1,0 +1,202 @@
+"""Released weights into a whole (not yet partitioned) model: every name has its place, or is told.
+
+A model without weights (on the meta device) is only compared: names and shapes that do not fit are found before
+memory is taken for the model.
+"""
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glus.common.errors import ModelError
+from glus.model.glus import Glus
+from glus.model.precision import why_unusable
+from glus.model.released.release_files import ReleasedWeights
+from glus.model.released.release_names import GLUS, LISA, LLAMA, SAM2, Ignored, NameMap, clip_names
+
+EMBEDDING, HEAD = "language.llama.model.embed_tokens.weight", "language.llama.lm_head.weight"
+_BY_TOKEN = (EMBEDDING, HEAD)
+#: More names than this are told with a star for their numbers.
+_TOLD_ONE_BY_ONE = 8
+
+
+@dataclass(frozen=True)
+class FreshTokens:
+    """The last `count` tokens of the vocabulary, which a base language model may lack.
+
+    Their rows are drawn normally with deviation `deviation`, keyed by `seed`: transformers 4.31's
+    resize_token_embeddings, as the reference calls it.
+    """
+
+    count: int
+    deviation: float
+    seed: int
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and kept buffers of a model by the names that they have without LoRA; LoRA's own left out."""
+    return {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if ".lora_" not in name
+    }
+
+
+def load_language(model: Glus, folder: Path, fresh: FreshTokens) -> list[str]:
+    """Llama, and the projector where there is one, from LISA or a Llama of transformers. Returns lines to tell.
+
+    `text_hidden_fcs` is drawn as torch draws an nn.Linear, whatever the release holds: so does the reference.
+    Raises ModelError where names, shapes or files do not fit.
+    """
+    released = ReleasedWeights.open(folder)
+    if any(name.startswith("model.visual_model.sam_mask_decoder.") for name in released.shapes):
+        raise ModelError(f"{folder} is a GLUS checkpoint: give it as weights.glus, which takes its SAM 2 too")
+    has_projector = any(name.startswith("model.mm_projector.") for name in released.shapes)
+    told = _load(model, released, LISA if has_projector else LLAMA, fresh)
+    if _is_empty(model):
+        return []
+    drawn = ["text_hidden_fcs"]
+    _redraw(model.language.text_hidden_fcs, fresh.seed, "text_hidden_fcs")
+    if not has_projector:
+        drawn.append("mm_projector")
+        _redraw(model.language.mm_projector, fresh.seed, "mm_projector")
+    return [*told, f"{folder}: freshly drawn: {', '.join(drawn)}"]
+
+
+def load_glus(model: Glus, folder: Path) -> list[str]:
+    """Everything but the vision tower, from a GLUS checkpoint. Returns lines to tell; raises ModelError."""
+    return _load(model, ReleasedWeights.open(folder), GLUS, None)
+
+
+def load_vision(model: Glus, place: Path) -> list[str]:
+    """The vision tower, from a CLIP. Returns lines to tell; raises ModelError."""
+    return _load(model, ReleasedWeights.open(place), clip_names(model.config.vision), None)
+
+
+def load_segmenter(model: Glus, file: Path) -> list[str]:
+    """SAM 2, from sam2_hiera_*.pt or sam2.1_hiera_*.pt. Returns lines to tell; raises ModelError."""
+    return _load(model, ReleasedWeights.open(file), SAM2, None)
+
+
+def _load(model: Glus, released: ReleasedWeights, names: NameMap, fresh: FreshTokens | None) -> list[str]:
+    own = own_tensors(model)
+    tied = {HEAD} if model.config.language.tie_embeddings else set()
+    wanted, ignored = _assign(released, names, own, tied)
+    _check_shapes(released, wanted, own, fresh)
+    if _is_empty(model):
+        return []
+    told = [f"{released.place}: {len(wanted)} tensors taken ({names.release})"]
+    for line, count in ignored.items():
+        told.append(f"{released.place}: {count} ignored: {line.pattern} ({line.why})")
+    for name, tensor in released.tensors():
+        ours = wanted.get(name)
+        if ours is None:
+            continue
+        if why := why_unusable(tensor):
+            raise ModelError(f"{released.place}: {name} {why}; download the release again, or use another")
+        if fresh is not None and ours in _BY_TOKEN:
+            told += _fill_rows(own[ours].data, tensor, ours, fresh, f"{released.place}: {name}")
+        else:
+            own[ours].data.copy_(tensor)
+    return told
+
+
+def _is_empty(model: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def _assign(
+    released: ReleasedWeights, names: NameMap, own: Mapping[str, Tensor], tied: set[str]
+) -> tuple[dict[str, str], dict[Ignored, int]]:
+    """(released name -> ours, how many names each line ignores). Raises ModelError: unknown names, missing ones."""
+    wanted: dict[str, str] = {}
+    ignored: dict[Ignored, int] = {}
+    unknown = []
+    for name in released.shapes:
+        line, ours = names.ignoring(name), names.ours(name)
+        if line is None and ours in tied:
+            line = Ignored(name, "tied to the embedding table")
+        if line is not None:
+            ignored[line] = ignored.get(line, 0) + 1
+        elif ours is None or ours not in own:
+            unknown.append(name)
+        else:
+            wanted[name] = ours
+    here = tuple(ours for _, ours in names.renames)
+    missing = [
+        names.released(name) or name
+        for name in own
+        if name.startswith(here) and name not in tied and name not in wanted.values()
+    ]
+    if missing or unknown:
+        parts = [f"{len(missing)} missing: {told_names(missing)}"] if missing else []
+        parts += [f"{len(unknown)} unknown: {told_names(unknown)}"] if unknown else []
+        raise ModelError(
+            f"{released.place} does not hold the parameters of {names.release} at the config's sizes; "
+            f"{'; '.join(parts)}. Name the right release, or set the model's sizes to it"
+        )
+    return wanted, ignored
+
+
+def _check_shapes(
+    released: ReleasedWeights, wanted: Mapping[str, str], own: Mapping[str, Tensor], fresh: FreshTokens | None
+) -> None:
+    differing = []
+    for name, ours in wanted.items():
+        stored, made = released.shapes[name], tuple(own[ours].shape)
+        if fresh is not None and ours in _BY_TOKEN and stored[1:] == made[1:]:
+            if stored[0] < made[0] - fresh.count:
+                raise ModelError(
+                    f"{released.place}: {name} has {stored[0]} rows, but the tokenizer has {made[0]} tokens, "
+                    f"{fresh.count} of them added: the tokenizer is of another model, name that of the release"
+                )
+        elif stored != made:
+            differing.append(f"{name} has {list(stored)}, the config makes {list(made)}")
+    if differing:
+        raise ModelError(
+            f"{released.place} is of another model size: {len(differing)} shapes differ: {'; '.join(differing)}. "
+            "Set the model's sizes to those of the release"
+        )
+
+
+def _fill_rows(target: Tensor, stored: Tensor, ours: str, fresh: FreshTokens, where: str) -> list[str]:
+    known = min(len(target), len(stored))
+    target[:known].copy_(stored[:known])
+    if len(stored) > known:
+        return [f"{where}: {len(stored) - known} rows above the tokenizer's {known} tokens left out"]
+    if len(target) > known:
+        drawn = torch.empty(len(target) - known, target.shape[1])
+        target[known:].copy_(drawn.normal_(0.0, fresh.deviation, generator=_generator(fresh.seed, ours)))
+        return [f"{where}: {len(target) - known} rows drawn for added tokens (deviation {fresh.deviation:g})"]
+    return []
+
+
+def _redraw(module: nn.Module, seed: int, name: str) -> None:
+    """Draw the linear layers of a module as torch does, keyed by seed and name."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_generator(seed, name).initial_seed())
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    key = np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(key[0]) >> 1)
+
+
+def told_names(names: Sequence[str]) -> str:
+    """All of `names` in a line: one by one where they are few, else with a star for numbers and how many there are."""
+    if len(names) <= _TOLD_ONE_BY_ONE:
+        return ", ".join(names)
+    counts: dict[str, int] = {}
+    for name in names:
+        starred = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
+        counts[starred] = counts.get(starred, 0) + 1
+    return ", ".join(f"{name} ({count})" if count > 1 else name for name, count in counts.items())

@@ -1,0 +1,119 @@
+"""Names of parameters in the released weights and in our model, both ways. Explicit: what no line says is told.
+
+Sources: GLUSForCausalLM (the reference's model/GLUS.py), LISAForCausalLM (LISA's model/LISA.py), CLIPModel and
+LlamaForCausalLM (transformers), SAM2Base (sam2).
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from glus.model.model_config import VisionConfig
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Released names that our model has no use for, as a pattern (fnmatch), and why."""
+
+    pattern: str
+    why: str
+
+
+@dataclass(frozen=True)
+class NameMap:
+    """The names of one release. `renames`: beginning of a released name -> beginning of ours; the first that fits."""
+
+    release: str
+    renames: tuple[tuple[str, str], ...]
+    ignored: tuple[Ignored, ...] = ()
+
+    def ignoring(self, released: str) -> Ignored | None:
+        """The line that says why a released name is not wanted; None where it is."""
+        return next((each for each in self.ignored if fnmatchcase(released, each.pattern)), None)
+
+    def ours(self, released: str) -> str | None:
+        """Our name of a released one; None where it is unknown."""
+        return next(
+            (ours + released[len(theirs) :] for theirs, ours in self.renames if released.startswith(theirs)), None
+        )
+
+    def released(self, ours: str) -> str | None:
+        """The released name of one of ours; None where the release does not hold it."""
+        return next((theirs + ours[len(begin) :] for theirs, begin in self.renames if ours.startswith(begin)), None)
+
+
+_LLAMA = (
+    ("model.embed_tokens.", "language.llama.model.embed_tokens."),
+    ("model.layers.", "language.llama.model.layers."),
+    ("model.norm.", "language.llama.model.norm."),
+    ("lm_head.", "language.llama.lm_head."),
+)
+_PROJECTOR = (("model.mm_projector.", "language.mm_projector."),)
+_ROTARY = Ignored("model.layers.*.self_attn.rotary_emb.inv_freq", "a table that follows from the sizes")
+_TOWER = Ignored("model.vision_tower.*", "the vision tower comes from a release of its own (weights.vision)")
+
+LLAMA = NameMap("a Llama of transformers", _LLAMA, (_ROTARY,))
+
+LISA = NameMap(
+    "LISA",
+    _LLAMA + _PROJECTOR,
+    (
+        _ROTARY,
+        _TOWER,
+        Ignored("model.visual_model.image_encoder.*", "SAM 1, which GLUS replaces by SAM 2"),
+        Ignored("model.visual_model.prompt_encoder.*", "SAM 1, which GLUS replaces by SAM 2"),
+        Ignored("model.visual_model.mask_decoder.*", "SAM 1, which GLUS replaces by SAM 2"),
+        Ignored("model.visual_model.pixel_mean", "SAM 1, which GLUS replaces by SAM 2"),
+        Ignored("model.visual_model.pixel_std", "SAM 1, which GLUS replaces by SAM 2"),
+        # The reference's train_ds.py calls initialize_glus_modules after from_pretrained, which draws them anew.
+        Ignored("model.text_hidden_fcs.*", "made for SAM 1's decoder; GLUS starts it freshly drawn"),
+    ),
+)
+
+#: Where SAM 2 lies in a GLUS checkpoint.
+SEGMENTER = "model.visual_model."
+#: What `glus export` writes beside the parameters: the mean and deviation of SAM 2's pixels, which the reference's
+#: `transform` holds. In our model they are settings.
+PIXEL_MEAN, PIXEL_DEVIATION = "transform.transforms.1.m", "transform.transforms.1.d"
+
+GLUS = NameMap(
+    "GLUS",
+    _LLAMA + _PROJECTOR + (("model.text_hidden_fcs.", "language.text_hidden_fcs."), (SEGMENTER, "segmenter.sam2.")),
+    (
+        _ROTARY,
+        _TOWER,
+        Ignored(PIXEL_MEAN, "a setting (model.segmenter.mean)"),
+        Ignored(PIXEL_DEVIATION, "a setting (model.segmenter.std)"),
+    ),
+)
+
+CLIP = NameMap(
+    "CLIP",
+    (("vision_model.", "language.vision_tower."),),
+    (
+        Ignored("text_model.*", "CLIP's text half"),
+        Ignored("text_projection.*", "CLIP's text half"),
+        Ignored("visual_projection.*", "CLIP's head for comparing images with texts"),
+        Ignored("logit_scale", "CLIP's head for comparing images with texts"),
+        Ignored("vision_model.embeddings.position_ids", "a table that follows from the sizes"),
+    ),
+)
+
+SAM2 = NameMap(
+    "SAM 2",
+    (("", "segmenter.sam2."),),
+    (
+        # Of sam2.1_hiera_*.pt: both act on object scores and object pointers alone, which GLUS does not use.
+        Ignored("no_obj_embed_spatial", "SAM 2.1 marks memories without an object by it; GLUS keeps no object scores"),
+        Ignored("obj_ptr_tpos_proj.*", "SAM 2.1 dates object pointers by it; GLUS has none"),
+    ),
+)
+
+
+def clip_names(vision: VisionConfig) -> NameMap:
+    """CLIP's names for a tower that ends at `vision.select_layer`."""
+    above = tuple(
+        Ignored(f"vision_model.encoder.layers.{layer}.*", "above the hidden state that is read (select_layer)")
+        for layer in range(vision.layers_run, vision.layers)
+    )
+    return dataclasses.replace(CLIP, ignored=CLIP.ignored + above)

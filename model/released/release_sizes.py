@@ -1,0 +1,237 @@
+"""Sizes in a release's config.json: read into our config, or held against it. And the same written back."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from glus.common.errors import ModelError
+from glus.common.files import is_there
+from glus.common.json_file import parsed_as
+from glus.model.model_config import LanguageConfig, ModelConfig, VisionConfig
+from glus.model.released.release_files import read_json
+
+Config = TypeVar("Config")
+
+#: Key of transformers' LlamaConfig -> ours.
+LANGUAGE_KEYS = {
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "key_value_heads",
+    "max_position_embeddings": "max_positions",
+    "rms_norm_eps": "rms_norm_eps",
+    "rope_theta": "rope_theta",
+    "tie_word_embeddings": "tie_embeddings",
+}
+#: Key of transformers' CLIPVisionConfig -> ours.
+VISION_KEYS = {
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+}
+#: What our Llama is, where LlamaConfig would let it be something else. GLUS and LISA call theirs "llava".
+_LLAMA_ONLY: dict[str, tuple[Any, ...]] = {
+    "model_type": ("llama", "llava"),
+    "hidden_act": ("silu",),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "rope_scaling": (None,),
+}
+_CLIP_ONLY: dict[str, tuple[Any, ...]] = {"hidden_act": ("quick_gelu",), "layer_norm_eps": (1e-5,)}
+
+
+def language_of(folder: Path) -> LanguageConfig:
+    """The sizes of a released Llama, LISA or GLUS, from its config.json; what it lacks is LlamaConfig's default.
+
+    Raises ModelError where there is no config.json, or where it is of another architecture.
+    """
+    stored = _language(folder)
+    heads = stored.get("num_attention_heads", LanguageConfig.heads)
+    named = {ours: stored[theirs] for theirs, ours in LANGUAGE_KEYS.items() if theirs in stored}
+    return validated(LanguageConfig, {"key_value_heads": heads} | named, str(folder / "config.json"))
+
+
+def check_language(folder: Path, config: ModelConfig, vocab_size: int | None = None) -> None:
+    """Hold `config` against the config.json of a Llama, LISA or GLUS.
+
+    `vocab_size` is checked where it is given. Raises ModelError naming every key that differs.
+    """
+    stored = _language(folder)
+    wrong = _differing(stored, LANGUAGE_KEYS, config.language, "model.language")
+    others = {
+        "mm_hidden_size": ("model.vision.hidden_size", config.vision.hidden_size),
+        "mm_vision_select_layer": ("model.vision.select_layer", config.vision.select_layer),
+        "out_dim": ("model.segmenter.hidden_dim", config.segmenter.hidden_dim),
+    }
+    if vocab_size is not None:
+        others["vocab_size"] = ("the tokenizer's number of tokens", vocab_size)
+    wrong += [
+        f"{ours} is {value}, its {theirs} is {stored[theirs]}"
+        for theirs, (ours, value) in others.items()
+        if theirs in stored and stored[theirs] != value
+    ]
+    _refuse(folder, wrong)
+
+
+def vision_of(folder: Path) -> VisionConfig:
+    """The sizes of a released CLIP, from its config.json; what it lacks is that of CLIP-L/14. Raises ModelError."""
+    stored = _vision(folder)
+    named = {ours: stored[theirs] for theirs, ours in VISION_KEYS.items() if theirs in stored}
+    return validated(VisionConfig, named, str(folder / "config.json"))
+
+
+def check_vision(folder: Path, config: VisionConfig) -> None:
+    """Hold `config` against the config.json of a CLIP, whole or its vision part, and against its processor's.
+
+    Raises ModelError naming every key that differs.
+    """
+    stored = _vision(folder)
+    wrong = _differing(stored, VISION_KEYS, config, "model.vision")
+    processor = folder / "preprocessor_config.json"
+    if is_there(processor):
+        pixels = {"image_mean": "mean", "image_std": "std"}
+        wrong += _differing(
+            {key: tuple(value) if isinstance(value, list) else value for key, value in read_json(processor).items()},
+            pixels,
+            config,
+            "model.vision",
+        )
+    _refuse(folder, wrong)
+
+
+def validated(cls: type[Config], content: Any, where: str) -> Config:
+    """A dataclass from JSON's content. Raises ModelError that says `where` and names the first key that is wrong."""
+    remedy = "copy the release again or export the checkpoint again"
+    try:
+        return parsed_as(content, cls, where, raises=ModelError, remedy=remedy)
+    except ModelError as error:
+        # Of the dataclass itself, which does not know its file.
+        raise error if str(error).startswith(where) else ModelError(f"{where}: {error}") from error
+
+
+def released_config(config: ModelConfig, vocab_size: int, dtype: str, special: Mapping[str, int]) -> dict[str, Any]:
+    """The config.json of a GLUS checkpoint (transformers 4.31's LlavaConfig with GLUS's keys).
+
+    `special` holds bos_token_id, eos_token_id and pad_token_id.
+    """
+    language = {theirs: getattr(config.language, ours) for theirs, ours in LANGUAGE_KEYS.items()}
+    tower = "openai/clip-vit-large-patch14"
+    return {
+        "architectures": ["GLUSForCausalLM"],
+        "model_type": "llava",
+        "hidden_act": "silu",
+        "initializer_range": config.language.initializer_range,
+        **language,
+        "rope_scaling": None,
+        "pretraining_tp": 1,
+        "use_cache": False,
+        "vocab_size": vocab_size,
+        **special,
+        "torch_dtype": dtype,
+        "transformers_version": "4.31.0",
+        "mm_vision_tower": tower,
+        "vision_tower": tower,
+        "mm_hidden_size": config.vision.hidden_size,
+        "mm_vision_select_layer": config.vision.select_layer,
+        "mm_vision_select_feature": "patch",
+        "mm_use_im_start_end": True,
+        "mm_use_im_patch_token": False,
+        "use_mm_proj": True,
+        "tune_mm_mlp_adapter": False,
+        "freeze_mm_mlp_adapter": True,
+        "pretrain_mm_mlp_adapter": None,
+        "image_aspect_ratio": "square",
+        "image_grid_pinpoints": None,
+        "train_mask_decoder": True,
+        "out_dim": config.segmenter.hidden_dim,
+        "mask_threshold": 0.0,
+        "max_hole_area": 0.0,
+        "max_sprinkle_area": 0.0,
+    }
+
+
+def released_vision_config(config: VisionConfig, dtype: str) -> dict[str, Any]:
+    """The config.json of a CLIP vision tower (transformers' CLIPVisionConfig)."""
+    return {
+        "architectures": ["CLIPVisionModel"],
+        "model_type": "clip_vision_model",
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "attention_dropout": 0.0,
+        "num_channels": 3,
+        **{theirs: getattr(config, ours) for theirs, ours in VISION_KEYS.items()},
+        "torch_dtype": dtype,
+    }
+
+
+def released_processor(config: VisionConfig) -> dict[str, Any]:
+    """The preprocessor_config.json of a CLIP (transformers' CLIPImageProcessor)."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": config.image_size},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": config.image_size, "width": config.image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(config.mean),
+        "image_std": list(config.std),
+        "do_convert_rgb": True,
+    }
+
+
+def _language(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    stored = read_json(path)
+    # transformers 5 keeps what concerns the rotary embedding together.
+    rotary = stored.get("rope_parameters")
+    if isinstance(rotary, dict):
+        stored |= {"rope_theta": rotary["rope_theta"]} if "rope_theta" in rotary else {}
+        stored |= {"rope_scaling": rotary} if rotary.get("rope_type", "default") != "default" else {}
+    _refuse_other(path, stored, _LLAMA_ONLY, "a plain Llama")
+    heads, width = stored.get("num_attention_heads"), stored.get("head_dim")
+    if heads and width and width * heads != stored.get("hidden_size"):
+        raise ModelError(f"{path}: head_dim {width} times {heads} heads is not its hidden_size: no plain Llama")
+    if stored.get("num_key_value_heads") is None and heads:
+        stored["num_key_value_heads"] = heads
+    return stored
+
+
+def _vision(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    stored = read_json(path)
+    stored = stored.get("vision_config", stored)
+    if not isinstance(stored, dict):
+        raise ModelError(f"{path}: its vision_config is no table: download the release again")
+    _refuse_other(path, stored, _CLIP_ONLY, "a CLIP vision tower")
+    return stored
+
+
+def _refuse_other(path: Path, stored: Mapping[str, Any], only: Mapping[str, tuple[Any, ...]], what: str) -> None:
+    for key, allowed in only.items():
+        if key in stored and stored[key] not in allowed:
+            raise ModelError(f"{path}: its {key} is {stored[key]!r}; this code runs {what} ({key} {allowed[0]!r})")
+
+
+def _differing(stored: Mapping[str, Any], keys: Mapping[str, str], config: object, section: str) -> list[str]:
+    known = {field.name for field in fields(config)}  # type: ignore[arg-type]
+    assert known.issuperset(keys.values())
+    return [
+        f"{section}.{ours} is {getattr(config, ours)}, its {theirs} is {stored[theirs]}"
+        for theirs, ours in keys.items()
+        if theirs in stored and stored[theirs] != getattr(config, ours)
+    ]
+
+
+def _refuse(folder: Path, wrong: list[str]) -> None:
+    if wrong:
+        raise ModelError(
+            f"{folder} is of another size than the config: {'; '.join(wrong)}. Set these keys to its values"
+        )

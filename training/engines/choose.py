@@ -1,0 +1,89 @@
+"""Which engine a run trains with, and how the work of a step is shared out."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from glus.common.errors import TrainingError
+from glus.model.segmenter import Segmenter
+from glus.training.contrast import Contrast, pool_shape
+from glus.training.distributed import Rank
+from glus.training.engines.accumulate import Accumulated
+from glus.training.engines.deepspeed_engine import Engine
+from glus.training.engines.plain_engine import PlainEngine
+from glus.training.run_config import RunConfig
+
+#: Gathered whole by ZeRO-3: the segmenter reads parameters outside forward, the others are cheaper in one piece.
+LEAVES = (Segmenter, CLIPEncoderLayer, LlamaDecoderLayer)
+
+
+class TrainingEngine(Protocol):
+    """What the trainer knows of an engine."""
+
+    rank: Rank
+    last: Accumulated
+
+    def step(
+        self, batches: Iterator[Any], learning_rate: float, contrast: Contrast | None = None, number: int = 0
+    ) -> dict[str, float]: ...
+    def barrier(self) -> None: ...
+    def gather(self) -> dict[str, Tensor]: ...
+    def partitioned(self) -> tuple[int, int]: ...
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path, ranks: int) -> None: ...
+    def close(self) -> None: ...
+
+
+def check_shares(config: RunConfig, ranks: int) -> None:
+    """Raises TrainingError where ranks, micro-batches and pools of the contrastive loss do not fit each other."""
+    accumulation, each = accumulation_for(config, ranks), pools(config, ranks)[1]
+    if accumulation % each:
+        raise TrainingError(
+            f"engine.contrast_together={config.engine.contrast_together} takes {each} micro-batches of a rank at once, "
+            f"which does not divide the {accumulation} of a step: choose another, or another global_batch_size"
+        )
+
+
+def accumulation_for(config: RunConfig, ranks: int) -> int:
+    """Micro-batches a rank takes for an optimiser step. Raises TrainingError where the global batch does not divide."""
+    together = ranks * config.engine.micro_batch_size
+    if config.global_batch_size % together:
+        raise TrainingError(
+            f"global_batch_size {config.global_batch_size} does not divide into micro-batches of "
+            f"{config.engine.micro_batch_size} on {ranks} ranks: make it a multiple of {together}"
+        )
+    return config.global_batch_size // together
+
+
+def pools(config: RunConfig, ranks: int) -> tuple[int, int]:
+    """Ranks of a pool of the contrastive loss, and micro-batches of each. Raises TrainingError."""
+    loss = config.model.loss
+    if loss.contrastive <= 0 or loss.contrastive_pool == "bank":
+        return 1, 1
+    most = PlainEngine.most_together if config.engine.stage == "plain" else Engine.most_together
+    return pool_shape(config.engine.contrast_together, ranks, most)
+
+
+def joined(config: RunConfig, rank: Rank) -> AbstractContextManager[None]:
+    """Among the other ranks: every rank enters it before `make_engine`."""
+    return PlainEngine.joined(rank) if config.engine.stage == "plain" else Engine.joined(rank)
+
+
+def make_engine(config: RunConfig, model: nn.Module, rank: Rank) -> TrainingEngine:
+    """The engine that `engine.stage` names. With stage 3 only rank 0 needs a model with weights."""
+    accumulation = accumulation_for(config, rank.ranks)
+    if config.engine.stage == "plain":
+        return PlainEngine(model, config.engine, config.optimizer, accumulation, rank)
+    return Engine(model, config.engine, config.optimizer, accumulation, rank, LEAVES)
+
+
+def make_contrast(config: RunConfig, rank: Rank) -> Contrast | None:
+    """The contrastive loss, where it has a weight. The ranks stand together."""
+    if config.model.loss.contrastive <= 0:
+        return None
+    return Contrast(config.model.loss, rank, config.seed, *pools(config, rank.ranks))

@@ -1,0 +1,96 @@
+"""What a step took and where its time went: read beside the loop, summed over ranks when figures are recorded."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from glus.data_pipeline.batches.batch import Batch
+from glus.training.distributed import Rank
+from glus.training.metrics.cost import Load, StepCost
+
+
+@dataclass
+class _Window:
+    """Sums since figures were last taken."""
+
+    steps: int = 0
+    stepping: float = 0.0
+    waited: float = 0.0
+    tokens: int = 0
+    frames: int = 0
+    flop: float = 0.0
+
+
+class Meter(Iterator[Batch]):
+    """Batches on their way to the engine, counted. `cost` prices them; `peak_flops` is of one device, 0 unknown.
+
+    `figures` are over the steps since it was last asked: tokens and frames a second (of all ranks), the share of step
+    time spent waiting for data, the share of all time outside the engine, memory, and MFU:
+        model FLOP of the steps (cost.py, without recomputation) / (their seconds * ranks * peak FLOP a second)
+    """
+
+    def __init__(
+        self, batches: Iterator[Batch], tokens_per_frame: int, rank: Rank, cost: StepCost | None, peak_flops: float
+    ):
+        self._batches, self._tokens_per_frame, self._rank = batches, tokens_per_frame, rank
+        self._cost, self._peak = cost, peak_flops
+        self._window = _Window()
+        self._began = self._since = time.perf_counter()
+
+    def __next__(self) -> Batch:
+        began = time.perf_counter()
+        batch = next(self._batches)
+        self._window.waited += time.perf_counter() - began
+        expressions, shown = len(batch.names), batch.context.shape[1] + batch.query.shape[1]
+        tokens = int(batch.attention.sum()) + expressions * shown * (self._tokens_per_frame - 1)
+        self._window.tokens += tokens
+        self._window.frames += len(batch.frames) * shown
+        if self._cost:
+            load = Load(len(batch.frames), shown, batch.query.shape[1], expressions, tokens, 0)
+            self._window.flop += self._cost.model_flop(load)
+        return batch
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._began = time.perf_counter()
+
+    def end(self) -> float:
+        """A step ended; returns its seconds."""
+        seconds = time.perf_counter() - self._began
+        self._window.steps += 1
+        self._window.stepping += seconds
+        return seconds
+
+    def left_out(self, seconds: float) -> None:
+        """Time that is of no step, such as that of a checkpoint."""
+        self._since += seconds
+
+    def figures(self) -> dict[str, float]:
+        """What there is to record; every rank calls it at the same step."""
+        found, self._window = self._window, _Window()
+        now = time.perf_counter()
+        whole, self._since = now - self._since, now
+        seconds = max(found.stepping, 1e-9)
+        tokens, frames, flop, waited = self._rank.sum_of([found.tokens, found.frames, found.flop, found.waited])
+        [memory] = self._rank.most_of([_memory(self._rank.device)])
+        figures = {
+            "step_seconds": seconds / max(found.steps, 1),
+            "tokens_per_second": tokens / seconds,
+            "frames_per_second": frames / seconds,
+            "waiting_for_data_share": waited / self._rank.ranks / seconds,
+            "outside_step_share": max(whole - found.stepping, 0.0) / max(whole, 1e-9),
+            "memory_gib": memory / 2**30,
+        }
+        if flop and self._peak:
+            figures["mfu"] = flop / (seconds * self._rank.ranks * self._peak)
+        return figures
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes: the most that torch held on a GPU, or what the process holds now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,181 @@
+"""What a training run is: model, data, optimiser, engine, tracking. One typed tree, saved with every run."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from glus.common.errors import TrainingError
+from glus.common.paths import PathText
+from glus.data_pipeline.sampling.sample_plan import SamplingConfig
+from glus.model.model_config import ModelConfig
+from glus.training.tracking.tracking import TrackingConfig
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and linear decay (the reference's train_ds.py)."""
+
+    learning_rate: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    #: Factors on the learning rate by pattern (fnmatch) of parameter names: the first that matches, else 1.
+    factors: dict[str, float] = field(default_factory=dict)
+    #: Steps of linear warm-up.
+    warmup_steps: int = 100
+    #: Gradients are scaled down to this L2 norm.
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < math.inf:
+            raise TrainingError(f"optimizer.learning_rate={self.learning_rate}: it must be a number above 0")
+        for name in ("weight_decay", "clip", "warmup_steps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"optimizer.{name}={getattr(self, name)}: it must be a number from 0 up")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise TrainingError(f"optimizer.betas={list(self.betas)}: each must be from 0 to less than 1")
+        for pattern, factor in self.factors.items():
+            if not 0 <= factor < math.inf:
+                raise TrainingError(f"optimizer.factors: {pattern}: {factor}: it must be a number from 0 up")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How the model is spread over ranks."""
+
+    #: DeepSpeed ZeRO stage: 3 partitions parameters, gradients and optimiser state; 2 not the parameters; 1 the
+    #: optimiser state alone; 0 nothing; plain is torch without DeepSpeed, one process in fp32, to compare with.
+    stage: Literal["plain", 0, 1, 2, 3] = 3
+    precision: Literal["bf16", "fp32"] = "bf16"
+    #: Compute the activations of Llama's layers (and of SAM 2's image encoder, where it is trained) again in the
+    #: backward pass instead of keeping them: less memory, about a third more time, the same gradients.
+    gradient_checkpointing: bool = False
+    #: Parameters with fewer elements than this stay whole on every rank (ZeRO-3).
+    keep_whole_below: int = 100_000
+    #: What lies in the CPU's memory between its uses: nothing, the optimiser's state (ZeRO 1 to 3), or with ZeRO-3 the
+    #: partitioned parameters too.
+    offload: Literal["none", "optimizer", "all"] = "none"
+    #: Consecutive micro-batches whose [SEG] states the contrastive loss compares with each other; 0: one of each rank.
+    #: Given, it is the same on any number of ranks that it divides.
+    contrast_together: int = 0
+    #: What is computed on. auto: GPUs where there are any, and a refusal where SLURM gave some or some are plugged in
+    #: and torch sees none. cpu leaves GPUs alone. The environment's GLUS_DEVICE says the same where this is auto.
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    #: Take only algorithms that give the same bits every time, which is slower on a GPU (docs/gpu.md).
+    deterministic: bool = False
+    #: FLOP a second of one GPU in bf16, in 10^12, for MFU; 0: by its name (training/metrics/peaks.py).
+    peak_tflops: float = 0.0
+    #: Videos of one forward pass on one rank; accumulation follows from global_batch_size and the number of ranks.
+    micro_batch_size: int = 2
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """Released weights to start from (docs/weights.md). What none of them holds is freshly drawn."""
+
+    #: Folder of a GLUS checkpoint: language model, projector, text_hidden_fcs and SAM 2.
+    glus: PathText = ""
+    #: Folder of LISA-7B-v1, or of another Llama of transformers (Vicuna, TinyLlama, SmolLM2).
+    language: PathText = ""
+    #: Folder of openai/clip-vit-large-patch14; with `glus`, its own clip_vision_tower/ is taken where this is empty.
+    vision: PathText = ""
+    #: File sam2_hiera_*.pt or sam2.1_hiera_*.pt.
+    segmenter: PathText = ""
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Those that are given, by their key."""
+        return {key: place for key, place in asdict(self).items() if place}
+
+    def __post_init__(self) -> None:
+        for other in ("language", "segmenter"):
+            if self.glus and getattr(self, other):
+                raise TrainingError(f"weights.glus and weights.{other} hold the same part: give one of them")
+
+
+@dataclass(frozen=True)
+class KeepConfig:
+    """Which checkpoints stay when a new one is whole; the newest always does."""
+
+    #: The newest ones; 0 keeps all.
+    last: int = 3
+    #: Those with the least mean loss since the checkpoint before.
+    best: int = 0
+    #: And one every so many hours; 0 for none.
+    every_hours: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 0:
+                raise TrainingError(f"keep.{name}={value}: it must be at least 0")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run: `glus train CONFIG.yaml [key=value ...]`."""
+
+    #: Name of the run in MLflow.
+    name: str = "glus"
+    #: Folder for checkpoints and the resolved config.
+    out: PathText = "build/run"
+    #: Folder with the shards of `glus prepare`.
+    shards: PathText = "build/shards"
+    #: Checkpoint folder to start from (weights only); empty starts from freshly drawn weights.
+    init_from: PathText = ""
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    seed: int = 0
+    #: Optimiser steps; 0 writes the checkpoint of the model as it begins.
+    steps: int = 3000
+    #: Videos of one optimiser step over all ranks: a run means the same on 4 or 64 ranks.
+    global_batch_size: int = 80
+    #: Ranks on this machine; 0 takes one for each GPU (one without GPU).
+    ranks: int = 0
+    #: Processes that read ahead for each rank.
+    workers: int = 2
+    log_every: int = 10
+    #: Take the global batches of the first so many steps again and again; 0 for all. A check of model and losses.
+    overfit: int = 0
+    #: Trace so many steps with torch's profiler into OUT/profile; 0 for none.
+    profile: int = 0
+    #: Steps between checkpoints; 0 for none by steps. There is always one at the end.
+    checkpoint_every: int = 500
+    #: Minutes after which a checkpoint is written whatever the step; 0 for none by time.
+    checkpoint_minutes: float = 30.0
+    keep: KeepConfig = field(default_factory=KeepConfig)
+    #: Minutes without a step (or a checkpoint written) after which the run is taken to hang: every rank writes its
+    #: stacks to OUT/stacks and the run ends; 0 waits for ever.
+    hang_minutes: float = 20.0
+    #: Patterns (fnmatch) of parameter names that are trained; the others are frozen.
+    trainable: tuple[str, ...] = (
+        "*lora_*",
+        "language.llama.model.embed_tokens.*",
+        "language.llama.lm_head.*",
+        "language.mm_projector.*",
+        "language.text_hidden_fcs.*",
+        "segmenter.sam2.sam_mask_decoder.*",
+    )
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        least = {"steps": 0, "global_batch_size": 1, "log_every": 1, "ranks": 0, "workers": 0, "checkpoint_every": 0}
+        least |= {"overfit": 0, "profile": 0}
+        least |= {"checkpoint_minutes": 0, "hang_minutes": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise TrainingError(f"{name}={getattr(self, name)}: it must be at least {value}")
+        if self.engine.micro_batch_size < 1:
+            raise TrainingError(f"engine.micro_batch_size={self.engine.micro_batch_size}: it must be at least 1")
+        if self.engine.contrast_together < 0:
+            raise TrainingError(f"engine.contrast_together={self.engine.contrast_together}: it must be at least 0")
+        if self.init_from and self.weights.named:
+            raise TrainingError(
+                f"init_from and weights.{next(iter(self.weights.named))} both say where the weights come from: give one"
+            )
+        if self.model.language.attention == "flash_attention_2" and self.engine.precision == "fp32":
+            raise TrainingError(
+                "model.language.attention is flash_attention_2, which computes in bf16 only: "
+                "set engine.precision to bf16, or attention to sdpa"
+            )

@@ -1,0 +1,86 @@
+"""Runs as MLflow keeps them, read back."""
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from glus.common.errors import TrainingError
+from glus.training.tracking.tracking import client_of, experiment_id, told
+from glus.training.tracking.tracking_place import TrackingConfig, place_of
+
+if TYPE_CHECKING:
+    from glus.training.tracking.tracking import Metric, MlflowClient, Run
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One recorded run. `metrics` holds each metric's last value, `history` all of them as (step, value) in order."""
+
+    run_id: str
+    name: str
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    history: dict[str, tuple[tuple[int, float], ...]]
+
+
+def find_runs(config: TrackingConfig, names: Sequence[str] = ()) -> list[RunRecord]:
+    """The runs with these names or ids, in this order; without names all runs of the experiment, oldest first.
+
+    Raises TrainingError for a name that no run has (with the names there are) or that several have (with their ids).
+    """
+    client = client_of(config)
+    experiment = experiment_id(client, config, create=False)
+    with told(config):
+        runs: list[Run] = []
+        token: str | None = None
+        while True:
+            page = client.search_runs([experiment], order_by=["attributes.start_time ASC"], page_token=token)
+            runs.extend(page)
+            token = page.token
+            if not token:
+                break
+        chosen = [_the_run(runs, name, config) for name in names] if names else runs
+        return [_run_record(client, run) for run in chosen]
+
+
+def _the_run(runs: "Sequence[Run]", name: str, config: TrackingConfig) -> "Run":
+    found = [run for run in runs if name in (run.info.run_id, run.info.run_name)]
+    if len(found) == 1:
+        return found[0]
+    where = f"in experiment {config.experiment!r} of {place_of(config)}"
+    if found:
+        ids = ", ".join(run.info.run_id for run in found)
+        raise TrainingError(f"{len(found)} runs are named {name!r} {where}; say which by its id: {ids}")
+    there = ", ".join(sorted({run.info.run_name for run in runs})) or "none yet"
+    raise TrainingError(f"no run is named {name!r} {where}; the runs are: {there}")
+
+
+def _run_record(client: "MlflowClient", run: "Run") -> RunRecord:
+    history = {
+        name: tuple(
+            (point.step, _value(point.value)) for point in _in_order(client.get_metric_history(run.info.run_id, name))
+        )
+        for name in run.data.metrics
+    }
+    return RunRecord(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        params=dict(run.data.params),
+        tags={key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
+        metrics={name: points[-1][1] if points else math.nan for name, points in history.items()},
+        history=history,
+    )
+
+
+def _value(stored: float) -> float:
+    """What was recorded: MLflow's databases hold the largest float where it was infinite."""
+    return math.copysign(math.inf, stored) if abs(stored) == sys.float_info.max else stored
+
+
+def _in_order(points: "Sequence[Metric]") -> "list[Metric]":
+    return sorted(points, key=lambda point: (point.step, point.timestamp))

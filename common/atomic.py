@@ -1,5 +1,6 @@
-"""Files that are whole or not there: written aside under a temporary name in the same folder, then renamed."""
+"""Atomic writing: a file is complete or absent. What a full or forbidden disk looks like."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -8,49 +9,81 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from glus.common.errors import DataError
-from glus.common.writing import disk_fault
+from glus.common.errors import InputError
 
 #: Names of files that a killed process may leave behind begin so.
-ASIDE_PREFIX = ".aside-"
+TEMPORARY_PREFIX = ".aside-"
+
+#: Faults of the disk or its permissions, which a user can fix and no code can cause.
+_FAULTS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),
+        *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE),
+    }
+)
+#: The words of torch, safetensors and SQLite for them, in exceptions of their own.
+_LIBRARY_WORDS = (
+    "PytorchStreamWriter",
+    "inline_container.cc",
+    "No space left on device",
+    "File too large",
+    "disk is full",
+)
+_REMEDY = "make room, or choose another place, then run again"
 
 
 @contextmanager
-def written_aside(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
-    """Open a file that becomes `path` when the block ends well, and is removed when it does not.
+def atomic_open(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a temporary file in the folder of `path`; rename it to `path` when the block succeeds, else remove it.
 
     A durable file is on the disk before it gets its name, so that it survives a power cut. The folder is made.
-    Raises DataError where the disk is full or the folder cannot be written.
+    Raises InputError where the disk is full or the folder cannot be written.
     """
     # Short enough for a file system, which takes 255 bytes: names have up to 200, hosts 64.
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     kept = path.name if path.name.isascii() and len(path.name) <= 64 else digest
-    aside = path.with_name(f"{ASIDE_PREFIX}{socket.gethostname()[:64]}-{os.getpid()}-{kept}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{socket.gethostname()[:64]}-{os.getpid()}-{kept}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
+        with open(temporary, "wb") as file:
             yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
     except RuntimeError as error:  # torch's for a full disk
         if not disk_fault(error):
             raise
-        raise DataError(f"{path}: cannot be written ({disk_fault(error)}); no half-written file was left") from error
+        raise InputError(f"{path}: cannot be written ({disk_fault(error)}); no half-written file was left") from error
     except OSError as error:
-        # A read error of the block's own input names another file: that is not about this one.
-        if error.filename not in (None, str(aside), str(path), str(path.parent)):
+        # An error of another file, such as one that the block reads, is not about this one.
+        if error.filename not in (None, str(temporary), str(path), str(path.parent)):
             raise
-        raise DataError(
+        raise InputError(
             f"{path}: cannot be written ({error.strerror or error}). Make room or choose another folder, then run "
-            "again: what is finished is kept, and no half-written file was left"
+            "again: finished files are kept, and no half-written file was left"
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def write_bytes_aside(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all. Raises DataError as `written_aside`."""
-    with written_aside(path) as file:
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, complete or not at all. Raises InputError as `atomic_open`."""
+    with atomic_open(path) as file:
         file.write(content)
+
+
+def disk_fault(error: BaseException) -> str:
+    """Return one line for an exception that comes from a full, read-only, forbidden or broken disk; "" for any other.
+
+    Looks at the exceptions that it was raised from, too.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _FAULTS:
+            place = f"{os.fsdecode(seen.filename)}: " if isinstance(seen.filename, (str, bytes)) else ""
+            return f"{place}{seen.strerror or seen}: {_REMEDY}"
+        if not isinstance(seen, OSError) and any(words in str(seen) for words in _LIBRARY_WORDS):
+            return f"a file cannot be written, most likely because the disk is full: {_REMEDY}"
+        seen = seen.__cause__ or seen.__context__
+    return ""

@@ -66,7 +66,7 @@ class DemoConfig:
     train: Path = CONFIGS / "demo.yaml"
     """Config file of `glus train`."""
     encoder: Path = CONFIGS / "demo_encoder.yaml"
-    """Config file of `glus teach-encoder`."""
+    """Config file of `glus pretrain-encoder`."""
     evaluate: Path = CONFIGS / "demo_evaluate.yaml"
     """Config file of `glus evaluate`."""
     data_changes: tuple[str, ...] = ()
@@ -140,7 +140,7 @@ def _encoder(config: DemoConfig) -> Stage:
     out = encoder_file(config.out)
     changes = (f"shards={config.out / 'shards'}", *config.train_changes)
     words = (
-        *("teach-encoder", str(config.encoder), f"out={out}", f"run={config.train}"),
+        *("pretrain-encoder", str(config.encoder), f"out={out}", f"run={config.train}"),
         *(f"run_changes=[{', '.join(changes)}]", *config.encoder_changes),
     )
     return Stage(ENCODER, words, makes=(out,), inputs=(config.train, *shard_manifests(config.out)), code=TRAIN_CODE)

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.common.cores import usable_cores
 from glus.common.json_file import parsed_as, read_object
 from glus.common.terminal import cell
@@ -111,7 +111,7 @@ def write_summary(out: Path, figures: Mapping[str, Any], meaning: Mapping[str, s
         "code": code_version(),
         "meaning": dict(meaning),
     }
-    write_bytes_aside(out / "summary.json", json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+    write_atomic(out / "summary.json", json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
     return content
 
 

@@ -110,7 +110,7 @@ class WordsOfPixels(nn.Module):
         return (self.fine(features[0]) + coarse).permute(0, 2, 3, 1)
 
 
-def teach_image_encoder(
+def pretrain_image_encoder(
     segmenter: Segmenter,
     splits: Sequence[ShardedSplit],
     config: EncoderTraining,

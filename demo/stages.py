@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.common.errors import LaunchError
 from glus.common.json_file import parsed_as, read_object
 from glus.demo.peak_memory import MemoryWatch, Peak
@@ -119,7 +119,7 @@ class Stages:
     def _remember(self, name: str, done: Done) -> None:
         self._known[name] = done
         record = {"format": FORMAT, "stages": {name: asdict(each) for name, each in self._known.items()}}
-        write_bytes_aside(self.out / RECORD, json.dumps(record, indent=1).encode() + b"\n")
+        write_atomic(self.out / RECORD, json.dumps(record, indent=1).encode() + b"\n")
 
 
 def fingerprint(path: Path) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glus.common.atomic import disk_fault
 from glus.common.errors import LaunchError, UserError
 from glus.common.terminal import one_line
-from glus.common.writing import disk_fault
 
 INTERRUPTED = 130
 CANNOT_WORK = 2
@@ -55,10 +55,10 @@ COMMANDS = {
         "data stats: what shards hold; data show: a picture of what the trainer will see",
         words="action",
     ),
-    "teach-encoder": Command(
-        "glus.demo.teach_encoder:teach_encoder",
-        "glus.demo.teach_encoder:TeachEncoderConfig",
-        "teach SAM 2's image encoder on its own, for a run without released weights",
+    "pretrain-encoder": Command(
+        "glus.demo.pretrain_encoder:pretrain_encoder",
+        "glus.demo.pretrain_encoder:PretrainEncoderConfig",
+        "pretrain SAM 2's image encoder on its own, for a run without released weights",
         makes="out",
     ),
     "train": Command(

@@ -8,8 +8,7 @@ from typing import Any
 from glus.common.errors import DataError
 from glus.common.json_file import is_unfit, shortened
 from glus.data_pipeline.raw.frame_names import JPEG_ENDINGS, without_ending
-from glus.data_pipeline.raw.names import check_names
-from glus.data_pipeline.raw.records import Expression
+from glus.data_pipeline.raw.records import Expression, check_names
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """`glus prepare check=true`: are sources and shards still what was published and what was written?"""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from glus.common.errors import DataError, UserError
+from glus.common.files import sha256_of
 from glus.data_pipeline.datasets.released_digests import FOLDERS, PUBLISHED
 from glus.data_pipeline.shards.index import Manifest
 from glus.data_pipeline.shards.reader import ShardedSplit
@@ -61,6 +61,5 @@ def _check_published(dataset: str, root: Path, digests: dict[Path, str]) -> list
 
 def _digest(path: Path, digests: dict[Path, str]) -> str:
     if path not in digests:
-        with open(path, "rb") as file:
-            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[path] = sha256_of(path)
     return digests[path]

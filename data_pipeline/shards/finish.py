@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glus.common.errors import DataError
+from glus.common.files import sha256_of
 from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
 from glus.data_pipeline.shards.index import (
     INDEX_NAME,
@@ -74,7 +75,7 @@ def finish_split(split: AnnotatedSplit, jobs: Sequence[ShardJob]) -> Manifest:
         counts=counts,
         shards=tuple(shards),
         index_sha256=hashlib.sha256(content).hexdigest(),
-        source={str(path.relative_to(root)): _sha256(path) for path in split.files},
+        source={str(path.relative_to(root)): sha256_of(path) for path in split.files},
         quarantine=tuple(quarantine),
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -113,10 +114,6 @@ def write_manifest(storage: Storage, manifest: Manifest, index: bytes) -> None:
     storage.make_durable(shard.name for shard in manifest.shards)
     storage.write(INDEX_NAME, index)
     storage.write(MANIFEST_NAME, json_bytes(manifest_to_json(manifest)))
-
-
-def _sha256(path: Path) -> str:
-    return Storage.at(path.parent).sha256(path.name)
 
 
 def _sweep(storage: Storage, shards: set[str], parts: set[str]) -> None:

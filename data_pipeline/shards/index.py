@@ -10,10 +10,13 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from glus.common.errors import DataError
 from glus.common.json_file import parsed_as
 from glus.common.names import check_name, check_path, check_unique
-from glus.data_pipeline.raw.records import Expression
+from glus.data_pipeline.raw.masks import check_code
+from glus.data_pipeline.raw.records import Expression, Rle
 
 #: What to do about a damaged manifest.
 AGAIN = "run `glus prepare` again"
@@ -218,6 +221,25 @@ def index_from_json(content: list[dict[str, Any]]) -> list[IndexedVideo]:
 def _span(pair: Sequence[int]) -> Span:
     offset, size = pair
     return offset, size
+
+
+def read_codes(content: bytes, entry: VideoEntry, where: str) -> dict[str, list[Rle | None]]:
+    """The content of masks.json. Raises DataError where it has another form: then the shard is not one of ours."""
+    try:
+        masks: dict[str, list[Rle | None]] = orjson.loads(content)
+        for codes in masks.values():
+            if len(codes) != len(entry.frame_names):
+                raise ValueError(f"{len(codes)} masks for {len(entry.frame_names)} frames")
+            for code in codes:
+                if code is not None:
+                    check_code(code, entry.height, entry.width)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: the masks of video {entry.video} are damaged ({error}); run `glus prepare` again",
+            file=where,
+            video=entry.video,
+        ) from error
+    return masks
 
 
 def manifest_to_json(manifest: Manifest) -> dict[str, Any]:

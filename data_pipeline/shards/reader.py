@@ -20,7 +20,6 @@ from glus.common.json_file import parse_json
 from glus.data_pipeline.raw.jpeg import decode_jpeg
 from glus.data_pipeline.raw.masks import decode, unions_into
 from glus.data_pipeline.raw.records import Expression, Rle
-from glus.data_pipeline.shards.forward import Forward
 from glus.data_pipeline.shards.index import (
     AGAIN,
     FORMAT_VERSION,
@@ -30,11 +29,11 @@ from glus.data_pipeline.shards.index import (
     Manifest,
     Span,
     manifest_from_json,
+    read_codes,
 )
 from glus.data_pipeline.shards.index import VideoEntry as VideoEntry
 from glus.data_pipeline.shards.index_table import IndexTable, check_ends
-from glus.data_pipeline.shards.mask_member import read_codes
-from glus.data_pipeline.shards.storage import Storage
+from glus.data_pipeline.shards.storage import SequentialReader, Storage
 
 #: Shards of a split that are kept open.
 OPEN_SHARDS = 64
@@ -159,13 +158,13 @@ class ShardedSplit:
         for shard in self.manifest.shards:
             if shards is not None and shard.name not in shards:
                 continue
-            forward = Forward(self.storage.blocks(shard.name), self.storage.path(shard.name))
+            reader = SequentialReader(self.storage.blocks(shard.name), self.storage.path(shard.name))
             for number in self.index.videos_of(shard.name):
-                _, masks, *jpegs = [forward.take(span) for span in self.index.spans(number)[1]]
+                _, masks, *jpegs = [reader.take(span) for span in self.index.spans(number)[1]]
                 codes = self._masks(number, masks)
                 void = codes.pop(VOID_KEY, None)
                 yield StreamedVideo(number, self.videos[number], codes, tuple(jpegs), void)
-            self._compare(shard.name, shard.sha256, forward.digest())
+            self._compare(shard.name, shard.sha256, reader.digest())
 
     def read_jpegs(self, video: int, frames: Sequence[int]) -> list[bytes]:
         """The original bytes of the frames."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from glus.common.atomic import ASIDE_PREFIX, written_aside
+from glus.common.atomic import TEMPORARY_PREFIX, atomic_open
 from glus.common.errors import DataError, InputError
 from glus.common.files import open_regular, read_regular
 
@@ -113,15 +113,15 @@ class Storage:
         """Open a local file that becomes NAME when the block ends well, and leaves nothing when it does not.
 
         It may not survive a power cut before `make_durable` was called.
-        Raises DataError where the disk is full or the place cannot be written.
+        Raises InputError or DataError where the disk is full or the place cannot be written.
         """
         if self.local:
-            with written_aside(self.local / name, durable=False) as file:
+            with atomic_open(self.local / name, durable=False) as file:
                 yield file
             return
         with tempfile.TemporaryDirectory(prefix="glus-") as folder:
             aside = Path(folder) / name.rpartition("/")[2]
-            with written_aside(aside, durable=False) as file:
+            with atomic_open(aside, durable=False) as file:
                 yield file
             with self._told(name, "written"):
                 self._remote().put_file(str(aside), self.path(name))
@@ -135,9 +135,9 @@ class Storage:
                 os.fsync(file.fileno())
 
     def write(self, name: str, content: bytes, durable: bool = True) -> None:
-        """Write a file, whole or not at all. Raises DataError as `written`."""
+        """Write a file, complete or not at all. Raises InputError or DataError as `written`."""
         if self.local:
-            with written_aside(self.local / name, durable) as file:
+            with atomic_open(self.local / name, durable) as file:
                 file.write(content)
             return
         with self._told(name, "written"):
@@ -166,7 +166,7 @@ class Storage:
 
     def remove_asides(self) -> None:
         """Remove what killed processes left half-written here."""
-        for path in self.local.rglob(f"{ASIDE_PREFIX}*") if self.local else ():
+        for path in self.local.rglob(f"{TEMPORARY_PREFIX}*") if self.local else ():
             path.unlink(missing_ok=True)
 
     def _entries(self) -> list[tuple[str, bool]]:
@@ -210,3 +210,46 @@ class Storage:
             raise DataError(
                 f"{self.path(name) if name else self.place}: cannot be {doing} ({reason}){remedy}", file=self.path(name)
             ) from error
+
+
+class SequentialReader:
+    """Reads pieces of a file in order, in large blocks, and hashes it. `where` names the file in messages."""
+
+    def __init__(self, blocks: Iterator[bytes], where: str) -> None:
+        self._blocks, self._where = blocks, where
+        self._held, self._start = b"", 0
+        self._sha256 = hashlib.sha256()
+
+    def take(self, span: tuple[int, int]) -> bytes:
+        """Return the piece at `span` (offset, size), which starts behind all taken before.
+
+        Raises DataError where the file ends early.
+        """
+        offset, size = span
+        pieces: list[bytes] = []
+        wanted = size
+        while wanted or not pieces:
+            if offset >= self._start + len(self._held):
+                self._start += len(self._held)
+                self._held = self._next(offset + wanted)
+                continue
+            place = offset - self._start
+            pieces.append(self._held[place : place + wanted])
+            offset, wanted = offset + len(pieces[-1]), wanted - len(pieces[-1])
+        return b"".join(pieces)
+
+    def digest(self) -> str:
+        """Read the rest of the file. Return the SHA-256 of all of it."""
+        for block in self._blocks:
+            self._sha256.update(block)
+        return self._sha256.hexdigest()
+
+    def _next(self, wanted: int) -> bytes:
+        try:
+            block = next(self._blocks, b"")
+        except FileNotFoundError:
+            raise DataError(f"{self._where}: this shard is missing; run `glus prepare` again") from None
+        if not block:
+            raise DataError(f"{self._where}: ends before byte {wanted}; run `glus prepare` again", file=self._where)
+        self._sha256.update(block)
+        return block

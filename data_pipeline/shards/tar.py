@@ -18,8 +18,7 @@ import numpy as np
 from glus.common.errors import DataError
 from glus.data_pipeline.raw.jpeg import decode_jpeg
 from glus.data_pipeline.raw.masks import checked
-from glus.data_pipeline.raw.names import check_names
-from glus.data_pipeline.raw.records import Rle, VideoRecord
+from glus.data_pipeline.raw.records import Rle, VideoRecord, check_names
 from glus.data_pipeline.shards.index import (
     VOID_KEY,
     IndexedVideo,

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.common.terminal import cell, cells
 from glus.evaluation.results.directions import direction
@@ -142,7 +142,7 @@ def write_comparison(
     if len(set(curves.values())) < len(curves):
         raise EvaluationError(f"two curves would be one file: {sorted(names)}; rename one of these metrics")
     for name, place in curves.items():
-        write_bytes_aside(place, svgs[name].encode())
+        write_atomic(place, svgs[name].encode())
     page = render(
         "comparison.html.jinja",
         title=title,
@@ -153,10 +153,10 @@ def write_comparison(
         published=published,
         curves={name: Markup(svg[svg.index("<svg") :]) for name, svg in svgs.items()},
     )
-    write_bytes_aside(out / "comparison.html", page.encode())
+    write_atomic(out / "comparison.html", page.encode())
     links = {name: place.relative_to(out).as_posix() for name, place in curves.items()}
     text = _markdown(title, labels, params, figures, links) + _published_markdown(published)
-    write_bytes_aside(out / "comparison.md", text.encode())
+    write_atomic(out / "comparison.md", text.encode())
     return [out / "comparison.html", out / "comparison.md", *curves.values()]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.pages.comparison import render
 from glus.evaluation.pages.overlays import contact_strip, spread_frames, write_png
@@ -50,7 +50,7 @@ def write_report(
             films += written
             shown.setdefault(name, []).append(viewer)
     page = render("report.html.jinja", title=title, summary=summary, examples=shown)
-    write_bytes_aside(out / "report.html", page.encode())
+    write_atomic(out / "report.html", page.encode())
     return [out / "report.html", *strips, *films]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.data_pipeline.inspect.captions import text_font, wrapped
 
@@ -95,7 +95,7 @@ def write_png(place: Path, picture: NDArray[np.uint8]) -> Path:
     """Write a picture, uint8 [h, w, 3] RGB, whole or not at all; makes the folder. Raises DataError."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="PNG")
-    write_bytes_aside(place, stream.getvalue())
+    write_atomic(place, stream.getvalue())
     return place
 
 

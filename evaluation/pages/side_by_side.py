@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.pages.comparison import Row, compare_figures, render
@@ -68,7 +68,7 @@ def write_side_by_side(
         gaps=gaps(names, scored, common),
         examples=shown,
     )
-    write_bytes_aside(out / PAGE, page.encode())
+    write_atomic(out / PAGE, page.encode())
     return [out / PAGE, *films]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.data_pipeline.raw.records import Expression
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.pages.overlays import PREDICTION, TRUTH, spread_frames
@@ -157,7 +157,7 @@ def _write_jpeg(place: Path, frames: NDArray[np.uint8], height: int) -> Path:
     small = [cv2.resize(frame, (PANEL_WIDTH, height), interpolation=cv2.INTER_AREA) for frame in frames]
     stream = io.BytesIO()
     Image.fromarray(np.concatenate(small)).save(stream, format="JPEG", quality=_JPEG_QUALITY)
-    write_bytes_aside(place, stream.getvalue())
+    write_atomic(place, stream.getvalue())
     return place
 
 
@@ -172,5 +172,5 @@ def _write_masks(place: Path, colours: Mapping[tuple[int, int, int], Masks], fra
     picture.putpalette([0, 0, 0, *(value for colour in colours for value in colour)])
     stream = io.BytesIO()
     picture.save(stream, format="PNG", optimize=True, transparency=bytes([0, *[_OPACITY] * len(colours)]))
-    write_bytes_aside(place, stream.getvalue())
+    write_atomic(place, stream.getvalue())
     return place

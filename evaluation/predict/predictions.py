@@ -17,8 +17,7 @@ from glus.common.errors import EvaluationError
 from glus.common.files import make_folder_aside
 from glus.common.names import check_name, check_path, check_unique
 from glus.data_pipeline.raw.frame_names import PNG_ENDINGS, NamedFiles, split_ending
-from glus.data_pipeline.raw.names import check_names
-from glus.data_pipeline.raw.records import Expression
+from glus.data_pipeline.raw.records import Expression, check_names
 from glus.data_pipeline.shards.reader import VideoEntry
 from glus.evaluation.predict.mask_png import encode_mask, read_mask
 

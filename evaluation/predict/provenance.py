@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.common.json_file import read_as
 from glus.data_pipeline.shards.reader import ShardedSplit
@@ -80,7 +80,7 @@ _REMEDY = "choose another `out`, or say fresh=true to remove them and predict an
 
 def record(out: Path, provenance: Provenance) -> None:
     """Write OUT/predictions.json. Raises DataError where it cannot be written."""
-    write_bytes_aside(out / RECORD, json.dumps(asdict(provenance), indent=1).encode() + b"\n")
+    write_atomic(out / RECORD, json.dumps(asdict(provenance), indent=1).encode() + b"\n")
 
 
 def _read(file: Path) -> Provenance:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.common.json_file import read_as
 from glus.common.locks import LOCK, Holder, InUseError, exclusive, holder
@@ -83,7 +83,7 @@ def is_done(entry: VideoEntry, masks: Path) -> bool:
 def write_list(out: Path, items: Sequence[WorkItem], ranks: int) -> None:
     """Write OUT/work.json. Raises DataError where it cannot be written."""
     rows = [{"rank": owner, **asdict(item)} for owner, item in zip(_owners(items, ranks), items, strict=True)]
-    write_bytes_aside(out / LIST, json.dumps({"ranks": ranks, "items": rows}, indent=1).encode() + b"\n")
+    write_atomic(out / LIST, json.dumps({"ranks": ranks, "items": rows}, indent=1).encode() + b"\n")
 
 
 def record_done(out: Path, entry: VideoEntry, done: Predicted, seconds: float) -> None:
@@ -96,7 +96,7 @@ def record_done(out: Path, entry: VideoEntry, done: Predicted, seconds: float) -
         "frames_without_seg": before.get("frames_without_seg", 0) + done.frames_without_seg,
         "seconds": round(before.get("seconds", 0.0) + seconds, 3),
     }
-    write_bytes_aside(place, json.dumps(record).encode() + b"\n")
+    write_atomic(place, json.dumps(record).encode() + b"\n")
 
 
 def counted(out: Path, splits: Sequence[ShardedSplit]) -> Counted:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.common.json_file import parsed_as, read_object
 from glus.evaluation.results.mean_metrics import Figures, figures_of
@@ -66,16 +66,16 @@ def write_scores(
     }
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     places = out / SCORES, out / EXPRESSIONS, out / VIDEOS
-    write_bytes_aside(places[0], text.encode() + b"\n")
+    write_atomic(places[0], text.encode() + b"\n")
     rows = [asdict(s) | {"object_ids": " ".join(s.object_ids), "missing": int(s.missing)} for s in scores]
-    write_bytes_aside(places[1], _table([field.name for field in fields(ExpressionScore)], rows))
+    write_atomic(places[1], _table([field.name for field in fields(ExpressionScore)], rows))
     columns = ["dataset", "split", "video", "expressions", "hidden", "missing", "left_out", *VIDEO_FIGURES]
     absent = [
         {"dataset": each.dataset, "split": each.split, "video": video, "expressions": 0, "left_out": 1}
         for each in summary.benchmarks
         for video in each.left_out
     ]
-    write_bytes_aside(places[2], _table(columns, [*video_rows(scores), *absent]))
+    write_atomic(places[2], _table(columns, [*video_rows(scores), *absent]))
     return places
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glus.common.atomic import written_aside
+from glus.common.atomic import atomic_open
 from glus.common.errors import EvaluationError
 from glus.common.progress import progress as shown_progress
 from glus.data_pipeline.raw.records import Expression
@@ -79,7 +79,7 @@ def write_package(
     for entry, expression in shown_progress(pairs, desc=f"check {name}", unit="expression", disable=not progress):
         read_masks(predictions, entry, expression)
     files = 0
-    with written_aside(place) as file:
+    with atomic_open(place) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for entry, expression in shown_progress(
                 pairs, desc=f"pack {name}", unit="expression", disable=not progress

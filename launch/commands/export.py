@@ -8,8 +8,8 @@ from typing import Literal
 
 import torch
 
+from glus.common.atomic import disk_fault
 from glus.common.errors import LaunchError
-from glus.common.writing import disk_fault
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.batches.vocabulary import SENTENCEPIECE
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.common.errors import LaunchError, UserError
 from glus.common.json_file import read_as
 from glus.common.terminal import one_line
@@ -67,7 +67,7 @@ class Decision:
 
 def record_failure(out: Path, failure: Failure) -> None:
     """Write OUT/failures/HOST.json. Raises DataError where it cannot be written."""
-    write_bytes_aside(out / FAILURES / f"{failure.host}.json", json.dumps(asdict(failure)).encode() + b"\n")
+    write_atomic(out / FAILURES / f"{failure.host}.json", json.dumps(asdict(failure)).encode() + b"\n")
 
 
 def decide(config: RunConfig, code: int, most: int) -> Decision:
@@ -99,7 +99,7 @@ def decide(config: RunConfig, code: int, most: int) -> Decision:
         decision = _after_failure(failure, failed, most, step)
     entry = Attempt(time.time(), step, bool(failed), failure.kind, decision.words)
     attempts = [asdict(each) for each in (*before, entry)]
-    write_bytes_aside(out / ATTEMPTS, json.dumps(attempts, indent=1).encode() + b"\n")
+    write_atomic(out / ATTEMPTS, json.dumps(attempts, indent=1).encode() + b"\n")
     for file in (out / FAILURES).glob("*.json"):
         file.unlink()
     forget_stop(out)

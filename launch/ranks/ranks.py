@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glus.common.atomic import write_bytes_aside
-from glus.common.errors import DataError, LaunchError, UserError
+from glus.common.atomic import write_atomic
+from glus.common.errors import InputError, LaunchError, UserError
 from glus.common.json_file import as_object, read_object
 from glus.common.locks import exclusive
 from glus.common.terminal import plain
@@ -116,8 +116,8 @@ def _write_config(config: RunConfig) -> None:
     """OUT/config.yaml, once a training is known to be able to begin."""
     file = Path(config.out) / "config.yaml"
     try:
-        write_bytes_aside(file, to_yaml(config).encode())
-    except DataError as error:
+        write_atomic(file, to_yaml(config).encode())
+    except InputError as error:
         raise LaunchError(str(error)) from error
 
 

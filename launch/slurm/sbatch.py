@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 from glus.common.errors import LaunchError
 from glus.launch.slurm.cluster import outside_of_jobs
 
@@ -95,8 +95,8 @@ class Batch:
     def write(self) -> None:
         """Write the batch file and what lies beside it. Raises DataError where it cannot be written."""
         for name, text in self.files.items():
-            write_bytes_aside(self.folder / name, text.encode())
-        write_bytes_aside(self.file, self.text().encode())
+            write_atomic(self.folder / name, text.encode())
+        write_atomic(self.file, self.text().encode())
 
     def submit(self, now: float) -> str:
         """Write the batch file, hand it to SLURM, note that beside it; returns the job's number. Raises LaunchError."""
@@ -118,7 +118,7 @@ class Batch:
             raise LaunchError(f"sbatch refused {self.file}: {reason}")
         note = {"job": number, "what": self.name, "submitted": now, "nodes": self.nodes, "array": self.array}
         note |= {"after": list(self.after), "command": self.words(), **self.note}
-        write_bytes_aside(self.folder / JOB, json.dumps(note, indent=1).encode() + b"\n")
+        write_atomic(self.folder / JOB, json.dumps(note, indent=1).encode() + b"\n")
         return number
 
 

@@ -14,7 +14,7 @@ import pytest
 import ray
 import webdataset
 
-from glus.common.errors import DataError
+from glus.common.errors import DataError, InputError
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
 from glus.data_pipeline.raw.masks import decode
@@ -261,7 +261,7 @@ def test_a_job_on_a_full_disk_says_so_and_leaves_nothing_half_written(raw, tmp_p
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("a small disk can be mounted by root only")
     try:
-        with pytest.raises(DataError, match=r"shard-00000\.tar: cannot be written \(No space left on device\)"):
+        with pytest.raises(InputError, match=r"shard-00000\.tar: cannot be written \(No space left on device\)"):
             ShardMaker().make(davis_job(raw, disk))
         assert contents(disk) == {}
     finally:

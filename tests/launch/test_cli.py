@@ -191,7 +191,7 @@ def test_an_error_is_one_line_without_control_characters(capsys: pytest.CaptureF
         (["demo", "out=OUT"], "OUT"),
         (["demo-davis", "data=d", "start=s", "out=OUT"], "OUT"),
         (["demo-data", "root=OUT"], "FILE"),
-        (["teach-encoder", "run=r.yaml", "out=OUT"], "FILE"),
+        (["pretrain-encoder", "run=r.yaml", "out=OUT"], "FILE"),
         (["export", "c", "out=OUT"], "FILE"),
         (["segment", "v", "a dog", "weights=w", "out=OUT"], "FILE"),
         (["package", "predictions=p", "shards=s", "split=mevis/valid", "out=OUT"], "FILE"),

@@ -308,7 +308,7 @@ def test_texts_that_are_no_paths_keep_what_a_shell_would_expand() -> None:
         ("compare", "", "runs out tracking.uri"),
         ("jobs", "", "folders"),
         ("submit", "what=train config=a", "config cluster prepare evaluate"),
-        ("teach-encoder", "out=a run=a", "out run"),
+        ("pretrain-encoder", "out=a run=a", "out run"),
         ("export", "checkpoint=a out=a", "checkpoint out"),
     ],
 )

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from glus.common.atomic import written_aside
-from glus.common.errors import DataError
-from glus.common.writing import disk_fault
+from glus.common.atomic import atomic_open, disk_fault
+from glus.common.errors import InputError
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.shards.prepare import plan_jobs
 from glus.data_pipeline.shards.shard_job import ShardMaker
@@ -81,14 +80,14 @@ def test_a_lock_that_cannot_be_signed_leaves_no_folder(
 def test_a_shard_is_whole_or_absent(tiny_demo: Path, tmp_path: Path) -> None:
     split = read_dataset("mevis", tiny_demo / "raw", "train")
     [job, *_] = plan_jobs(split, tiny_demo / "raw", tmp_path / "shards", 2)
-    with files_of_at_most(1000), pytest.raises(DataError, match="cannot be written"):
+    with files_of_at_most(1000), pytest.raises(InputError, match="cannot be written"):
         ShardMaker().make(job)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_tensor_file_of_torch_is_whole_or_absent(tmp_path: Path) -> None:
-    with files_of_at_most(1000), pytest.raises(DataError, match="cannot be written"):
-        with written_aside(tmp_path / "encoder.pt") as file:
+    with files_of_at_most(1000), pytest.raises(InputError, match="cannot be written"):
+        with atomic_open(tmp_path / "encoder.pt") as file:
             torch.save({"a": torch.zeros(10_000)}, file)
     assert list(tmp_path.iterdir()) == []
 

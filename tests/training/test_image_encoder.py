@@ -9,7 +9,7 @@ import torch
 
 from glus.common.errors import TrainingError
 from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
-from glus.demo.image_encoder import EncoderTraining, teach_image_encoder, told_words
+from glus.demo.image_encoder import EncoderTraining, pretrain_image_encoder, told_words
 from glus.launch import cli
 from glus.model.sam2_parts import draw_image_encoder
 from glus.model.segmenter import Segmenter
@@ -58,7 +58,7 @@ def taught(splits: list[ShardedSplit], tiny_run, out: Path, steps: int) -> tuple
     draw_image_encoder(segmenter.sam2.image_encoder.trunk)
     losses: list[float] = []
     config = EncoderTraining(steps=steps, frames=4, learning_rate=3e-3)
-    teach_image_encoder(segmenter, splits, config, 0, lambda step, loss: losses.append(loss))
+    pretrain_image_encoder(segmenter, splits, config, 0, lambda step, loss: losses.append(loss))
     return segmenter, losses
 
 
@@ -75,7 +75,7 @@ def test_the_encoder_learns_and_the_rest_of_sam_2_stays(tiny_demo: Path, tiny_ru
 def test_an_encoder_that_gets_no_gradient_is_refused(splits: list[ShardedSplit], tiny_run, tmp_path: Path) -> None:
     segmenter = Segmenter(replace(tiny_run(tmp_path).model.segmenter, train_image_encoder=False))
     with pytest.raises(TrainingError, match="would learn nothing"):
-        teach_image_encoder(segmenter, splits, EncoderTraining(steps=1), 0, lambda step, loss: None)
+        pretrain_image_encoder(segmenter, splits, EncoderTraining(steps=1), 0, lambda step, loss: None)
 
 
 def test_the_same_seed_teaches_the_same(tiny_demo: Path, tiny_run, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_same_seed_teaches_the_same(tiny_demo: Path, tiny_run, tmp_path: Pat
 
 def test_the_command_writes_a_sam_2_that_a_run_starts_from(tiny_demo: Path, tiny_run, tmp_path: Path) -> None:
     out = tmp_path / "sam2.pt"
-    words = ["teach-encoder", f"out={out}", f"run={TINY_RUN}", "training.steps=2", "training.frames=2"]
+    words = ["pretrain-encoder", f"out={out}", f"run={TINY_RUN}", "training.steps=2", "training.frames=2"]
     assert cli.main([*words, f"run_changes=[shards={tiny_demo}/shards]"]) == 0
     config = replace(tiny_run(tmp_path / "run"), weights=WeightsConfig(segmenter=str(out)))
     model = build_for_training(config).model
@@ -97,6 +97,6 @@ def test_the_command_writes_a_sam_2_that_a_run_starts_from(tiny_demo: Path, tiny
 
 
 def test_steps_below_one_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["teach-encoder", f"out={tmp_path}/x.pt", f"run={TINY_RUN}", "training.steps=0"]) == 2
+    assert cli.main(["pretrain-encoder", f"out={tmp_path}/x.pt", f"run={TINY_RUN}", "training.steps=0"]) == 2
     assert "training.steps=0: it must be at least 1" in capsys.readouterr().err
     assert not (tmp_path / "x.pt").exists()

@@ -5,8 +5,8 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from glus.common.atomic import write_bytes_aside
-from glus.common.errors import DataError, TrainingError
+from glus.common.atomic import write_atomic
+from glus.common.errors import InputError, TrainingError
 from glus.common.json_file import parse_json
 from glus.training.distributed import Rank
 from glus.training.engines.accumulate import Accumulated
@@ -44,8 +44,8 @@ def refuse_non_finite(figures: dict[str, float], read: Accumulated, step: int, r
             "micro_batches": [asdict(each) | {"loss": str(each.loss)} for each in told],
         }
         try:
-            write_bytes_aside(file, json.dumps(report, indent=1).encode() + b"\n")
-        except DataError as error:
+            write_atomic(file, json.dumps(report, indent=1).encode() + b"\n")
+        except InputError as error:
             raise TrainingError(f"step {step}: {', '.join(bad)} is not finite, and {error}") from error
     samples = [sample for each in guilty or told for sample in each.samples]
     more = f" and {len(samples) - _TOLD} more" if len(samples) > _TOLD else ""

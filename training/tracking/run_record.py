@@ -11,8 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from glus.common.atomic import write_bytes_aside
-from glus.common.errors import DataError, TrainingError
+from glus.common.atomic import write_atomic
+from glus.common.errors import InputError, TrainingError
 from glus.common.json_file import read_as, read_object
 from glus.common.terminal import one_line
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
@@ -149,8 +149,8 @@ def _write_note(out: Path, config: RunConfig, place: TrackingConfig, run_id: str
         _CONTINUES: ended,
     }
     try:
-        write_bytes_aside(out / FILE, json.dumps(note).encode() + b"\n")
-    except DataError as error:
+        write_atomic(out / FILE, json.dumps(note).encode() + b"\n")
+    except InputError as error:
         raise TrainingError(str(error)) from error
 
 

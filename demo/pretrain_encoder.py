@@ -1,14 +1,14 @@
-"""`glus teach-encoder`: an image encoder for a run without released SAM 2, in the layout of SAM 2's files."""
+"""`glus pretrain-encoder`: an image encoder for a run without released SAM 2, in the layout of SAM 2's files."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from glus.common.atomic import written_aside
+from glus.common.atomic import atomic_open
 from glus.common.progress import Progress
 from glus.data_pipeline.shards.reader import open_splits
-from glus.demo.image_encoder import EncoderTraining, teach_image_encoder
+from glus.demo.image_encoder import EncoderTraining, pretrain_image_encoder
 from glus.launch.config.configuration import load_config
 from glus.model.sam2_parts import draw_image_encoder, look_past_memory
 from glus.model.segmenter import Segmenter
@@ -16,7 +16,7 @@ from glus.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)
-class TeachEncoderConfig:
+class PretrainEncoderConfig:
     """For which run, how long, and where to."""
 
     out: Path
@@ -28,7 +28,7 @@ class TeachEncoderConfig:
     training: EncoderTraining = field(default_factory=EncoderTraining)
 
 
-def teach_encoder(config: TeachEncoderConfig) -> None:
+def pretrain_encoder(config: PretrainEncoderConfig) -> None:
     """Teach and write. The memory is not taught: it starts by changing nothing.
 
     Raises TrainingError, ModelError, DataError or LaunchError; then nothing is written.
@@ -45,7 +45,7 @@ def teach_encoder(config: TeachEncoderConfig) -> None:
                 bar.set_postfix(loss=f"{loss:.3f}")
             bar.update()
 
-        length = teach_image_encoder(segmenter, splits, config.training, run.seed, tell)
+        length = pretrain_image_encoder(segmenter, splits, config.training, run.seed, tell)
     look_past_memory(segmenter.sam2.memory_attention, length)
-    with written_aside(config.out) as file:
+    with atomic_open(config.out) as file:
         torch.save({"model": segmenter.sam2.state_dict()}, file)

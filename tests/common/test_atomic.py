@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from glus.common.atomic import write_bytes_aside
+from glus.common.atomic import write_atomic
 
 
 @pytest.mark.parametrize("name", ["n" * 200 + ".json", "\u00e9" * 100 + ".json"])
@@ -13,5 +13,5 @@ def test_the_longest_name_is_written_on_a_machine_of_the_longest_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "h" * 64)
-    write_bytes_aside(tmp_path / name, b"content")
+    write_atomic(tmp_path / name, b"content")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"content")]

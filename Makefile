@@ -1,7 +1,8 @@
-# make demo    the whole way on this machine, from nothing: data, shards, training, evaluation, report
-# make test    everything that needs no GPU
+# make demo        data, shards, training, evaluation and report on this machine, from nothing
+# make test        ruff, mypy, the check of words, all tests that need no GPU
+# make test-fast   tests that are neither slow nor start Ray, several ranks or SLURM
 #
-# Both set up .venv first (about a minute, most of it downloads). Settings:
+# They set up .venv first (about a minute, most of it downloads). Settings:
 #   PYTHON=python3.11           the interpreter that makes .venv
 #   VENV=.venv                  where it is made; VENV=/elsewhere keeps one environment for several clones
 #   TORCH_INDEX=URL             where torch comes from. PyPI's torch for Linux brings CUDA with it (3 GB); on a machine
@@ -18,18 +19,18 @@ NO_GPU := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# -qq: pip warns about every package that one of several indexes lacks. Errors are still told.
+# -qq: pip warns about every package that is missing from one of several indexes. Errors are still printed.
 INSTALL := $(PIP) install -qq --no-compile
 STAMP := $(VENV)/installed
 GLUS := $(BIN)/glus
 FOLDERS := common data_pipeline model training evaluation launch demo
-CODE := $(wildcard $(FOLDERS) tests benchmarks setup.py)
+CODE := $(wildcard $(FOLDERS) tests benchmarks examples setup.py)
 
-# Where this is set (container images often do), each process would compile its libraries anew: ten seconds each.
+# Where this is set (container images often do), each process would compile its libraries again: ten seconds each.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-short demo-davis test lint types unit-tests clean
+.PHONY: help env demo demo-short demo-davis test test-fast lint types unit-tests clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -37,7 +38,7 @@ help:
 
 env: $(STAMP)
 
-$(STAMP): $(wildcard requirements/*) setup.py
+$(STAMP): $(wildcard requirements/*) pyproject.toml setup.py
 	@command -v $(PYTHON) >/dev/null || { echo "make env: no $(PYTHON) here; install Python 3.11 or say PYTHON=..." >&2; exit 2; }
 	@echo "environment: $(VENV), from $(PYTHON)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
@@ -54,7 +55,7 @@ $(STAMP): $(wildcard requirements/*) setup.py
 	@touch $(STAMP)
 	@echo "environment: ready"
 
-# The seconds of the set-up count: noted before the environment is made.
+# The demo's seconds include the set-up, so its start is noted before the environment is made.
 demo demo-short: export GLUS_DEMO_STARTED := $(shell date +%s)
 
 demo: env
@@ -64,7 +65,7 @@ demo-short: env
 	@$(GLUS) demo configs/demo_short.yaml
 
 demo-davis: env
-	@test -n "$(DATA)" || { echo "make demo-davis: say where the data is: make demo-davis DATA=FOLDER (it holds DAVIS17/)" >&2; exit 2; }
+	@test -n "$(DATA)" || { echo "make demo-davis: DATA is not set: make demo-davis DATA=FOLDER (it holds DAVIS17/)" >&2; exit 2; }
 	@$(GLUS) demo-davis configs/demo_davis.yaml "data=$(DATA)"
 
 test: lint types unit-tests
@@ -72,9 +73,14 @@ test: lint types unit-tests
 unit-tests: env
 	@$(BIN)/pytest $(PYTEST)
 
+test-fast: env
+	@$(BIN)/pytest $(PYTEST) -m "not slow and not ray and not ranks and not slurm"
+
 lint: env
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "not formatted: run $(BIN)/ruff format $(CODE)" >&2; exit 1; }
+	@if git rev-parse --git-dir >/dev/null 2>&1; then $(BIN)/pre-commit run words --all-files; \
+		else echo "no git repository: words are not checked"; fi
 
 types: env
 	@$(BIN)/mypy

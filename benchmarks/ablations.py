@@ -1,4 +1,4 @@
-"""What contrastive loss, context frames and memory bring on the demo: clips trained anew from its single frames.
+"""What contrastive loss, context frames and memory bring on the demo: clips trained again from its single frames.
 
     python benchmarks/ablations.py [--demo build/demo] [--seeds 3] [--ablation-seeds 3] [key=value ...]
 

@@ -1,4 +1,4 @@
-"""A training on a real SLURM of two nodes, preempted 5 times by a job of higher priority, beside an undisturbed one.
+"""A training on a real SLURM of two nodes, preempted 5 times, compared with an undisturbed one.
 
 python benchmarks/cluster_preemptions.py [--preemptions 5] [--steps 36]
 
@@ -36,8 +36,8 @@ GLUS = [sys.executable, "-P", "-m", "glus.launch.cli"]
 
 def submit(cluster: Cluster, world: World, file: Path) -> str:
     words = ["submit", "train", str(file), "--nodes", "2", "--cluster", str(world.site)]
-    told = subprocess.check_output([*GLUS, *words], env=cluster.environment, cwd=world.folder, text=True)
-    return told.split("job ")[1].split(",")[0]
+    printed = subprocess.check_output([*GLUS, *words], env=cluster.environment, cwd=world.folder, text=True)
+    return printed.split("job ")[1].split(",")[0]
 
 
 def newest(config: RunConfig) -> int:
@@ -49,15 +49,17 @@ def preempt(cluster: Cluster, job: str, run: RunConfig, log: Path) -> None:
     """Once it has gone on by a checkpoint, a job of higher priority takes its place; until it runs again."""
     begun = newest(run)
     cluster.until(lambda: newest(run) > begun, "a step more", 400, log)
-    # So that few steps are enough: it waits for the other job. SLURM lets those go on that it tells to stop.
+    # So that few steps are enough: it waits for the other job. SLURM continues those that it stops.
     os.kill(ranks_of(run.out)[0], signal.SIGSTOP)
     high = cluster.run("sbatch", "--parsable", "-p", "high", "-N", "2", "-o", "/dev/null", "--wrap", "true")
     asked_at = time.monotonic()
     cluster.wait(high.strip(), "COMPLETED", 400, log)
     given = time.monotonic() - asked_at
     cluster.wait(job, "RUNNING", 400, log)
-    told = f"the other job had ended after {given:.0f} s, this one ran again after {time.monotonic() - asked_at:.0f} s"
-    print(f"preempted at step {newest(run)}: {told}", flush=True)
+    message = (
+        f"the other job had ended after {given:.0f} s, this one restarted after {time.monotonic() - asked_at:.0f} s"
+    )
+    print(f"preempted at step {newest(run)}: {message}", flush=True)
 
 
 def kill(cluster: Cluster, run: RunConfig, log: Path) -> None:
@@ -92,7 +94,7 @@ def main() -> int:
         world = make_world(folder)
         words = ["prepare", str(world.prepare), f"out={folder}/shards"]
         subprocess.run([*GLUS, *words], check=True, capture_output=True)
-        (file, whole), (other, moved) = (world.run(each, f"steps={asked.steps}") for each in ("whole", "moved"))
+        (file, intact), (other, moved) = (world.run(each, f"steps={asked.steps}") for each in ("undisturbed", "moved"))
         began = time.monotonic()
         cluster.wait(submit(cluster, world, file), "COMPLETED", 600)
         print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
@@ -103,11 +105,11 @@ def main() -> int:
         kill(cluster, moved, log)
         cluster.wait(job, "COMPLETED", 600, log)
         names = checkpoint.name_of(asked.steps)
-        one, two = (load_file(Path(run.out) / "checkpoints" / names / checkpoint.WEIGHTS) for run in (whole, moved))
+        one, two = (load_file(Path(run.out) / "checkpoints" / names / checkpoint.WEIGHTS) for run in (intact, moved))
         same = one.keys() == two.keys() and all(torch.equal(one[each], two[each]) for each in one)
         print(f"weights equal to the bit: {same}")
-        runs = [str(run_of_folder(Path(run.out))) for run in (whole, moved)]
-        first, second = (found.history["total"] for found in find_runs(whole.tracking, runs))
+        runs = [str(run_of_folder(Path(run.out))) for run in (intact, moved)]
+        first, second = (found.history["total"] for found in find_runs(intact.tracking, runs))
         print(f"steps in MLflow: {len(second)} of {asked.steps}, the same values: {first == second}")
         return 0 if same and first == second and len(second) == asked.steps else 1
 

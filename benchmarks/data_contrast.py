@@ -115,14 +115,14 @@ def main() -> None:
     arguments = parser.parse_args()
     split = split_of(arguments.annotation)
     shares = {expressions: our_shares(split, arguments.steps, expressions) for expressions in (3, 4)}
-    figures = {
+    results = {
         "steps": arguments.steps,
         "contrasted, 4 expressions": shares[4].contrasted,
         "contrasted, 4 expressions, rival of the same video": shares[4].within_video,
         "contrasted, 3 expressions": shares[3].contrasted,
         "the reference's bank": bank_share(split, arguments.steps),
     }
-    print(json.dumps(figures, indent=1))
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -110,19 +110,19 @@ def killed_run(
     not one of a dead worker, or hangs.
     """
     random = np.random.Generator(np.random.Philox(key=seed))
-    left, told = deque(kills), Counter[str]()
+    left, counts = deque(kills), Counter[str]()
     while True:
         driver = start_driver(root, out, address, workers, per_shard)
-        told["starts"] += 1
+        counts["starts"] += 1
         # Workers die several times in one run; a run whose driver dies is over.
         while left and _waited(driver, out, parts(out), float(random.uniform(0, 0.3))):
             victims: Sequence[Any] = [driver] if left[0] == "driver" else ray_workers()
             if victims:
                 victims[int(random.integers(len(victims)))].kill()
-                told[left.popleft()] += 1
+                counts[left.popleft()] += 1
         said = driver.communicate(timeout=PATIENCE)[0].decode()
         if driver.returncode == 0 and not left:
-            return told
+            return counts
         if driver.returncode == 0:
             # Done too early: take something away, as a lost disk would.
             for path in (out / "/".join(SPLIT)).glob("shard-*1.tar"):
@@ -164,16 +164,16 @@ def main() -> None:
         address = ray.get_runtime_context().gcs_address
         random = np.random.Generator(np.random.Philox(key=arguments.seed + 1))
         kills = [("driver", "worker")[each] for each in random.integers(2, size=arguments.kills)]
-        told = killed_run(root, out, address, kills, arguments.seed, arguments.workers)
+        counts = killed_run(root, out, address, kills, arguments.seed, arguments.workers)
         ray.shutdown()
         found = digests(out)
-        figures = dict(told) | {
+        results = dict(counts) | {
             "seconds": round(time.perf_counter() - started, 1),
             "files": len(found),
             "files that differ from an undisturbed run": sum(found.get(name) != wanted[name] for name in wanted),
             "files too many": len(set(found) - set(wanted)),
         }
-        print(json.dumps(figures, indent=1))
+        print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Samples a second of the loader, beside bare decoding and beside the reference's way, in one run.
+"""Samples a second of the loader, next to bare decoding and the reference's loader, in one run.
 
     python benchmarks/data_loader.py [--size 854x480] [--workers 2] [--samples 160] [--frames FOLDER]
 
 Bare decoding: the same frames of the same slots, already in memory, by the same library and number of threads, into a
 new array each. The reference's way (its dataset/refer_video_seg_dataset.py): as many processes of torch's DataLoader,
 which read eight frames of a sample with OpenCV, run transformers' CLIP processor on each, and resize each to 1024x1024
-for SAM 2. What is left to the model's device, painting the masks, is told beside it. FOLDER holds JPEG frames to take
-in place of made-up ones; they are scaled to the size.
+for SAM 2. Painting the masks, which the model's device does, is printed next to it. FOLDER holds JPEG frames to take
+instead of made-up ones; they are scaled to the size.
 """
 
 import argparse
@@ -232,8 +232,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     for size in arguments.size:
         width, height = map(int, size.split("x"))
-        figures = measure(width, height, arguments.workers, arguments.samples, arguments.rounds, arguments.frames)
-        print(json.dumps({"size": size, "workers": arguments.workers} | figures, indent=1))
+        results = measure(width, height, arguments.workers, arguments.samples, arguments.rounds, arguments.frames)
+        print(json.dumps({"size": size, "workers": arguments.workers} | results, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/data_plan.py [--expressions 10000000]
 
-Videos have 8 expressions for 3 objects and 24 frames. Figures: seconds to write the made-up index (not counted), to
+Videos have 8 expressions for 3 objects and 24 frames. Results: seconds to write the made-up index (not counted), to
 open the split (its digest is checked), to make the plan, and to draw the first global batch; memory of the process
 that no other file backs.
 """
@@ -118,14 +118,14 @@ def measure(expressions: int) -> dict[str, float]:
         videos = expressions // EXPRESSIONS
         size = write_made_up(folder, videos)
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            figures = pool.submit(opened_and_drawn, folder).result()
-        return {"expressions": videos * EXPRESSIONS, "videos": videos, "index, MB on disk": size / 1e6} | figures
+            results = pool.submit(opened_and_drawn, folder).result()
+        return {"expressions": videos * EXPRESSIONS, "videos": videos, "index, MB on disk": size / 1e6} | results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--expressions", type=int, default=10_000_000)
-    print(json.dumps({name: round(figure, 2) for name, figure in measure(parser.parse_args().expressions).items()}))
+    print(json.dumps({name: round(value, 2) for name, value in measure(parser.parse_args().expressions).items()}))
 
 
 if __name__ == "__main__":

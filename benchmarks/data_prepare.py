@@ -1,4 +1,4 @@
-"""Seconds to prepare frames with one and two Ray workers, beside plain `tar` and `sha256sum` of the same files.
+"""Seconds to prepare frames with one and two Ray workers, next to plain `tar` and `sha256sum` of the same files.
 
     python benchmarks/data_prepare.py [--gigabytes 2] [--rounds 1]
 
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder otherwise")
     arguments = parser.parse_args()
-    # Ray gives its workers a low priority: beside other work they would be slow, and tar would not.
+    # Ray gives its workers a low priority: next to other work they would be slow, and tar would not.
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     import ray
 
@@ -106,14 +106,14 @@ def main() -> None:
     best = {what: min(seconds) for what, seconds in times.items()}
     start = best["start of workers"]
     one, two = best["1 worker"] - start, best["2 workers"] - start
-    figures = {
+    results = {
         "GB": size / 1e9,
         **{f"{what}, s": seconds for what, seconds in best.items()},
         "2 workers without their start : tar + sha256sum": two / best["tar + sha256sum"],
         "1 worker without its start : tar + sha256sum": one / best["tar + sha256sum"],
         "1 worker : 2 workers, without their start": one / two,
     }
-    print(json.dumps({name: round(figure, 2) for name, figure in figures.items()}, indent=1))
+    print(json.dumps({name: round(value, 2) for name, value in results.items()}, indent=1))
 
 
 if __name__ == "__main__":

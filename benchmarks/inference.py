@@ -103,18 +103,19 @@ def compare_tokens() -> None:
     sizes = LanguageConfig(hidden_size=128, intermediate_size=256, layers=4, heads=4, key_value_heads=4)
     model = small_model(tokenizer, sizes, 64)
     go_through(model, tokenizer, 4, TEXTS, True)  # the first calls are slow
-    reused, anew = (go_through(model, tokenizer, 60, TEXTS, reuse) for reuse in (True, False))
-    print("60 frames, 8 expressions          prefix reused    read anew    ratio")
+    reused, again = (go_through(model, tokenizer, 60, TEXTS, reuse) for reuse in (True, False))
+    print("60 frames, 8 expressions          prefix reused    read again    ratio")
     print(
-        f"tokens of the language model      {reused.tokens:13,} {anew.tokens:12,}    {reused.tokens / anew.tokens:.3f}"
+        f"tokens of the language model      {reused.tokens:13,} {again.tokens:12,}"
+        f"    {reused.tokens / again.tokens:.3f}"
     )
     for name, ours, theirs in (
-        ("seconds of the language model", reused.language_seconds, anew.language_seconds),
-        ("seconds in all", reused.seconds, anew.seconds),
+        ("seconds of the language model", reused.language_seconds, again.language_seconds),
+        ("seconds in all", reused.seconds, again.seconds),
     ):
         digits = 0 if isinstance(ours, int) else 2
         print(f"{name:33s} {ours:13,.{digits}f} {theirs:12,.{digits}f}    {ours / theirs:.3f}")
-    differ = int((reused.masks != anew.masks).sum())
+    differ = int((reused.masks != again.masks).sum())
     print(f"pixels that differ                {differ} of {reused.masks.numel():,}")
 
 

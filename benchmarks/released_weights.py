@@ -1,4 +1,4 @@
-"""How much memory loading a release takes beside the model: `python benchmarks/released_weights.py`.
+"""How much memory loading a release takes in addition to the model: `python benchmarks/released_weights.py`.
 
 Writes a Llama of 0.2 billion parameters as float16 shards, loads it into our model (float32) and prints the largest
 private memory on the way against the size of the model. Mapped files are not private: the kernel drops their pages.
@@ -63,7 +63,7 @@ def main() -> None:
             more, seconds = peak.bytes - before, time.perf_counter() - begun
             print(
                 f"{form}: model {size / 1e6:.0f} MB in float32; loading {size / 2e6:.0f} MB of float16 took "
-                f"{more / 1e6:.0f} MB beside it ({more / size:.1%} of the model) and {seconds:.1f} s"
+                f"{more / 1e6:.0f} MB in addition ({more / size:.1%} of the model) and {seconds:.1f} s"
             )
         before = private_bytes()
         with Peak() as peak:

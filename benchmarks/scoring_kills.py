@@ -1,10 +1,10 @@
-"""`glus evaluate`, the whole command, killed 20 times at random moments, then run to its end: the same figures?
+"""`glus evaluate`, killed 20 times at random moments, then run to its end: the same metrics?
 
     python benchmarks/scoring_kills.py [FOLDER] [--kills 20] [--videos 24] [--processes 2] [--seed 0]
 
 FOLDER (else a temporary one) takes a small demo set, a tiny model of twelve steps and both evaluations. SIGKILL goes,
 in turn, to the command alone, to one of its processes, and to all of them. Printed are how far each start came,
-whether masks were written twice, are missing or too many, whether a process was left, and whether the figures are the
+whether masks were written twice, are missing or too many, whether a process was left, and whether the metrics are the
 same. Ends with 1 where anything is not as it should be. Some minutes: each start imports torch once a process.
 """
 
@@ -145,7 +145,7 @@ def scores(out: Path) -> object:
     return document["summary"], document["expressions"]
 
 
-def kill_many(options: argparse.Namespace, folder: Path, first: float, work: float, whole: int) -> Found:
+def kill_many(options: argparse.Namespace, folder: Path, first: float, work: float, undisturbed: int) -> Found:
     """Start and kill, every fourth time while the command begins, else while it works.
 
     What a kill finds half done is lost: in all they get longer than the work takes, and yet some is left for the end.
@@ -161,7 +161,7 @@ def kill_many(options: argparse.Namespace, folder: Path, first: float, work: flo
         found.twice += [name for name, seen in before.items() if now.get(name) != seen]
         found.at_work += at_work
         where = "of its work" if at_work else "from its start"
-        print(f"kill {number}, of {victim} {after:.2f} s {where}: {len(now)} of {whole} masks", flush=True)
+        print(f"kill {number}, of {victim} {after:.2f} s {where}: {len(now)} of {undisturbed} masks", flush=True)
     return found
 
 
@@ -177,22 +177,25 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         make(folder, options.videos)
-        words = command(folder, folder / "whole", options.processes)
-        first, last, seconds = run_to_the_end(words, folder / "whole")
-        whole = masks(folder / "whole")
-        print(f"nobody kills: {len(whole)} masks from {first:.1f} to {last:.1f} s, {seconds:.1f} s in all", flush=True)
-        found = kill_many(options, folder, first, last - first, len(whole))
+        words = command(folder, folder / "undisturbed", options.processes)
+        first, last, seconds = run_to_the_end(words, folder / "undisturbed")
+        undisturbed = masks(folder / "undisturbed")
+        print(
+            f"nobody kills: {len(undisturbed)} masks from {first:.1f} to {last:.1f} s, {seconds:.1f} s in all",
+            flush=True,
+        )
+        found = kill_many(options, folder, first, last - first, len(undisturbed))
         out = folder / "killed"
         before = masks(out)
         run_to_the_end(command(folder, out, options.processes), out)
         now = masks(out)
         twice = found.twice + [name for name, seen in before.items() if now.get(name) != seen]
-        missing, many = whole.keys() - now.keys(), now.keys() - whole.keys()
-        same = scores(out) == scores(folder / "whole")
-        left = len(whole) - len(before)
+        missing, many = undisturbed.keys() - now.keys(), now.keys() - undisturbed.keys()
+        same = scores(out) == scores(folder / "undisturbed")
+        left = len(undisturbed) - len(before)
         print(f"{options.kills} kills, {found.at_work} of them at work; {left} masks were left for the end")
         print(f"masks missing: {len(missing)}, too many: {len(many)}, written twice: {len(twice)}")
-        print(f"processes left: {found.left}, unfinished folders: {len(asides(out))}; figures the same: {same}")
+        print(f"processes left: {found.left}, unfinished folders: {len(asides(out))}; metrics the same: {same}")
         wrong = bool(missing or many or twice or asides(out) or found.left) or not same
     return int(wrong)
 

@@ -1,4 +1,4 @@
-"""A training whose ranks are killed (-9, a random one, at a random moment) 20 times, beside one that nobody disturbs.
+"""A training whose ranks are killed (-9, a random one, at a random moment) 20 times, compared with an undisturbed one.
 
 python benchmarks/training_kills.py [FOLDER] [--kills 20] [--steps 200] [--seed 0]
 
@@ -123,9 +123,9 @@ def measure(folder: Path, steps: int, count: int, seed: int) -> int:
     done = folder / "kills.json"
     if not done.is_file():
         make_shards(folder)
-    whole, killed = make_run(folder, "whole", steps), make_run(folder, "killed", steps)
+    intact, killed = make_run(folder, "undisturbed", steps), make_run(folder, "killed", steps)
     if not done.is_file():
-        done.write_text(json.dumps([undisturbed(folder, whole), []]), encoding="utf-8")
+        done.write_text(json.dumps([undisturbed(folder, intact), []]), encoding="utf-8")
     (starting, training), kills = json.loads(done.read_text(encoding="utf-8"))
     print(f"undisturbed: {starting:.1f} s to the first checkpoint, {training:.1f} s more", flush=True)
     # Of the training each kill takes a share that leaves some for the others.
@@ -145,22 +145,22 @@ def measure(folder: Path, steps: int, count: int, seed: int) -> int:
         )
     if begin(folder, killed).wait():
         raise SystemExit((folder / "killed.log").read_text())
-    return told(whole, killed, [Kill(**kill) for kill in kills])
+    return report(intact, killed, [Kill(**kill) for kill in kills])
 
 
-def told(whole: RunConfig, killed: RunConfig, kills: list[Kill]) -> int:
+def report(intact: RunConfig, killed: RunConfig, kills: list[Kill]) -> int:
     """Print what the two runs ended with; 0 where it is the same."""
-    places = [Path(run.out) / "checkpoints" / checkpoint.name_of(whole.steps) for run in (whole, killed)]
+    places = [Path(run.out) / "checkpoints" / checkpoint.name_of(intact.steps) for run in (intact, killed)]
     one, other = (load_file(place / checkpoint.WEIGHTS) for place in places)
     same = one.keys() == other.keys() and all(torch.equal(one[each], other[each]) for each in one)
     print(f"{len(kills)} kills; weights equal to the bit: {same}")
-    names = [str(run_of_folder(Path(run.out))) for run in (whole, killed)]
-    first, second = (find_runs(whole.tracking, [each])[0].history["total"] for each in names)
-    print(f"steps in MLflow: {len(second)} of {whole.steps}, the same values: {first == second}")
+    names = [str(run_of_folder(Path(run.out))) for run in (intact, killed)]
+    first, second = (find_runs(intact.tracking, [each])[0].history["total"] for each in names)
+    print(f"steps in MLflow: {len(second)} of {intact.steps}, the same values: {first == second}")
     counted = (sum(kill.step > 0 for kill in kills), sum(kill.writing for kill in kills))
     print(f"kills that found a checkpoint: {counted[0]}, one half written: {counted[1]}")
     print(f"from a kill to the end of all ranks: {max(kill.ended for kill in kills):.1f} s at most")
-    return 0 if same and first == second and len(second) == whole.steps else 1
+    return 0 if same and first == second and len(second) == intact.steps else 1
 
 
 if __name__ == "__main__":

@@ -125,8 +125,8 @@ def measure(config: RunConfig, arguments: argparse.Namespace, rank: Rank) -> dic
         read, seconds = batches(config, arguments, rank), []
         for number in range(arguments.warmup + arguments.steps):
             began = time.perf_counter()
-            figures = engine.step(read, 1e-5, contrast, number)
-            seconds.append(time.perf_counter() - began)  # the figures were read: the device is done
+            metrics = engine.step(read, 1e-5, contrast, number)
+            seconds.append(time.perf_counter() - began)  # the metrics were read: the device is done
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
         operations = where_time_goes(lambda: engine.step(read, 1e-5, contrast, 10**6), device)
         engine.close()
@@ -160,7 +160,7 @@ def measure(config: RunConfig, arguments: argparse.Namespace, rank: Rank) -> dic
                 held_bytes(config, sizes, rank.ranks) | passing_bytes(config, sizes, cost, micro)
             ).items()
         },
-        "loss": figures["total"],
+        "loss": metrics["total"],
         "milliseconds_by_operation": operations,
     }
 

@@ -2,9 +2,9 @@
 
     python benchmarks/training_tracking.py [--away 60] [--there 20] [--kills 3]
 
-A tiny model on one rank, `glus train` in a process of its own, every step recorded. A kill is a SIGKILL of the whole
+A tiny model on one rank, `glus train` in a process of its own, every step recorded. A kill is a SIGKILL of the complete
 server. While it starts again it takes processor time from the training, which has nothing to do with our code: those
-steps are told apart. A step lasts from one record of its loss to the next, logging included. Prints medians, also of
+steps are distinguished. A step lasts from one record of its loss to the next, logging included. Prints medians, also of
 each stretch by itself, the processor time of a step in all threads (which other work on the machine does not change),
 and records lost and doubled over all metrics of the run.
 """
@@ -181,10 +181,10 @@ def main() -> None:
             training.kill()
         if code != STOPPED:
             raise SystemExit(f"exit code {code}:\n{(folder / 'train.log').read_text(encoding='utf-8')}")
-        print(json.dumps(figures(server, str(run_of_folder(folder / "run")), marks), indent=1))
+        print(json.dumps(measured(server, str(run_of_folder(folder / "run")), marks), indent=1))
 
 
-def figures(server: Server, run: str, marks: list[Mark]) -> dict[str, Any]:
+def measured(server: Server, run: str, marks: list[Mark]) -> dict[str, Any]:
     losses = server.history(run, LOSS)
     last = int(losses[-1]["step"])
     found = {metric: [int(each["step"]) for each in server.history(run, metric)] for metric in server.metrics(run)}

@@ -1,4 +1,4 @@
-"""A wheel holds everything, imports as glus.*, and lives beside sam2's own top-level `training`."""
+"""A wheel holds everything, imports as glus.*, and does not shadow sam2's own top-level `training`."""
 
 import importlib.util
 import multiprocessing
@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
@@ -18,6 +19,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("common", "data_pipeline", "model", "training", "evaluation", "launch", "demo")
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 PIN = re.compile(r"([A-Za-z0-9._\-]+)==(\S+)")
 
 
@@ -60,17 +62,23 @@ def test_the_wheel_holds_every_module_and_data_file(unpacked: Path) -> None:
     wanted |= {path.relative_to(ROOT) for path in (ROOT / "slurm").glob("*.s*")}
     missing = sorted(str(path) for path in wanted if not (unpacked / "glus" / path).is_file())
     assert missing == []
-    assert {path.name for path in unpacked.iterdir()} == {"glus", "glus-0.1.0.dist-info"}
+    assert {path.name for path in unpacked.iterdir()} == {"glus", f"glus-{VERSION}.dist-info"}
 
 
 def test_the_wheel_names_its_command_and_licence(unpacked: Path) -> None:
-    info = unpacked / "glus-0.1.0.dist-info"
+    info = unpacked / f"glus-{VERSION}.dist-info"
     assert "glus = glus.launch.cli:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
     assert "Apache" in (info / "METADATA").read_text(encoding="utf-8")
     assert list(info.rglob("LICENSE"))
 
 
-def test_an_installed_glus_is_told_from_the_training_of_sam2(unpacked: Path, tmp_path: Path) -> None:
+def test_one_version_everywhere() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[([^\]]+)\]", changelog, re.MULTILINE)[:2] == ["Unreleased", VERSION]
+    assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_an_installed_glus_is_distinct_from_the_training_of_sam2(unpacked: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         # the editable install of this repository must not answer for the wheel
@@ -142,7 +150,7 @@ def test_the_pins_are_complete() -> None:
     extras: dict[str, set[str]] = {}
     for requirement in map(Requirement, wanted_lines()):
         extras.setdefault(canonicalize_name(requirement.name), {""}).update(requirement.extras)
-    lacking = []
+    missing = []
     for name in pinned:
         for line in metadata.requires(name) or []:
             need = Requirement(line)
@@ -153,8 +161,8 @@ def test_the_pins_are_complete() -> None:
             if wanted and not left_to_torch and need.name != "torchvision":
                 version = pinned.get(canonicalize_name(need.name))
                 if version is None or not need.specifier.contains(version, prereleases=True):
-                    lacking.append(f"{name} needs {line}; pinned: {version}")
-    assert lacking == []
+                    missing.append(f"{name} needs {line}; pinned: {version}")
+    assert missing == []
     assert "torchvision" not in pinned
 
 

@@ -46,6 +46,7 @@ def davis_job(raw, out, videos=("one.video", "two")) -> ShardJob:
     return ShardJob("ref_davis17", "train", raw.root, out / "ref_davis17" / "train", 0, tuple(videos))
 
 
+@pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
 def test_six_datasets_prepared_by_ray_come_back_as_released(raw, tmp_path):
     names = ["mevis", "refer_youtube_vos", "ref_davis17", "revos", "reason_vos", "lv_vis:train"]
@@ -75,6 +76,7 @@ def test_six_datasets_prepared_by_ray_come_back_as_released(raw, tmp_path):
     assert contents(tmp_path / "none" / "revos" / "valid") == contents(tmp_path / "two" / "revos" / "valid")
 
 
+@pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
 def test_what_spoils_a_split_or_strict_forbids_is_said_by_the_driver(raw, tmp_path):
     (raw.root / "DAVIS17" / "train" / "JPEGImages" / "two" / "00003.jpg").write_bytes(b"\xff\xd8\xffcut")

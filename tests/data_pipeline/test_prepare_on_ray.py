@@ -21,6 +21,8 @@ from glus.data_pipeline.shards.prepare import OBJECT_STORE_BYTES, PrepareConfig,
 from glus.data_pipeline.shards.reader import ShardedSplit
 from tests.running import unused_ports
 
+pytestmark = pytest.mark.ray
+
 VIDEOS = 24
 
 

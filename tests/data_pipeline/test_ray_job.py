@@ -20,7 +20,7 @@ from tests.running import listening, unused_ports
 VIDEOS = 24
 PROGRAMS = Path(sys.executable).parent
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 
 
 class TwoNodes:

@@ -101,6 +101,7 @@ print(found.seconds > 0, found.skew < 1, found.same_code, found.backend)
 """
 
 
+@pytest.mark.ranks
 def test_the_machines_of_a_job_meet() -> None:
     job = {RENDEZVOUS: f"127.0.0.1:{unused_ports(1)[0]}", "SLURM_STEP_NUM_NODES": "2", "SLURM_JOB_ID": "7"}
     job["GLOO_SOCKET_IFNAME"] = "lo"

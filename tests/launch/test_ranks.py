@@ -111,6 +111,7 @@ class Run:
         return self.process.returncode, out, err
 
 
+@pytest.mark.ranks
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_what_both_ranks_find_is_told_once(tiny_run: TinyRun, tmp_path: Path) -> None:
     code, out, err = Run(tiny_run(tmp_path / "run", f"shards={tmp_path}/none"), tmp_path).end()
@@ -118,6 +119,7 @@ def test_what_both_ranks_find_is_told_once(tiny_run: TinyRun, tmp_path: Path) ->
     assert err == f"glus train: {tmp_path}/none: this folder of shards does not exist; run `glus prepare` first\n"
 
 
+@pytest.mark.ranks
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_what_one_rank_finds_ends_the_others(tiny_run: TinyRun, tmp_path: Path) -> None:
     run = Run(tiny_run(tmp_path / "run", f"tracking.uri=http://127.0.0.1:{unused_ports(1)[0]}"), tmp_path)
@@ -126,6 +128,7 @@ def test_what_one_rank_finds_ends_the_others(tiny_run: TinyRun, tmp_path: Path) 
     assert err.startswith("glus train: no MLflow server can be reached at http://127.0.0.1:") and err.count("\n") == 1
 
 
+@pytest.mark.ranks
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_a_stop_that_comes_before_the_ranks_are_there_is_obeyed(tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -139,6 +142,7 @@ def test_a_stop_that_comes_before_the_ranks_are_there_is_obeyed(tiny_run: TinyRu
     assert out.splitlines()[-1].startswith("stopped after step 1 of 1000 (SIGUSR2)")
 
 
+@pytest.mark.ranks
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.running import listening, unused_ports, written
 TinyRun = Callable[..., RunConfig]
 
 
+@pytest.mark.ranks
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [1, 2])
 def test_nothing_outside_loopback_listens_while_ranks_train(count: int, tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -161,3 +161,10 @@ def _end_jobs(cluster: Cluster) -> None:
     cluster.run("scancel", "--user", getpass.getuser(), "--signal=KILL", "--full")
     cluster.run("scancel", "--user", getpass.getuser())
     cluster.until(lambda: not cluster.run("squeue", "-h").strip(), "the end of all jobs", 30)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start SLURM."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "cluster" in item.fixturenames:
+            item.add_marker(pytest.mark.slurm)

@@ -82,6 +82,7 @@ def whole(ranks: range) -> tuple[Tensor, list[Tensor]]:
     return loss.detach(), list(torch.autograd.grad(loss, states))
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("wide", [RANKS, 2])
 def test_value_and_gradient_are_those_of_one_process_over_the_whole_batch(told, wide) -> None:
     for first in range(0, RANKS, wide):
@@ -94,6 +95,7 @@ def test_value_and_gradient_are_those_of_one_process_over_the_whole_batch(told, 
             torch.testing.assert_close(told[number][wide][1] / wide, gradient, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.ranks
 def test_the_whole_is_the_loss_of_all_states(told) -> None:
     tokens = [SegTokens.of(states_of(number), batch_of(number)) for number in range(RANKS)]
     padded = [torch.nn.functional.pad(each.objects, (0, 3 - each.objects.shape[1])) for each in tokens]
@@ -104,6 +106,7 @@ def test_the_whole_is_the_loss_of_all_states(told) -> None:
     assert {each[RANKS][2:] for each in told} == {(int(found.anchors), found.states)}
 
 
+@pytest.mark.ranks
 def test_a_rank_without_a_partner_of_its_own_still_gets_gradient_as_a_rival(told) -> None:
     assert told[2][RANKS][1].abs().max() > 0
     assert told[2][2][1].abs().max() > 0

@@ -78,5 +78,6 @@ def one_of_two(number: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.ranks
 def test_ranks_of_one_machine_meet_in_a_file_and_gather_texts(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)

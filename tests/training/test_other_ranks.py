@@ -77,6 +77,7 @@ def batches_of(config: RunConfig) -> list[Any]:
     return sorted(map(json.loads, lines))
 
 
+@pytest.mark.ranks
 @pytest.mark.timeout(900)
 def test_ranks_two_one_two_see_the_same_batches_and_losses(tiny_run: Callable[..., RunConfig], tmp_path: Path) -> None:
     settings = (f"steps={STEPS}", FACTORS, "model.lora.dropout=0.1", "engine.contrast_together=1")

@@ -30,7 +30,7 @@ STAGES = (3, 2, 0)
 #: Micro-batches of a step, and their gradients: one of 1, then small ones that bfloat16 would lose beside it.
 MICRO_BATCHES, SMALL = 16, 2.0**-9
 TIED = "model.language.tie_embeddings=true"
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ranks]
 
 
 @dataclass

@@ -41,7 +41,7 @@ STEPS, RATE = 3, 1e-3
 #: Steps that two ranks and one plain process are compared over, and steps of ranks whose batches are unlike.
 COMPARED, UNLIKE = 20, 50
 #: A hang ends here, with the stacks: the two ranks take a few seconds where the machine has nothing else to do.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ranks]
 REFERENCE_TABLE = 'trainable=["*lora_*", "language.mm_projector.*", "segmenter.sam2.sam_mask_decoder.*"]'
 
 

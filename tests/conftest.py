@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="recorded outputs of the reference (expected.json, expected.npz) to hold the model against; "
         "the default is the recording in tests/data/parity",
     )
+
+
+@pytest.fixture(autouse=True)
+def usual_scheduling() -> Iterator[None]:
+    """No test leaves a real-time process behind, as SVT-AV1's encoder does for root: all that follows would starve."""
+    yield
+    policy = os.sched_getscheduler(0)
+    if policy != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        pytest.fail(f"the test gave this process the scheduling policy {policy} (sched(7)), which its children inherit")
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ KINDS = {
     "HEVC": Coded(codec="libx265", options={"x265-params": "log-level=none"}),
     "VP8": Coded("webm", "libvpx", options={"cpu-used": "5"}),
     "VP9": Coded("webm", "libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}),
-    "AV1": Coded(codec="libsvtav1", options={"preset": "12"}),
+    "AV1": Coded(codec=""),
     "ProRes": Coded("mov", "prores_ks", "yuv422p10le"),
     "FFV1": Coded("mkv", "ffv1"),
     "GIF": Coded("gif", "gif", "rgb8"),
@@ -76,7 +76,10 @@ def names(numbers: range | list[int]) -> tuple[str, ...]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_frame_has_its_number_in_both_decoders(kind: str, tmp_path: Path) -> None:
     how = KINDS[kind]
-    path = write_coded(tmp_path / f"clip.{how.ending}", map(draw, range(COUNT)), how)
+    # SVT-AV1's encoder makes a process of root a real-time one, and its children: a stored file, written by libsvtav1.
+    path = CASES / "av1_barcodes.mp4" if kind == "AV1" else tmp_path / f"clip.{how.ending}"
+    if kind != "AV1":
+        write_coded(path, map(draw, range(COUNT)), how)
     known = survey(path)
     assert [number_shown(picture) for picture in pictures(path, known)] == list(range(COUNT))
     assert (known.numbers, known.promised, known.size) == (tuple(range(COUNT)), COUNT, (112, 160))

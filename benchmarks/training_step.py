@@ -24,10 +24,9 @@ from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.launch.commands.plan import Sizes, held_bytes, passing_bytes
 from glus.launch.config.configuration import load_config
 from glus.launch.quiet import quiet_libraries
-from glus.model.empty import build_empty
 from glus.model.glus import Glus
-from glus.model.recompute import recompute_activations
-from glus.model.trainable import set_trainable
+from glus.model.gradient_checkpointing import recompute_activations
+from glus.model.trainable import build_empty, set_trainable
 from glus.training.build import build_to_count
 from glus.training.distributed import Rank
 from glus.training.engines.choose import joined, make_contrast, make_engine

@@ -44,7 +44,7 @@ class EncoderTraining:
 
 
 @dataclass(frozen=True)
-class Told:
+class VideoWords:
     """What is said in one video: object ids, and float32 [O, W]: 1 where word w is said of it, 0 not, NaN unknown."""
 
     split: int
@@ -53,7 +53,7 @@ class Told:
     words: NDArray[np.float32]
 
 
-def told_words(splits: Sequence[ShardedSplit], most: int) -> tuple[list[str], list[Told]]:
+def video_words(splits: Sequence[ShardedSplit], most: int) -> tuple[list[str], list[VideoWords]]:
     """The words that tell objects of one video apart, the most frequent first, and what is said where.
 
     Raises TrainingError where no video has two objects of which different things are said.
@@ -73,7 +73,7 @@ def told_words(splits: Sequence[ShardedSplit], most: int) -> tuple[list[str], li
         for row, own in enumerate(of_video.values()):
             for word in known:
                 table[row, place[word]] = word in own
-        told.append(Told(number, video, tuple(of_video), table))
+        told.append(VideoWords(number, video, tuple(of_video), table))
     if not told:
         raise TrainingError("no video of these splits has two objects of which different words are said")
     return words, told
@@ -122,12 +122,12 @@ def pretrain_image_encoder(
     Its config must let gradients into the image encoder (`train_image_encoder`). Returns the root mean square of the
     coarsest features, over the last step's frames.
 
-    The frames of a step depend on (seed, step) alone. Raises TrainingError as `told_words`, DataError for a frame that
+    The frames of a step depend on (seed, step) alone. Raises TrainingError as `video_words`, DataError for a frame that
     cannot be read.
     """
     if not segmenter.config.train_image_encoder:
         raise TrainingError("model.segmenter.train_image_encoder is false: the image encoder would learn nothing")
-    words, told = told_words(splits, config.words)
+    words, told = video_words(splits, config.words)
     model = WordsOfPixels(segmenter, len(words))
     learning = [*segmenter.sam2.image_encoder.parameters(), *model.fine.parameters(), *model.coarse.parameters()]
     optimizer = torch.optim.AdamW(learning, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
@@ -160,7 +160,7 @@ def _loss(logits: Tensor, target: Tensor) -> Tensor:
 
 def _batch(
     splits: Sequence[ShardedSplit],
-    told: Sequence[Told],
+    told: Sequence[VideoWords],
     frames: int,
     size: int,
     key: tuple[int, int],

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from glus.common.errors import ModelError
 from glus.model.inference.video_prompts import Prompts, Questions
-from glus.model.inference.video_segmenter import Follower, FrameMasks, Way, checked_key_frames
+from glus.model.inference.video_segmenter import FrameMasks, InferenceOptions, VideoSegmenter, checked_key_frames
 from glus.model.language import Language
 from glus.model.losses import mask_bce, mask_dice, seg_cross_entropy
 from glus.model.model_config import ModelConfig
@@ -146,5 +146,6 @@ class Glus(nn.Module):
             prompts, steps, len(context), sizes.vision.tokens_per_frame, sizes.language.max_positions
         )
         keys = checked_key_frames(key_frame, questions.expressions, frames)
-        way = Way(window, memory_stride, expressions_together, reuse_prefix)
-        yield from Follower(self.language, self.segmenter, frame, context, questions, way).follow(frames, keys)
+        options = InferenceOptions(window, memory_stride, expressions_together, reuse_prefix)
+        video = VideoSegmenter(self.language, self.segmenter, frame, context, questions, options)
+        yield from video.follow(frames, keys)

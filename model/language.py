@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from glus.model.inference.prefix import Prefix, growing, grown
-from glus.model.init import spread_seg_states
 from glus.model.model_config import ModelConfig
 
 #: Stands for a frame in the token ids (LLaVA's IMAGE_TOKEN_INDEX).
 IMAGE_TOKEN_ID = -200
+#: Random texts with which the deviation of [SEG] states is measured, and their length in tokens.
+_TEXTS, _LENGTH = 128, 12
 
 
 class Language(nn.Module):
@@ -70,7 +71,7 @@ class Language(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         # On the meta device there is nothing to measure; the rank that holds the weights does it.
         if sizes.seg_spread and not self.mm_projector.weight.is_meta:
-            spread_seg_states(self, sizes.seg_spread)
+            _spread_seg_states(self, sizes.seg_spread)
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Tokens of frames. pixels: float [N, 3, s, s] as CLIP wants them. Returns float [N, P, hidden]."""
@@ -151,3 +152,24 @@ class Reading:
         """Hidden state at the last token of each prompt: [E, hidden]."""
         ends = self.mask.sum(1) - 1
         return self.hidden[torch.arange(len(ends), device=ends.device), ends]
+
+
+@torch.no_grad()
+def _spread_seg_states(language: Language, spread: float) -> None:
+    """Scale and shift the last layer of `text_hidden_fcs`: over random texts, states get mean 0, deviation `spread`.
+
+    Drawn as torch does, the states of different expressions are nearly alike, and the mask decoder learns to ignore
+    them before they grow apart. After Mishkin and Matas, "All you need is a good init" (ICLR 2016).
+    Measured effects: docs/log.md, "Learning from scratch".
+    """
+    embeddings = language.llama.get_input_embeddings()
+    ids = torch.randint(embeddings.num_embeddings, (_TEXTS, _LENGTH))
+    hidden = language.llama.model(inputs_embeds=embeddings(ids), use_cache=False).last_hidden_state[:, -1]
+    states = language.seg_states(hidden)
+    (projection,) = language.text_hidden_fcs
+    assert isinstance(projection, nn.Sequential)
+    last = projection[-1]
+    assert isinstance(last, nn.Linear)
+    factor = spread / (states - states.mean(0)).square().mean().sqrt()
+    last.weight.mul_(factor)
+    last.bias.mul_(factor).sub_(factor * states.mean(0))

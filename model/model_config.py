@@ -1,14 +1,16 @@
 """Sizes and switches of GLUS. The defaults are the released GLUS-7B; everything that follows from others is derived."""
 
 import importlib.util
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from glus.common.errors import ModelError
 from glus.common.paths import PathText
-from glus.model.bounds import check_bounds
 
 #: (least, most) of each setting: far beyond any released model, near enough that an empty model of it is quickly made.
+#: A stranger's config must not ask for more memory or time than any model needs.
 _WIDTH, _LAYERS, _SHARE, _POSITIVE = (1, 65_536), (1, 512), (0, 1), (1e-12, 1e12)
 _LANGUAGE = {
     **{"hidden_size": _WIDTH, "heads": (1, 1024), "key_value_heads": (1, 1024), "layers": _LAYERS},
@@ -34,6 +36,19 @@ _LOSS = {
 }
 
 
+def check_bounds(section: str, settings: object, bounds: Mapping[str, tuple[float, float]]) -> None:
+    """Hold attributes of `settings`, or all numbers of those that are tuples, against (least, most), both allowed.
+
+    Raises ModelError for the first that is outside or no number. `section` is its place in the config.
+    """
+    for name, (least, most) in bounds.items():
+        value = getattr(settings, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number <= most:
+                upwards = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:,.16g}"
+                raise ModelError(f"{section}.{name}={value}: it must be {upwards}")
+
+
 @dataclass(frozen=True)
 class LanguageConfig:
     """The Llama that reads frames and expressions (transformers' LlamaConfig)."""
@@ -52,7 +67,7 @@ class LanguageConfig:
     tie_embeddings: bool = False
     #: Spread of freshly drawn weights (LlamaConfig's own default); small models want it wider.
     initializer_range: float = 0.02
-    #: Deviation over texts at which freshly drawn [SEG] states start (model/init.py); 0 leaves torch's own draw, as
+    #: Deviation over texts at which freshly drawn [SEG] states start (model/language.py); 0 leaves torch's own draw, as
     #: the reference does; loaded weights bring their own.
     seg_spread: float = 0.0
     #: How attention is computed: torch's own, or flash-attn where it is installed (bf16 on CUDA only).

@@ -1,14 +1,18 @@
-"""Which parameters learn: LoRA on the language model, and a table of name patterns for everything."""
+"""Which parameters learn: LoRA on the language model, and a table of name patterns for everything.
+
+`build_empty` makes the same model without weights, for checks before memory is taken.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 
 from glus.common.errors import ModelError
 from glus.model.glus import Glus
-from glus.model.model_config import LoraConfig
+from glus.model.model_config import LoraConfig, ModelConfig
 
 #: What the losses of GLUS never reach, whatever the table says: SAM 2's clicks and object pointers, the decoder's
 #: three other masks, and heads whose output GLUS drops. ZeRO would wait for their gradients.
@@ -42,6 +46,21 @@ def add_lora(model: Glus, config: LoraConfig) -> None:
         bias="none",
     )
     peft.inject_adapter_in_model(lora, model.language.llama)
+
+
+def build_empty(config: ModelConfig, vocab_size: int, seg_id: int) -> Glus:
+    """A model with LoRA in place: parameters on the meta device, buffers as they are drawn here."""
+    from accelerate import init_empty_weights
+
+    with torch.random.fork_rng(devices=[]):
+        with init_empty_weights(include_buffers=False):
+            model = Glus(config, vocab_size, seg_id)
+        if config.language.tie_embeddings:
+            # accelerate makes a parameter of its own for each name.
+            model.language.llama.lm_head.weight = model.language.llama.model.embed_tokens.weight
+        with init_empty_weights(include_buffers=False):
+            add_lora(model, config.lora)
+    return model
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ import torch
 
 from glus.common.errors import TrainingError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
-from glus.model.empty import build_empty
 from glus.model.glus import Glus
+from glus.model.gradient_checkpointing import recompute_activations
 from glus.model.model_config import ModelConfig
-from glus.model.recompute import recompute_activations
 from glus.model.released.release_sums import check_sums
-from glus.model.trainable import TrainableRow, add_lora, set_trainable
+from glus.model.trainable import TrainableRow, add_lora, build_empty, set_trainable
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.integrity import check_model_files, without_digests
 from glus.training.pretrained import check_released, load_released
@@ -28,7 +27,7 @@ class Built:
     model: Glus
     tokenizer: Tokenizer
     trainable: list[TrainableRow]
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> Glus:
@@ -59,12 +58,12 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, whole: bo
     """
     start = checkpoint.resolve(Path(config.init_from)) if config.init_from and not resumed else resumed
     tokenizer = Tokenizer(_tokenizer_place(config, start))
-    told: list[str] = []
+    notes: list[str] = []
     if start is None:
         check_released(config.weights, config.model, tokenizer)
-        told += without_sums(config.weights)
+        notes += without_sums(config.weights)
     elif not resumed:
-        told += without_digests(start)
+        notes += without_digests(start)
     model = build_empty(config.model, tokenizer.vocab_size, tokenizer.seg_id)
     rows = set_trainable(model, config.trainable)
     if whole:
@@ -76,11 +75,11 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, whole: bo
         elif config.weights.glus and not start:
             check_sums(Path(config.weights.glus))
         model = build_model(config.model, tokenizer, config.seed)
-        told += _fill(model, config, tokenizer, start)
+        notes += _fill(model, config, tokenizer, start)
         rows = set_trainable(model, config.trainable)
     if config.engine.gradient_checkpointing:
         recompute_activations(model)
-    return Built(model, tokenizer, rows, tuple(told))
+    return Built(model, tokenizer, rows, tuple(notes))
 
 
 def _fill(model: Glus, config: RunConfig, tokenizer: Tokenizer, start: Path | None) -> Sequence[str]:

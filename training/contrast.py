@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.nn import functional
 
 from glus.common.errors import TrainingError
 from glus.model.contrastive import Contrasted, NamedBatch, SegTokens, object_contrastive_loss
@@ -16,10 +18,6 @@ from glus.model.model_config import LossConfig
 from glus.model.released.safetensors_file import open_tensors, save_tensors
 from glus.model.token_bank import TokenBank
 from glus.training.distributed import Rank
-from glus.training.gathering import gather_rows, row_counts
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
 
 #: One micro-batch: its [SEG] states, float [E, Q, C], and the batch that they are of.
 Read = tuple[Tensor, NamedBatch]
@@ -46,7 +44,7 @@ def pool_shape(together: int, ranks: int, most: int = 1) -> tuple[int, int]:
     return wide, each
 
 
-class Contrast:
+class ContrastiveLoss:
     """Gives the loss of what this rank read. The ranks stand together before it is made: pools are process groups."""
 
     def __init__(self, config: LossConfig, rank: Rank, seed: int, wide: int = 1, each: int = 1):
@@ -123,7 +121,7 @@ def _joined(parts: Sequence[SegTokens]) -> SegTokens:
     )
 
 
-def _gather(tokens: SegTokens, group: "ProcessGroup | None") -> tuple[SegTokens, slice]:
+def _gather(tokens: SegTokens, group: ProcessGroup | None) -> tuple[SegTokens, slice]:
     """The tokens of all ranks of a pool, and which of them are this rank's."""
     counts, width = row_counts(len(tokens.states), tokens.objects.shape[1], tokens.states.device, group)
     numbers = torch.stack([tokens.video, tokens.expression, tokens.frame], dim=1)
@@ -136,4 +134,47 @@ def _gather(tokens: SegTokens, group: "ProcessGroup | None") -> tuple[SegTokens,
 
 
 def _widened(objects: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(objects, (0, width - objects.shape[1]))
+    return functional.pad(objects, (0, width - objects.shape[1]))
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of every rank one after the other. Backward: the gradients of all ranks for one's own rows, summed."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor, counts: list[int], group: ProcessGroup | None) -> Tensor:
+        context.place, context.group = torch.distributed.get_rank(group), group
+        context.counts = counts
+        return _gathered(rows, counts, group)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        gradient = gradients[0].contiguous()
+        torch.distributed.all_reduce(gradient, op=torch.distributed.ReduceOp.SUM, group=context.group)
+        return gradient.split(context.counts)[context.place], None, None
+
+
+def row_counts(rows: int, width: int, device: torch.device, group: ProcessGroup | None) -> tuple[list[int], int]:
+    """Rows of each rank of `group`, and the largest `width` among them."""
+    mine = torch.tensor([rows, width], device=device)
+    found = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(group))]
+    torch.distributed.all_gather(found, mine, group=group)
+    pairs: list[list[int]] = torch.stack(found).tolist()
+    return [count for count, _ in pairs], max(width for _, width in pairs)
+
+
+def gather_rows(rows: Tensor, counts: Sequence[int], group: ProcessGroup | None) -> Tensor:
+    """[n, C] of this rank -> [sum of counts, C], in the order of ranks. Every rank of `group` calls it.
+
+    With gradient where `rows` is of a graph: each rank's backward pass must then reach it.
+    """
+    if rows.requires_grad:
+        return _Gather.apply(rows, list(counts), group)
+    return _gathered(rows, list(counts), group)
+
+
+def _gathered(rows: Tensor, counts: list[int], group: ProcessGroup | None) -> Tensor:
+    most = max(counts)
+    padded = functional.pad(rows.detach(), (0, 0, 0, most - len(rows))).contiguous()
+    found = [torch.empty_like(padded) for _ in counts]
+    torch.distributed.all_gather(found, padded, group=group)
+    return torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])

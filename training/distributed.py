@@ -68,7 +68,7 @@ class Rank:
                 f"torchrun, ranks={gpus} without)"
             )
 
-    def most_of(self, values: Sequence[int]) -> list[int]:
+    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
         """Of each value the largest that a rank has: all ranks call it, and all of them get the same."""
         if not torch.distributed.is_initialized():
             return list(values)

@@ -7,13 +7,13 @@ import torch
 
 from glus.common.errors import ModelError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
-from glus.model.empty import build_empty
 from glus.model.glus import Glus
 from glus.model.model_config import LoraConfig, ModelConfig
 from glus.model.released.load_release import FreshTokens, load_glus, load_language, load_segmenter, load_vision
 from glus.model.released.release_files import ReleasedWeights
 from glus.model.released.release_sam2 import check_segmenter
 from glus.model.released.release_sizes import check_language, check_vision
+from glus.model.trainable import build_empty
 from glus.training.release_info import read_release, sam2_shapes, vision_place
 from glus.training.run_config import WeightsConfig
 

@@ -26,10 +26,8 @@ from glus.training.engines.choose import check_shares, joined, make_contrast, ma
 from glus.training.metrics.cost import step_cost
 from glus.training.metrics.meter import Meter
 from glus.training.metrics.peaks import known_peak, unknown_gpu
-from glus.training.overfit import plan_of
 from glus.training.run_config import RunConfig
-from glus.training.stopping.orders import Orders
-from glus.training.stopping.stopping import StopFlag, forget_stop
+from glus.training.stopping.stopping import StepDecider, StopFlag, forget_stop
 from glus.training.stopping.watchdog import Watchdog
 from glus.training.tracking.run_record import located, start_tracking
 from glus.training.tracking.tracking import Tracker, check_reachable
@@ -65,9 +63,15 @@ def less_memory(config: RunConfig) -> str:
     return f"set {ways}, engine.offload (now {engine.offload}) or more GPUs; `glus plan` says what a run takes"
 
 
+def sample_plan(config: RunConfig) -> SamplePlan:
+    """The run's samples: of all its steps, or of the first `overfit` ones, repeated. Raises DataError."""
+    splits = open_splits(Path(config.shards), list(config.sampling.mixture))
+    return SamplePlan(splits, config.sampling, config.seed, config.global_batch_size, repeat=config.overfit)
+
+
 def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: Callable[[], None] | None) -> Path:
     check_shares(config, rank.ranks)
-    plan = plan_of(config, open_splits(Path(config.shards), list(config.sampling.mixture)))
+    plan = sample_plan(config)
     out = Path(config.out)
     if is_done(out / "checkpoints", config.steps):
         return checkpoint.resolve(out)
@@ -90,7 +94,7 @@ def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: C
         if rank.rank == 0 and checked:
             checked()
         watchdog.beat()
-        trainer = _trainer(config, rank, plan, built, tracker, Orders(config, rank, flag), watchdog)
+        trainer = _trainer(config, rank, plan, built, tracker, StepDecider(config, rank, flag), watchdog)
         path = _train(trainer, resumed)
     return path
 
@@ -101,17 +105,17 @@ def _trainer(
     plan: SamplePlan,
     built: Built,
     tracker: Tracker | None,
-    orders: Orders,
+    decider: StepDecider,
     watchdog: Watchdog,
 ) -> Trainer:
     if rank.rank == 0:
         forget_stop(Path(config.out))
-        for line in built.told:
+        for line in built.notes:
             print(one_line(f"  {line}"))
         for row in built.trainable:
             print(f"  trains {row.elements:>12,} elements in {row.tensors:>4} tensors matching {row.pattern}")
     engine, contrast = make_engine(config, built.model, rank), make_contrast(config, rank)
-    return Trainer(config, engine, plan, built.tokenizer, rank, tracker, contrast, orders, watchdog)
+    return Trainer(config, engine, plan, built.tokenizer, rank, tracker, contrast, decider, watchdog)
 
 
 def _train(trainer: Trainer, resumed: Path | None) -> Path:

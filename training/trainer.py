@@ -21,17 +21,16 @@ from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.integrity import note_digests
 from glus.training.checkpoints.keeping import remove_others
-from glus.training.contrast import Contrast
+from glus.training.contrast import ContrastiveLoss
 from glus.training.distributed import Rank
 from glus.training.engines.choose import TrainingEngine
 from glus.training.metrics.meter import Meter
 from glus.training.metrics.node_watch import NodeWatch
 from glus.training.metrics.profiling import profiled
+from glus.training.optim import learning_rate
 from glus.training.run_config import RunConfig
-from glus.training.schedule import learning_rate
 from glus.training.stopping.health import refuse_non_finite
-from glus.training.stopping.orders import Orders
-from glus.training.stopping.stopping import Cause, obeyed
+from glus.training.stopping.stopping import Cause, StepDecider, record_stop
 from glus.training.stopping.watchdog import Watchdog
 from glus.training.tracking.code_version import code_version
 from glus.training.tracking.run_record import write_unsent
@@ -49,13 +48,13 @@ class Trainer:
         tokenizer: Tokenizer,
         rank: Rank,
         tracker: Tracker | None,
-        contrast: Contrast | None,
-        orders: Orders,
+        contrast: ContrastiveLoss | None,
+        decider: StepDecider,
         watchdog: Watchdog,
     ):
         self.config, self.engine, self.plan, self.tokenizer = config, engine, plan, tokenizer
         self.rank, self.tracker, self.contrast = rank, tracker, contrast
-        self.orders, self.watchdog = orders, watchdog
+        self.decider, self.watchdog = decider, watchdog
         #: Losses since the last checkpoint.
         self.losses: list[float] = []
         self.folder = Path(config.out) / "checkpoints"
@@ -94,13 +93,13 @@ class Trainer:
                 bar.update(1)
                 self.losses.append(figures["total"])
                 self.watchdog.beat()
-                order = self.orders.after(done)
-                if order.save:
+                decision = self.decider.after(done)
+                if decision.save:
                     began = time.perf_counter()
                     path = self.save(done)
                     meter.left_out(time.perf_counter() - began)
-                if order.stop:
-                    self._obey(order.stop, done)
+                if decision.stop:
+                    self._stop(decision.stop, done)
                     break
         return path or self.save(config.steps)
 
@@ -113,13 +112,13 @@ class Trainer:
             torch.manual_seed(int(key[0]))
             yield next(batches)
 
-    def _obey(self, stop: Cause, done: int) -> None:
+    def _stop(self, stop: Cause, done: int) -> None:
         if self.rank.rank == 0:
             print(
                 f"stopping after step {done} of {self.config.steps}: {stop.words}; the checkpoint is written",
                 flush=True,
             )
-            obeyed(Path(self.config.out), stop, done, self.config.steps)
+            record_stop(Path(self.config.out), stop, done, self.config.steps)
         if self.tracker:
             self.tracker.stopped = True
 
@@ -142,7 +141,7 @@ class Trainer:
             shutil.rmtree(path, ignore_errors=True)
             raise
         self.losses.clear()
-        self.orders.saved()
+        self.decider.saved()
         self.watchdog.beat()
         if self.tracker:
             self.tracker.log_metrics({"checkpoint_seconds": time.perf_counter() - began}, step)

@@ -12,7 +12,7 @@ from glus.common.paths import PathText
 from glus.common.progress import progress
 from glus.common.terminal import cells
 from glus.data_pipeline.inspect.contact_sheet import draw_slot, write_sheets
-from glus.data_pipeline.inspect.statistics import SplitStatistics, Spread, split_statistics
+from glus.data_pipeline.inspect.statistics import Quantiles, SplitStatistics, split_statistics
 from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig
 from glus.data_pipeline.shards.reader import open_splits
 from glus.data_pipeline.shards.storage import Storage
@@ -94,11 +94,11 @@ def _rows(found: list[SplitStatistics]) -> list[tuple[str, list[str]]]:
     return [*rows, ("videos with partners and a rival", whole)]
 
 
-def _cell(spread: Spread | None, factor: int) -> str:
-    if spread is None:
+def _cell(found: Quantiles | None, factor: int) -> str:
+    if found is None:
         return "not read"
-    least, lower, median, upper, most, mean = (f"{factor * each:.3g}" for each in asdict(spread).values())
-    return f"{median} ({lower} to {upper}; {least} to {most}; mean {mean})"
+    low, lower, median, upper, high, mean = (f"{factor * each:.3g}" for each in asdict(found).values())
+    return f"{median} ({lower} to {upper}; {low} to {high}; mean {mean})"
 
 
 def _share(share: float | None) -> str:

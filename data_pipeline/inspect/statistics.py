@@ -13,22 +13,22 @@ from glus.data_pipeline.shards.reader import ShardedSplit
 
 
 @dataclass(frozen=True)
-class Spread:
+class Quantiles:
     """Smallest value, quartiles, largest and mean of many; all 0 where there are none."""
 
-    least: float
+    min: float
     lower: float
     median: float
     upper: float
-    most: float
+    max: float
     mean: float
 
     @staticmethod
-    def of(values: Sequence[float]) -> "Spread":
+    def of(values: Sequence[float]) -> "Quantiles":
         if not len(values):
-            return Spread(0, 0, 0, 0, 0, 0)
-        least, lower, median, upper, most = (float(each) for each in np.percentile(values, [0, 25, 50, 75, 100]))
-        return Spread(least, lower, median, upper, most, float(np.mean(values)))
+            return Quantiles(0, 0, 0, 0, 0, 0)
+        low, lower, median, upper, high = (float(each) for each in np.percentile(values, [0, 25, 50, 75, 100]))
+        return Quantiles(low, lower, median, upper, high, float(np.mean(values)))
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class SplitStatistics:
     counts: Counts
     left_out: int
     kinds: dict[str, int]
-    frames_a_video: Spread
-    expressions_a_video: Spread
-    expressions_an_object_set: Spread
-    objects_an_expression: Spread
-    words_an_expression: Spread
+    frames_a_video: Quantiles
+    expressions_a_video: Quantiles
+    expressions_an_object_set: Quantiles
+    objects_an_expression: Quantiles
+    words_an_expression: Quantiles
     without_target: int
     with_partner: float
     videos_with_partners: float
     videos_with_partners_and_rival: float
-    mask_area: Spread | None
+    mask_area: Quantiles | None
     frames_unseen: float | None
 
 
@@ -84,11 +84,11 @@ def split_statistics(split: ShardedSplit, masks: bool = True) -> SplitStatistics
         counts=split.manifest.counts,
         left_out=len(split.manifest.quarantine),
         kinds=dict(kinds.most_common()),
-        frames_a_video=Spread.of(frames),
-        expressions_a_video=Spread.of(said),
-        expressions_an_object_set=Spread.of(sizes),
-        objects_an_expression=Spread.of(objects),
-        words_an_expression=Spread.of(words),
+        frames_a_video=Quantiles.of(frames),
+        expressions_a_video=Quantiles.of(said),
+        expressions_an_object_set=Quantiles.of(sizes),
+        objects_an_expression=Quantiles.of(objects),
+        words_an_expression=Quantiles.of(words),
         without_target=without,
         with_partner=paired / max(sum(sizes), 1),
         videos_with_partners=sum(each.partners for each in contrasts) / max(len(contrasts), 1),
@@ -98,7 +98,7 @@ def split_statistics(split: ShardedSplit, masks: bool = True) -> SplitStatistics
     )
 
 
-def _mask_areas(split: ShardedSplit) -> tuple[Spread, float]:
+def _mask_areas(split: ShardedSplit) -> tuple[Quantiles, float]:
     """Areas of masks as shares of their frames, and the share of (object, frame) pairs without a mask."""
     areas: list[float] = []
     pairs = 0
@@ -108,4 +108,4 @@ def _mask_areas(split: ShardedSplit) -> tuple[Spread, float]:
             seen = [area(code) / pixels for code in codes if code is not None]
             areas += [each for each in seen if each]
             pairs += len(codes)
-    return Spread.of(areas), 1 - len(areas) / max(pairs, 1)
+    return Quantiles.of(areas), 1 - len(areas) / max(pairs, 1)

@@ -11,7 +11,7 @@ from glus.data_pipeline.shards.index import VideoEntry
 
 
 @dataclass(frozen=True)
-class Contrast:
+class VideoContrast:
     """What a video offers: an object set with several expressions, and a rival of it."""
 
     partners: bool
@@ -28,11 +28,11 @@ def object_sets(entry: VideoEntry) -> dict[int, frozenset[str]]:
     return {number: frozenset(each.object_ids) for number, each in enumerate(entry.expressions) if each.object_ids}
 
 
-def contrast_of(entry: VideoEntry) -> Contrast:
+def contrast_of(entry: VideoEntry) -> VideoContrast:
     """What a video offers; `rivals` counts only those of sets that have partners."""
     sets = list(object_sets(entry).values())
     paired = {one for one in sets if sets.count(one) > 1}
-    return Contrast(bool(paired), any(not one & other for one in paired for other in sets))
+    return VideoContrast(bool(paired), any(not one & other for one in paired for other in sets))
 
 
 def draw_group(sets: dict[int, frozenset[str]], order: Sequence[int], room: int) -> tuple[list[int], bool]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from glus.common.errors import DataError
 from glus.data_pipeline.batches.conversations import draw_templates, templates_named
-from glus.data_pipeline.sampling.groups import Contrast, contrast_of, draw_group, object_sets
+from glus.data_pipeline.sampling.groups import VideoContrast, contrast_of, draw_group, object_sets
 from glus.data_pipeline.sampling.mixture import Mixture, check_weights
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 
@@ -62,16 +62,18 @@ class Slot:
 class SamplePlan:
     """`global_batch(step)` for every step, on any machine, in any order.
 
+    With `repeat` above 0, the first `repeat` steps come again and again: a correct model and loss overfit them.
+
     Raises DataError where a split of the mixture is absent, has no weight, or has no video that can be trained on.
     """
 
-    def __init__(self, splits: Sequence[ShardedSplit], config: SamplingConfig, seed: int, slots: int):
+    def __init__(self, splits: Sequence[ShardedSplit], config: SamplingConfig, seed: int, slots: int, repeat: int = 0):
         names = [f"{split.dataset}/{split.split}" for split in splits]
         check_weights(config.mixture, names)
         self.splits = [split for split, name in zip(splits, names, strict=True) if config.mixture.get(name, 0) > 0]
         if not self.splits:
             raise DataError("sampling.mixture is empty: name at least one split with a weight above 0")
-        self.config, self.seed, self.slots = config, seed, slots
+        self.config, self.seed, self.slots, self.repeat = config, seed, slots, repeat
         weights = [config.mixture[f"{split.dataset}/{split.split}"] for split in self.splits]
         self._mixture = Mixture(weights, seed)
         self._eligible = [_eligible(split, config) for split in self.splits]
@@ -93,7 +95,7 @@ class SamplePlan:
         pairs = zip(self.splits, self._eligible, strict=True)
         return {f"{split.dataset}/{split.split}": len(split.videos) - len(eligible) for split, eligible in pairs}
 
-    def contrasts(self) -> dict[str, Counter[Contrast]]:
+    def contrasts(self) -> dict[str, Counter[VideoContrast]]:
         """What the videos of each split that are ever drawn offer to the contrastive loss. Reads all expressions."""
         pairs = zip(self.splits, self._eligible, strict=True)
         return {
@@ -107,7 +109,7 @@ class SamplePlan:
 
     def slot(self, step: int, number: int) -> Slot:
         """Slot `number` of a step, drawn alone: a rank need not draw those of the others."""
-        config = self.config
+        config, step = self.config, step % self.repeat if self.repeat else step
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step, number])))
         split = self._mixture.draw(step, number, random.random(), config.independent_draws)
         eligible = self._eligible[split]

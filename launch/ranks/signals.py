@@ -33,7 +33,7 @@ def passing_on_signals() -> Iterator[None]:
     """
     told, ended = StopFlag(), threading.Event()
     # For threads of libraries that were there before and do not block them.
-    handlers = {number: signal.signal(number, told.told) for number in SIGNALS}
+    handlers = {number: signal.signal(number, told.on_signal) for number in SIGNALS}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     waiting = threading.Thread(target=_wait, args=(told, ended), name="signals", daemon=True)
     waiting.start()
@@ -51,7 +51,7 @@ def _wait(told: StopFlag, ended: threading.Event) -> None:
     passed_on: set[int] = set()
     while not ended.is_set():
         if found := signal.sigtimedwait(SIGNALS, 0.2):
-            told.told(found.si_signo)
+            told.on_signal(found.si_signo)
         if told.cause:
             for child in psutil.Process().children():
                 if child.pid not in passed_on:
@@ -74,4 +74,4 @@ def _listen(stop: StopFlag, launcher: int) -> None:
             # It may wait in a library for a rank that is dead.
             time.sleep(TO_END)
             os._exit(INTERRUPTED)
-        stop.told(told.si_signo)
+        stop.on_signal(told.si_signo)

@@ -36,8 +36,8 @@ class FrameMasks:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a video is gone through; see `Glus.segment_video`."""
+class InferenceOptions:
+    """Settings of `Glus.segment_video`, which documents them."""
 
     window: int
     memory_stride: int
@@ -55,7 +55,7 @@ class _Track:
     recent: tuple[Tensor, ...] = ()
 
 
-class Follower:
+class VideoSegmenter:
     """Goes through one video. `questions` are about its expressions, `context` holds the context frames' indices."""
 
     def __init__(
@@ -65,16 +65,16 @@ class Follower:
         frame: Callable[[int], Tensor],
         context: Sequence[int],
         questions: Questions,
-        way: Way,
+        options: InferenceOptions,
     ):
         self._language, self._segmenter = language, segmenter
-        self._frame, self._questions, self._way = frame, questions, way
+        self._frame, self._questions, self._options = frame, questions, options
         # A context frame is read again as a query frame: its tokens are kept.
         # Without context frames the first frame stands in, and none of its tokens are taken.
         first = context or (0,)
         self._held = {index: self._tokens(frame(index).unsqueeze(0)) for index in dict.fromkeys(first)}
         tokens = torch.cat([self._held[index] for index in first])[: len(context)]
-        beginning = questions.beginning() if way.reuse_prefix else questions.asked[0][0][0, :0]
+        beginning = questions.beginning() if options.reuse_prefix else questions.asked[0][0][0, :0]
         self._begun, shown = len(beginning), int((beginning == IMAGE_TOKEN_ID).sum())
         self._prefix = language.prefix(beginning, tokens[:shown]) if self._begun else None
         self._context = tokens[shown:]
@@ -100,7 +100,7 @@ class Follower:
     def _track(self, key: int, key_frames: Sequence[int]) -> _Track:
         device = self._questions.asked[0][0].device
         rows = torch.tensor([row for row, frame in enumerate(key_frames) if frame == key], device=device)
-        chunks = len(rows.split(self._way.expressions_together))
+        chunks = len(rows.split(self._options.expressions_together))
         return _Track(rows, (MemoryBank.empty(self._segmenter.config.memories),) * chunks)
 
     def _step(self, index: int, tracks: dict[int, _Track], due: list[int]) -> FrameMasks:
@@ -122,14 +122,14 @@ class Follower:
         self, track: _Track, tokens: Tensor, features: FrameFeatures
     ) -> tuple[_Track, list[Tensor], list[Tensor]]:
         """The track after one more frame; low-resolution logits [E, S/4, S/4] and answers [E] of each chunk."""
-        recent = (*track.recent, tokens)[-self._way.window :]
+        recent = (*track.recent, tokens)[-self._options.window :]
         asked = self._questions.asked[len(recent) - 1]
         ids, attention = (each[track.rows, self._begun :] for each in asked)
         frames = torch.cat([self._context, *recent])
         prefix, start, shown = self._shared(ids, attention, frames)
         ids, attention, frames = ids[:, start:], attention[:, start:], frames[shown:]
         banks, logits, answered = [], [], []
-        chunks = torch.arange(len(ids), device=ids.device).split(self._way.expressions_together)
+        chunks = torch.arange(len(ids), device=ids.device).split(self._options.expressions_together)
         for rows, bank in zip(chunks, track.banks, strict=True):
             real = int(attention[rows].sum(1).max())
             given = frames.expand(len(rows), *frames.shape)
@@ -140,7 +140,7 @@ class Follower:
                 self._language.seg_states(last),
                 bank,
                 track.position,
-                self._way.memory_stride,
+                self._options.memory_stride,
                 shown=seen,
             )
             banks.append(bank)
@@ -150,7 +150,7 @@ class Follower:
 
     def _shared(self, ids: Tensor, attention: Tensor, frames: Tensor) -> tuple[Prefix | None, int, int]:
         """What the prompts of this step begin with, read once: the prefix, and how many ids and frames are in it."""
-        if not self._way.reuse_prefix or len(ids) == 1:
+        if not self._options.reuse_prefix or len(ids) == 1:
             return self._prefix, 0, 0
         # Each expression keeps at least one token of its own: its state is read there.
         length = min(common_length(ids, attention), int(attention.sum(1).min()) - 1)

@@ -31,13 +31,13 @@ def test_figures_of_a_split_are_those_counted_by_hand(shards, capsys):
     # "groups" has sets 1, 1, 4, 4, 14, 7 and none; "one_object" 1, 1, 1; "no_pair" 1, 4; "short" 1; "hidden" none.
     assert found.without_target == 2 and found.with_partner == 7 / 12
     assert (found.videos_with_partners, found.videos_with_partners_and_rival) == (2 / 4, 1 / 4)
-    assert (found.frames_a_video.least, found.frames_a_video.median, found.frames_a_video.most) == (3, 6, 9)
-    assert found.expressions_an_object_set.most == 3 and found.objects_an_expression.most == 2
+    assert (found.frames_a_video.min, found.frames_a_video.median, found.frames_a_video.max) == (3, 6, 9)
+    assert found.expressions_an_object_set.max == 3 and found.objects_an_expression.max == 2
     drawn = drawn_splits()["mevis/train"]
     planes = [mask for video in drawn for masks in video.masks.values() for mask in masks]
     seen = [mask.mean() for mask in planes if mask.any()]
     assert found.mask_area is not None
-    assert found.mask_area.median == pytest.approx(np.median(seen)) and found.mask_area.most == pytest.approx(max(seen))
+    assert found.mask_area.median == pytest.approx(np.median(seen)) and found.mask_area.max == pytest.approx(max(seen))
     assert found.frames_unseen == pytest.approx(1 - len(seen) / len(planes))
     told = capsys.readouterr().out
     assert "expressions with a partner (same objects)" in told and "58.33 %" in told

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from glus.common.errors import DataError
 from glus.data_pipeline.batches.loader import Loader
-from glus.data_pipeline.sampling.groups import Contrast
+from glus.data_pipeline.sampling.groups import VideoContrast
 from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig, Slot, middle_context, random_context
 from glus.data_pipeline.shards.reader import ShardedSplit
 
@@ -187,8 +187,8 @@ def test_with_room_for_four_the_rival_has_a_partner_too(splits):
 def test_what_videos_offer_to_the_contrastive_loss_is_counted(plan):
     # Whole: "groups" and "long". Partners alone: "one_object". Neither: "no_pair", "exact".
     assert plan.contrasts() == {
-        "mevis/train": {Contrast(True, True): 1, Contrast(True, False): 1, Contrast(False, False): 1},
-        "refer_youtube_vos/train": {Contrast(True, True): 1, Contrast(False, False): 1},
+        "mevis/train": {VideoContrast(True, True): 1, VideoContrast(True, False): 1, VideoContrast(False, False): 1},
+        "refer_youtube_vos/train": {VideoContrast(True, True): 1, VideoContrast(False, False): 1},
     }
 
 

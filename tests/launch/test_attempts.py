@@ -21,7 +21,7 @@ from glus.launch.ranks.attempts import (
 )
 from glus.training.checkpoints.checkpoint import name_of
 from glus.training.run_config import RunConfig
-from glus.training.stopping.stopping import Cause, obeyed, read_stopped
+from glus.training.stopping.stopping import Cause, read_stopped, record_stop
 
 KILLED = Failure("n2", 1, "killed", "rank 1 was killed by SIGKILL")
 LOST_PEER = Failure("n1", 0, "bug", "RuntimeError: Connection\nreset by peer", "Traceback ...")
@@ -52,7 +52,7 @@ def test_a_run_with_all_its_steps_is_done(run: RunConfig) -> None:
 def test_a_run_that_was_told_to_stop_goes_back_into_the_queue_or_ends(run: RunConfig, cause: Cause, code: int) -> None:
     at_step(run, 4)
     for _ in range(9):  # however often: that is no failure
-        obeyed(Path(run.out), cause, 4, 10)
+        record_stop(Path(run.out), cause, 4, 10)
         decision = decide(run, 0, 3)
         assert decision.code == code and decision.words == f"stopped after step 4 of 10 by {cause.words}"
         assert read_stopped(Path(run.out)) is None

@@ -11,7 +11,7 @@ from torch import Tensor
 from glus.common.errors import TrainingError, UserError
 from glus.model.contrastive import SegTokens, object_contrastive_loss
 from glus.model.model_config import LossConfig
-from glus.training.contrast import Contrast, pool_shape
+from glus.training.contrast import ContrastiveLoss, pool_shape
 from glus.training.distributed import Rank
 
 RANKS, QUERIES, WIDTH = 4, 2, 8
@@ -58,7 +58,7 @@ def one_rank(number: int, folder: Path) -> None:
     found = {}
     for wide in (RANKS, 2):
         states = states_of(number)
-        told = Contrast(CONFIG, Rank(number, number, RANKS), 0, wide).loss([(states, batch_of(number))], 0, 0)
+        told = ContrastiveLoss(CONFIG, Rank(number, number, RANKS), 0, wide).loss([(states, batch_of(number))], 0, 0)
         told.loss.backward()
         found[wide] = (told.loss.detach(), states.grad, int(told.anchors), told.states)
     torch.save(found, folder / f"{number}.pt")
@@ -75,7 +75,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, tuple[Tenso
 def whole(ranks: range) -> tuple[Tensor, list[Tensor]]:
     """Loss and gradients of one process that holds the batches of `ranks`."""
     states = [states_of(number) for number in ranks]
-    contrast = Contrast(CONFIG, Rank(0, 0, 1), 0, 1, len(ranks))
+    contrast = ContrastiveLoss(CONFIG, Rank(0, 0, 1), 0, 1, len(ranks))
     read = [(each, batch_of(number)) for each, number in zip(states, ranks, strict=True)]
     # Scaled to be meaned over these micro-batches.
     loss = contrast.loss(read, 0, 0).loss / len(ranks)
@@ -132,21 +132,21 @@ def test_a_pool_larger_than_the_ranks_needs_the_plain_engine() -> None:
 
 
 def test_a_bank_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    def losses(contrast: Contrast, steps: range) -> list[float]:
+    def losses(contrast: ContrastiveLoss, steps: range) -> list[float]:
         return [contrast.loss([(states_of(0), batch_of(0))], step, 0).loss.item() for step in steps]
 
     rank = Rank(0, 0, 1)
-    stopped, never = Contrast(BANK, rank, 1), Contrast(BANK, rank, 1)
+    stopped, never = ContrastiveLoss(BANK, rank, 1), ContrastiveLoss(BANK, rank, 1)
     losses(stopped, range(2))
     stopped.save(tmp_path / "contrast")
-    again = Contrast(BANK, rank, 1)
+    again = ContrastiveLoss(BANK, rank, 1)
     again.load(tmp_path / "contrast")
     assert losses(again, range(2, 4)) == losses(never, range(4))[2:]
-    assert losses(Contrast(BANK, rank, 1), range(2, 4)) != losses(again, range(2, 4))
+    assert losses(ContrastiveLoss(BANK, rank, 1), range(2, 4)) != losses(again, range(2, 4))
 
 
 def test_a_damaged_bank_is_refused_by_name(tmp_path: Path) -> None:
-    contrast = Contrast(BANK, Rank(0, 0, 1), 1)
+    contrast = ContrastiveLoss(BANK, Rank(0, 0, 1), 1)
     contrast.load(tmp_path)  # none there: an empty one
     (tmp_path / "rank-00000.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="rank-00000.safetensors: its header .*copy it again"):

@@ -9,7 +9,7 @@ import torch
 
 from glus.common.errors import TrainingError
 from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
-from glus.demo.image_encoder import EncoderTraining, pretrain_image_encoder, told_words
+from glus.demo.image_encoder import EncoderTraining, pretrain_image_encoder, video_words
 from glus.launch import cli
 from glus.model.sam2_parts import draw_image_encoder
 from glus.model.segmenter import Segmenter
@@ -25,7 +25,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> list[ShardedSplit]:
 
 
 def test_words_count_where_they_tell_objects_of_a_video_apart(splits: list[ShardedSplit]) -> None:
-    words, told = told_words(splits, 1000)
+    words, told = video_words(splits, 1000)
     videos = {splits[each.split].videos[each.video].video: each for each in told}
     assert set(videos) == {"groups", "no_pair", "long"}  # of one object nothing can be told apart
     groups = videos["groups"]
@@ -37,14 +37,14 @@ def test_words_count_where_they_tell_objects_of_a_video_apart(splits: list[Shard
 
 
 def test_only_the_most_frequent_words_are_learned(splits: list[ShardedSplit]) -> None:
-    words, told = told_words(splits, 2)
+    words, told = video_words(splits, 2)
     assert len(words) == 2 and all(each.words.shape[1] == 2 for each in told)
 
 
 def test_splits_that_tell_nothing_apart_are_refused(splits: list[ShardedSplit], tiny_run, tmp_path: Path) -> None:
     alone = replace(splits[0].videos[0], expressions=splits[0].videos[0].expressions[:1])
     with pytest.raises(TrainingError, match="no video of these splits has two objects"):
-        told_words([_Holding([alone])], 10)  # type: ignore[list-item]
+        video_words([_Holding([alone])], 10)  # type: ignore[list-item]
 
 
 class _Holding:

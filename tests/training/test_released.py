@@ -50,7 +50,7 @@ def test_a_run_starts_from_lisa_clip_and_sam_2_as_the_reference_does(releases):
     assert other == {name for name in own if ".text_hidden_fcs." in name}
     assert built.tokenizer.path == releases / "lisa" / "tokenizer.model"
     assert sum(".lora_A." in name for name, _ in built.model.named_parameters()) == 4
-    told = "\n".join(built.told)
+    told = "\n".join(built.notes)
     assert "SAM 1, which GLUS replaces by SAM 2" in told and "freshly drawn: text_hidden_fcs" in told
     assert {row.pattern for row in built.trainable} == set(config.trainable)
     again = own_tensors(build_for_training(config).model)
@@ -70,7 +70,7 @@ def test_a_resumed_run_takes_its_checkpoint_and_not_the_release(releases, tiny_r
     config = tiny_run(tmp_path / "run", "steps=0")
     folder = train(config, Rank(0, 0, 1))
     gone = dataclasses.replace(config, weights=WeightsConfig(segmenter="/nowhere/sam2.pt"))
-    assert build_for_training(gone, folder).told == ()
+    assert build_for_training(gone, folder).notes == ()
     with pytest.raises(ModelError, match=r"/nowhere/sam2\.pt is not there"):
         build_for_training(gone)
 

@@ -13,8 +13,16 @@ from glus.common.errors import TrainingError
 from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
 from glus.training.run_config import RunConfig
-from glus.training.stopping.orders import Orders
-from glus.training.stopping.stopping import STOP, Cause, Due, StopFlag, forget_stop, obeyed, read_stopped
+from glus.training.stopping.stopping import (
+    STOP,
+    Cause,
+    Due,
+    StepDecider,
+    StopFlag,
+    forget_stop,
+    read_stopped,
+    record_stop,
+)
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.train import train
 
@@ -47,7 +55,7 @@ def test_a_stop_file_sets_the_flag_of_the_first_rank(text: str, cause: Cause, tm
     first, other = StopFlag(), StopFlag()
     with first.watching(tmp_path), other.watching(None):
         assert (first.cause, other.cause) == (cause, Cause.NONE)
-    obeyed(tmp_path, cause, step=7, steps=9)
+    record_stop(tmp_path, cause, step=7, steps=9)
     note = read_stopped(tmp_path)
     assert note is not None and (note.step, note.steps, note.again) == (7, 9, cause == Cause.STOP_FILE)
     assert not (tmp_path / STOP).exists()
@@ -89,11 +97,11 @@ def test_a_checkpoint_is_due_by_steps_or_by_minutes() -> None:
 
 def test_the_last_step_is_an_end_and_no_stop(tiny_run: TinyRun, tmp_path: Path) -> None:
     flag = StopFlag()
-    orders = Orders(tiny_run(tmp_path / "run", "steps=2"), ALONE, flag)
+    decider = StepDecider(tiny_run(tmp_path / "run", "steps=2"), ALONE, flag)
     with flag.listening():
         os.kill(os.getpid(), signal.SIGTERM)
-    assert (orders.after(1).save, orders.after(1).stop) == (True, Cause.SIGTERM)
-    assert (orders.after(2).save, orders.after(2).stop) == (True, Cause.NONE)
+    assert (decider.after(1).save, decider.after(1).stop) == (True, Cause.SIGTERM)
+    assert (decider.after(2).save, decider.after(2).stop) == (True, Cause.NONE)
 
 
 def test_a_run_stopped_by_signal_and_by_file_ends_as_one_that_never_stopped(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -12,19 +12,16 @@ from safetensors.torch import load_file
 from glus.common.cores import usable_cores
 from glus.common.errors import ModelError, TrainingError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
-from glus.data_pipeline.shards.reader import open_splits
-from glus.model.empty import build_empty
-from glus.model.trainable import set_trainable
+from glus.model.trainable import build_empty, set_trainable
 from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
 from glus.training.engines.accumulate import Accumulated
 from glus.training.metrics.cost import Load, step_cost
 from glus.training.metrics.profiling import FOLDER, OPERATIONS, TRACE
-from glus.training.overfit import plan_of
 from glus.training.run_config import RunConfig
 from glus.training.stopping.health import FILE, refuse_non_finite
 from glus.training.tracking.recorded_runs import RunRecord, find_runs
-from glus.training.train import train
+from glus.training.train import sample_plan, train
 
 ALONE = Rank(0, 0, 1)
 PLAIN = ("engine.stage=plain", "steps=4", "log_every=2", "checkpoint_minutes=0")
@@ -76,7 +73,7 @@ def test_mfu_is_model_flop_over_time_and_peak(run: RunConfig, record: RunRecord)
 
 
 def test_overfitting_shows_the_same_samples_again(run: RunConfig, record: RunRecord) -> None:
-    plan = plan_of(run, open_splits(Path(run.shards), list(run.sampling.mixture)))
+    plan = sample_plan(run)
     assert plan.global_batch(0) == plan.global_batch(1) == plan.global_batch(7)
     losses = [value for _, value in record.history["mask_bce"]]
     assert losses[-1] < losses[0]

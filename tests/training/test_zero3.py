@@ -24,16 +24,15 @@ from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.data_pipeline.shards.reader import open_splits
 from glus.launch.commands.plan import Sizes, held_bytes
 from glus.launch.ranks.ranks import launch_settings
-from glus.model.empty import build_empty
 from glus.model.model_config import LossConfig
-from glus.model.trainable import NEVER_TRAINED, set_trainable
+from glus.model.trainable import NEVER_TRAINED, build_empty, set_trainable
 from glus.training.build import build_for_training
 from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
 from glus.training.engines.choose import TrainingEngine, joined, make_contrast, make_engine
 from glus.training.engines.deepspeed_engine import Engine
+from glus.training.optim import learning_rate
 from glus.training.run_config import EngineConfig, RunConfig
-from glus.training.schedule import learning_rate
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.train import train
 

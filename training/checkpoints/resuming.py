@@ -27,7 +27,7 @@ def choose_checkpoint(folder: Path, rank: Rank) -> Path | None:
         find_latest(folder)
     passed: list[str] = []
     while True:
-        [step] = rank.most_of([step_of(waiting.pop(0)) if waiting else -1])
+        [step] = rank.all_reduce_max([step_of(waiting.pop(0)) if waiting else -1])
         if step < 0:
             break
         path = folder / name_of(step)
@@ -35,7 +35,7 @@ def choose_checkpoint(folder: Path, rank: Rank) -> Path | None:
             why, forbidden = find_corruption(path, rank.rank, rank.ranks), ""
         except InputError as error:
             why = forbidden = str(error)
-        [worst] = rank.most_of([_FORBIDDEN if forbidden else bool(why)])
+        [worst] = rank.all_reduce_max([_FORBIDDEN if forbidden else bool(why)])
         if worst == _FORBIDDEN:
             # Not passed over: it is intact as far as anybody knows, and training would replace it.
             raise TrainingError(forbidden or f"{path} cannot be read by another rank: see its message")

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from glus.training.contrast import Contrast
+from glus.training.contrast import ContrastiveLoss
 from glus.training.distributed import Rank
 
 
@@ -47,7 +47,7 @@ def accumulate(
     forward: Callable[[Any], Output],
     backward: Callable[[Tensor], None],
     device: torch.device,
-    contrast: Contrast | None = None,
+    contrast: ContrastiveLoss | None = None,
     step: int = 0,
 ) -> Accumulated:
     """Take `parts` micro-batches; `backward` gets the sum of losses of each, or of several where these are contrasted.

@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from glus.common.errors import TrainingError
 from glus.model.segmenter import Segmenter
-from glus.training.contrast import Contrast, pool_shape
+from glus.training.contrast import ContrastiveLoss, pool_shape
 from glus.training.distributed import Rank
 from glus.training.engines.accumulate import Accumulated
 from glus.training.engines.deepspeed_engine import Engine
@@ -29,7 +29,7 @@ class TrainingEngine(Protocol):
     last: Accumulated
 
     def step(
-        self, batches: Iterator[Any], learning_rate: float, contrast: Contrast | None = None, number: int = 0
+        self, batches: Iterator[Any], learning_rate: float, contrast: ContrastiveLoss | None = None, number: int = 0
     ) -> dict[str, float]: ...
     def barrier(self) -> None: ...
     def gather(self) -> dict[str, Tensor]: ...
@@ -82,8 +82,8 @@ def make_engine(config: RunConfig, model: nn.Module, rank: Rank) -> TrainingEngi
     return Engine(model, config.engine, config.optimizer, accumulation, rank, LEAVES)
 
 
-def make_contrast(config: RunConfig, rank: Rank) -> Contrast | None:
+def make_contrast(config: RunConfig, rank: Rank) -> ContrastiveLoss | None:
     """The contrastive loss, where it has a weight. The ranks stand together."""
     if config.model.loss.contrastive <= 0:
         return None
-    return Contrast(config.model.loss, rank, config.seed, *pools(config, rank.ranks))
+    return ContrastiveLoss(config.model.loss, rank, config.seed, *pools(config, rank.ranks))

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from glus.common.errors import TrainingError, first_line
 from glus.common.out_of_memory import out_of_memory
 from glus.model.released.safe_pickle import holds_code, only_data, refused_code
-from glus.training.contrast import Contrast
+from glus.training.contrast import ContrastiveLoss
 from glus.training.distributed import Rank, join_ranks
 from glus.training.engines.accumulate import Accumulated, accumulate
 from glus.training.engines.float32_sums import Float32Sums
 from glus.training.engines.scatter import broadcast, check_same_model, scatter
-from glus.training.parameter_groups import parameter_groups
+from glus.training.optim import parameter_groups
 from glus.training.run_config import EngineConfig, OptimizerConfig
 
 #: DeepSpeed's name for what is saved: a folder below that of the checkpoint's engine.
@@ -116,7 +116,7 @@ class Engine:
         return module
 
     def step(
-        self, batches: Iterator[Any], learning_rate: float, contrast: Contrast | None = None, number: int = 0
+        self, batches: Iterator[Any], learning_rate: float, contrast: ContrastiveLoss | None = None, number: int = 0
     ) -> dict[str, float]:
         """One optimiser step over this rank's micro-batches; mean losses over all ranks, and the gradients' L2 norm.
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from glus.common.errors import TrainingError
 from glus.model.released.safe_pickle import holds_code, refused_code
-from glus.training.contrast import Contrast
+from glus.training.contrast import ContrastiveLoss
 from glus.training.distributed import Rank
 from glus.training.engines.accumulate import Accumulated, accumulate
-from glus.training.parameter_groups import parameter_groups
+from glus.training.optim import parameter_groups
 from glus.training.run_config import EngineConfig, OptimizerConfig
 
 _STATE = "optimizer.pt"
@@ -52,7 +52,7 @@ class PlainEngine:
         yield
 
     def step(
-        self, batches: Iterator[Any], learning_rate: float, contrast: Contrast | None = None, number: int = 0
+        self, batches: Iterator[Any], learning_rate: float, contrast: ContrastiveLoss | None = None, number: int = 0
     ) -> dict[str, float]:
         """As `Engine.step`."""
         for group in self._optimizer.param_groups:

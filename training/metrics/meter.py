@@ -75,7 +75,7 @@ class Meter(Iterator[Batch]):
         whole, self._since = now - self._since, now
         seconds = max(found.stepping, 1e-9)
         tokens, frames, flop, waited = self._rank.sum_of([found.tokens, found.frames, found.flop, found.waited])
-        [memory] = self._rank.most_of([_memory(self._rank.device)])
+        [memory] = self._rank.all_reduce_max([_memory(self._rank.device)])
         figures = {
             "step_seconds": seconds / max(found.steps, 1),
             "tokens_per_second": tokens / seconds,

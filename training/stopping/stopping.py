@@ -1,7 +1,7 @@
-"""Being told to stop: signals and a stop file set a flag; the ranks agree on the step at which they obey it.
+"""Stop and save requests: signals and a stop file set a flag; after each step the ranks decide together.
 
-OUT/stop            made by a person: save, then end; a job requeues itself. With the word "end" in it, it does not.
-OUT/stopped.json    what the last stop was, until the run goes on
+OUT/stop            made by the user: save, then end; a job requeues itself. With the word "end" in it, it does not.
+OUT/stopped.json    the last stop, removed when the run continues
 """
 
 import json
@@ -19,6 +19,8 @@ from typing import Self
 from glus.common.errors import InputError, TrainingError
 from glus.common.files import read_regular
 from glus.common.json_file import read_as
+from glus.training.distributed import Rank
+from glus.training.run_config import RunConfig
 
 STOP, STOPPED = "stop", "stopped.json"
 #: Seconds between two looks for the stop file.
@@ -38,7 +40,7 @@ class Cause(IntEnum):
 
     @property
     def words(self) -> str:
-        """As a person is told."""
+        """The cause as messages name it."""
         return {1: "SIGUSR2", 2: "SIGTERM", 3: "the stop file", 4: 'the stop file ("end")'}.get(self.value, "nothing")
 
 
@@ -57,7 +59,7 @@ class StopFlag:
     @contextmanager
     def listening(self) -> Iterator[Self]:
         """Signals set the flag and do nothing else; afterwards they do what they did before."""
-        before = {number: signal.signal(number, self.told) for number in SIGNALS}
+        before = {number: signal.signal(number, self.on_signal) for number in SIGNALS}
         try:
             yield self
         finally:
@@ -71,13 +73,13 @@ class StopFlag:
         with self.listening():
             yield self
 
-    def told(self, number: int, frame: FrameType | None = None) -> None:
-        """A signal came."""
+    def on_signal(self, number: int, frame: FrameType | None = None) -> None:
+        """Handle a signal: note its cause."""
         self._cause = max(self._cause, SIGNALS[signal.Signals(number)])
 
     @property
     def cause(self) -> Cause:
-        """What this rank was told so far."""
+        """The strongest cause so far on this rank."""
         if self._out and time.monotonic() - self._looked > LOOK_EVERY:
             self._looked = time.monotonic()
             self._cause = max(self._cause, _cause_of(self._out / STOP))
@@ -86,7 +88,7 @@ class StopFlag:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A stop that was obeyed. `again`: a job is to go on with the run by itself."""
+    """A stop that the run has handled. `again`: a job continues the run by itself."""
 
     step: int
     steps: int
@@ -94,8 +96,8 @@ class Stopped:
     again: bool
 
 
-def obeyed(out: Path, cause: Cause, step: int, steps: int) -> None:
-    """Note in OUT/stopped.json that the run stopped after `step` of `steps`, and take the stop file away (rank 0).
+def record_stop(out: Path, cause: Cause, step: int, steps: int) -> None:
+    """Write OUT/stopped.json (the run stopped after `step` of `steps`), and remove the stop file (rank 0).
 
     Raises TrainingError where that cannot be written.
     """
@@ -110,7 +112,7 @@ def obeyed(out: Path, cause: Cause, step: int, steps: int) -> None:
 
 
 def forget_stop(out: Path) -> None:
-    """The run goes on: OUT/stopped.json is about the time before (rank 0)."""
+    """Remove OUT/stopped.json of the run's earlier stop (rank 0)."""
     (out / STOPPED).unlink(missing_ok=True)
 
 
@@ -126,7 +128,7 @@ def _cause_of(file: Path) -> Cause:
     if not os.path.lexists(file):
         return Cause.NONE
     try:
-        # A person writes it, on any system: with a byte order mark, too.
+        # Users write it on any system: with a byte order mark, too.
         word = read_regular(file, "stop file", LARGEST_STOP).decode("utf-8-sig").strip()
     except (InputError, UnicodeDecodeError):
         return Cause.STOP_FILE if os.path.lexists(file) else Cause.NONE  # there, whatever is in it
@@ -149,5 +151,32 @@ class Due:
         return bool(self._seconds) and self._clock() - self._since >= self._seconds
 
     def saved(self) -> None:
-        """A checkpoint was written."""
+        """Start the time to the next checkpoint again."""
         self._since = self._clock()
+
+
+@dataclass(frozen=True)
+class StepDecision:
+    """Whether to write a checkpoint after a step, and why the run stops there (NONE: it continues)."""
+
+    save: bool
+    stop: Cause
+
+
+class StepDecider:
+    """Makes all ranks save or stop at the same step: one all-reduce of two numbers a step."""
+
+    def __init__(self, config: RunConfig, rank: Rank, stop: StopFlag) -> None:
+        self._steps, self._rank, self._stop = config.steps, rank, stop
+        self._due = Due(config.checkpoint_every, config.checkpoint_minutes)
+
+    def after(self, done: int) -> StepDecision:
+        """Return the decision after step `done`, the same on all ranks. The ranks' clocks differ: rank 0's counts."""
+        late = self._rank.rank == 0 and self._due.by_minutes()
+        cause, by_minutes = self._rank.all_reduce_max([self._stop.cause, late])
+        stop = Cause(cause) if done < self._steps else Cause.NONE
+        return StepDecision(bool(stop or by_minutes) or done == self._steps or self._due.by_steps(done), stop)
+
+    def saved(self) -> None:
+        """Start the time to the next checkpoint again."""
+        self._due.saved()

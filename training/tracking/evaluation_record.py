@@ -6,7 +6,7 @@ from pathlib import Path
 from glus.training.tracking.artifact_place import artifacts_of, check_writable, write_artifacts
 from glus.training.tracking.logged_models import FIGURE, logged_model, mark_best
 from glus.training.tracking.record_names import checked_name
-from glus.training.tracking.tracking import client_of, metrics_of, run_of, told
+from glus.training.tracking.tracking import client_of, metrics_of, mlflow_errors, run_of
 from glus.training.tracking.tracking_place import TrackingConfig
 
 
@@ -14,7 +14,7 @@ def check_recordable(config: TrackingConfig, run_id: str) -> None:
     """Raises TrainingError where `log_evaluation` could not record with a run, its artifacts among it."""
     client = client_of(config)
     run = run_of(client, config, run_id)
-    with told(config):
+    with mlflow_errors(config):
         place = artifacts_of(config, run)
         if place is None:
             client.list_artifacts(run_id)
@@ -25,7 +25,7 @@ def check_recordable(config: TrackingConfig, run_id: str) -> None:
 def log_figures(config: TrackingConfig, run_id: str, figures: Mapping[str, float], step: int = 0) -> None:
     """Records benchmark figures with a run that may have ended, such as {"mevis/valid_u/j_and_f": 50.3}."""
     client = client_of(config)
-    with told(config):
+    with mlflow_errors(config):
         client.log_batch(run_id, metrics=metrics_of(figures, step))
 
 
@@ -45,7 +45,7 @@ def log_evaluation(
     linked to the checkpoint's LoggedModel; that of the highest overall J&F has the alias "best" (logged_models.py).
     """
     client = client_of(config)
-    with told(config):
+    with mlflow_errors(config):
         model_id = logged_model(client, run_id, checkpoint, "", step)
         client.log_batch(run_id, metrics=metrics_of(figures, step, model_id))
         if FIGURE in figures and not figures.get("eval/partial"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glus.common.errors import TrainingError
-from glus.training.tracking.tracking import client_of, experiment_id, told
+from glus.training.tracking.tracking import client_of, experiment_id, mlflow_errors
 from glus.training.tracking.tracking_place import TrackingConfig, place_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def find_runs(config: TrackingConfig, names: Sequence[str] = ()) -> list[RunReco
     """
     client = client_of(config)
     experiment = experiment_id(client, config, create=False)
-    with told(config):
+    with mlflow_errors(config):
         runs: list[Run] = []
         token: str | None = None
         while True:

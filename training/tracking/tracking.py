@@ -93,7 +93,7 @@ class Tracker:
         client, experiment = _opened(config) if run_id is None else (client_of(config), "")
         everything = dict(tags or {}) | code_version()
         run = run_of(client, config, run_id) if run_id else None
-        with told(config):
+        with mlflow_errors(config):
             if run is None:
                 run = client.create_run(experiment, run_name=run_name)
             else:
@@ -121,12 +121,12 @@ class Tracker:
         """Copies a file or a folder to the run's artifacts, below `folder`."""
         if not path.exists():
             raise TrainingError(f"{path}: no such file to record with run {self.run_id}")
-        with told(self._config):
+        with mlflow_errors(self._config):
             write_artifacts(self._client, self._config, self.run_id, [path], folder)
 
     def log_text(self, text: str, file: str) -> None:
         """Writes a text as artifact `file`, such as the resolved config as "config.yaml"."""
-        with told(self._config):
+        with mlflow_errors(self._config):
             place = artifacts_of(self._config, self._client.get_run(self.run_id))
             if place is None:
                 self._client.log_text(self.run_id, hide_secrets(text), file)
@@ -146,12 +146,12 @@ class Tracker:
             profile=json.dumps(dict(counts)),
         )
         tags = [InputTag(key="mlflow.data.context", value="training")]
-        with told(self._config):
+        with mlflow_errors(self._config):
             self._client.log_inputs(self.run_id, [DatasetInput(dataset=dataset, tags=tags)])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags of the run."""
-        with told(self._config):
+        with mlflow_errors(self._config):
             for key, value in tags.items():
                 self._client.set_tag(self.run_id, key, value)
 
@@ -169,7 +169,7 @@ class Tracker:
                 f"{left.count} metric records of run {self.run_id} did not reach MLflow at {place_of(self._config)} "
                 f"({left.error}); the checkpoints are not touched by this"
             ) from left.error
-        with told(self._config):
+        with mlflow_errors(self._config):
             self._client.set_terminated(self.run_id, status)
 
     def __enter__(self) -> Self:
@@ -265,7 +265,7 @@ def _client(config: TrackingConfig, file: Path | None) -> "MlflowClient":
     _set_environment()
     from mlflow.tracking import MlflowClient
 
-    with told(config):
+    with mlflow_errors(config):
         return MlflowClient(address(config) if file is None else sqlite_uri(file))
 
 
@@ -288,7 +288,7 @@ def run_of(client: "MlflowClient", config: TrackingConfig, run_id: str) -> "Run"
     from mlflow.exceptions import MlflowException
 
     place = place_of(config)
-    with told(config):
+    with mlflow_errors(config):
         try:
             run = client.get_run(run_id)
         except MlflowException as error:
@@ -303,7 +303,7 @@ def run_of(client: "MlflowClient", config: TrackingConfig, run_id: str) -> "Run"
 def experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) -> str:
     """Its id. `create`: an experiment that is absent is made. Raises TrainingError for a deleted or an absent one."""
     place = place_of(config)
-    with told(config):
+    with mlflow_errors(config):
         experiment = client.get_experiment_by_name(config.experiment)
     if experiment is not None:
         if experiment.lifecycle_stage == "deleted":
@@ -318,11 +318,11 @@ def experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) 
     # MLflow's default would be ./mlruns of whatever folder the command was started in.
     location = None if file is None else (file.parent.resolve() / FOLDER).as_uri()
     try:
-        with told(config):
+        with mlflow_errors(config):
             return str(client.create_experiment(config.experiment, artifact_location=location))
     except TrainingError:
         # Another run that began at the same time has made it.
-        with told(config):
+        with mlflow_errors(config):
             if client.get_experiment_by_name(config.experiment) is None:
                 raise
         return experiment_id(client, config, create=False)
@@ -350,7 +350,7 @@ def _check_server(config: TrackingConfig) -> None:
 
 
 @contextmanager
-def told(config: TrackingConfig) -> Iterator[None]:
+def mlflow_errors(config: TrackingConfig) -> Iterator[None]:
     """MLflow's errors as one message of ours."""
     import requests
     from mlflow.exceptions import MlflowException

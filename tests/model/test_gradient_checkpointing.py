@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from glus.model.glus import Glus
-from glus.model.recompute import recompute_activations
+from glus.model.gradient_checkpointing import recompute_activations
 from glus.model.trainable import add_lora
 
 from .tiny import WIDE, tiny_batch, tiny_config, tiny_model

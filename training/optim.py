@@ -1,4 +1,4 @@
-"""Trained parameters by their factor on the learning rate."""
+"""The optimizer's parameter groups, and the learning rate as a pure function of the step."""
 
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,3 +16,13 @@ def parameter_groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[
             factors = (factor for pattern, factor in optimizer.factors.items() if fnmatchcase(name, pattern))
             groups.setdefault(next(factors, 1.0), []).append(parameter)
     return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Linear from 0 to `peak` over `warmup` steps, then linear to 0 at `steps` (DeepSpeed's WarmupDecayLR, linear).
+
+    `step` counts from 0. With `warmup` of 0 the first step already has the peak.
+    """
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    return peak * max(steps - step, 0) / max(steps - warmup, 1)

@@ -47,6 +47,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+#: Fixtures that take seconds: tests that use them are slow.
+SLOW_FIXTURES = {"answering_run", "segmented", "trained", "unpacked"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what a slow fixture makes slow."""
+    for item in items:
+        if isinstance(item, pytest.Function) and SLOW_FIXTURES.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def usual_scheduling() -> Iterator[None]:
     """No test leaves a real-time process behind, as SVT-AV1's encoder does for root: all that follows would starve."""

@@ -102,6 +102,7 @@ def test_an_installed_glus_is_distinct_from_the_training_of_sam2(unpacked: Path,
     assert Path(theirs).is_relative_to(str(metadata.distribution("sam2").locate_file(""))) and "glus" not in theirs
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_imports_glus_too() -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         ours, theirs = pool.submit(_found_in_worker).result()
@@ -180,6 +181,7 @@ print(len([builder.is_compatible() for builder in ALL_OPS.values()]), "operation
 """
 
 
+@pytest.mark.slow
 def test_make_env_needs_no_nvcc_where_there_is_a_gpu(tmp_path: Path) -> None:
     """The settings that the recipe gives deepspeed's setup; without them it ends with MissingCUDAException."""
     recipe = subprocess.run(

@@ -149,6 +149,7 @@ def test_a_file_where_a_folder_is_needed_is_named_itself(tmp_path, below):
     assert [place.name for place in tmp_path.iterdir()] == ["keys.json"]
 
 
+@pytest.mark.slow
 def test_a_requeued_job_waits_for_its_own_lock_on_a_lost_machine_and_for_no_other(tmp_path, monkeypatch):
     import glus.common.locks as locks
 

@@ -82,6 +82,7 @@ def test_a_folder_whose_name_holds_a_dollar_is_taken_where_it_exists(tmp_path: P
     assert expand_path(place) == place
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_text_is_expanded_or_refused(text: str) -> None:
     try:

@@ -18,6 +18,8 @@ from glus.evaluation.results.scores_file import read_scores, write_scores
 from glus.evaluation.results.summary import summarise
 from glus.evaluation.score.scoring import score_split
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
 #: As root and in small containers Chromium has neither a sandbox nor much shared memory.
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]

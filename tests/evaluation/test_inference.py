@@ -19,6 +19,8 @@ from glus.evaluation.predict.model_source import Loaded, ModelSource
 from glus.evaluation.predict.predictions import expression_folder, read_masks
 from glus.training.checkpoints.integrity import note_digests
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

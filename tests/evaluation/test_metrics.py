@@ -109,6 +109,7 @@ def test_there_are_a_thousand_random_pairs():
     assert sum(PAIRS.values()) == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", PAIRS, ids=str)
 def test_random_masks_score_as_the_written_out_definition_says(size):
     """In clips of 1 to 20 frames: what is packed together must not mix."""

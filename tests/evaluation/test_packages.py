@@ -67,6 +67,7 @@ def test_the_archive_has_the_servers_layout_and_every_mask(hidden, written, tmp_
     assert (made.videos, made.files) == (2, len(due))
 
 
+@pytest.mark.slow
 def test_the_same_masks_give_the_same_bytes_whenever_and_however_they_were_written(hidden, written, tmp_path):
     split = hidden("mevis")
     masks = written(split)
@@ -132,6 +133,7 @@ def test_a_split_without_a_server_or_of_another_size_is_refused(mevis, hidden, t
     assert (SERVERS["refer_youtube_vos/valid"].videos, SERVERS["refer_youtube_vos/valid"].expressions) == (202, 834)
 
 
+@pytest.mark.slow
 def test_the_command_packs_and_tells_the_digest(hidden, written, tmp_path, capsys):
     split = hidden("mevis")
     words = [f"predictions={written(split)}", f"shards={tmp_path / 'shards'}", "split=mevis/valid"]

@@ -53,6 +53,7 @@ def test_control_figures_are_those_of_the_partners_prediction_against_the_own_ta
     assert compared > 2
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_scores_in_the_same_order(mevis, tmp_path, write_everything):
     write_everything(mevis, tmp_path)
     assert score_split(mevis, tmp_path, False, workers=2) == score_split(mevis, tmp_path, False, workers=1)
@@ -125,6 +126,7 @@ def test_a_split_without_expressions_is_told(new_split, make_record, tmp_path):
         score_split(split, tmp_path, progress=False)
 
 
+@pytest.mark.slow
 def test_a_broken_prediction_stops_the_scoring_by_name_with_processes_too(mevis, tmp_path, write_perfect):
     write_perfect(mevis, tmp_path)
     (tmp_path / "mevis/valid_u/demo-2/1/00025.png").unlink()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 INPUTS = int(os.environ.get("GLUS_FUZZ", "2000"))
 SEED = os.environ.get("GLUS_FUZZ_SEED", "0")
 

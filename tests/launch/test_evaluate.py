@@ -29,6 +29,8 @@ from glus.training.run_config import RunConfig
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.train import train
 
+pytestmark = pytest.mark.slow
+
 SPLIT = "mevis/valid_u"
 
 

@@ -16,6 +16,8 @@ from glus.training.tracking.recorded_runs import find_runs
 from glus.training.tracking.tracking_place import TrackingConfig
 from glus.training.train import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(300)
 def test_a_moved_project_is_recorded_where_it_is_and_a_failed_record_hides_no_metric(

@@ -23,6 +23,8 @@ from glus.training.distributed import Rank
 from glus.training.pretrained import open_glus
 from glus.training.train import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checkpoint_folder(tiny_run, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from glus.data_pipeline.shards.shard_job import ShardMaker
 from glus.launch.cli import main
 from tests.untrained import write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:

@@ -26,6 +26,8 @@ from glus.training.train import train
 from tests.model.releases import write_clip, write_glus
 from tests.videos import without_its_end, write_video
 
+pytestmark = pytest.mark.slow
+
 FRAMES = tuple(f"{index:05d}" for index in range(6))
 
 

@@ -20,6 +20,8 @@ from glus.training.engines.choose import joined, make_engine
 from glus.training.run_config import RunConfig
 from glus.training.train import train
 
+pytestmark = pytest.mark.slow
+
 ALONE = Rank(0, 0, 1)
 
 

@@ -114,6 +114,7 @@ LYING: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("lie", LYING)
 def test_sizes_that_a_checkpoint_does_not_have_are_refused_quickly_in_one_line_and_little_memory(

@@ -95,6 +95,7 @@ def test_a_checkpoint_is_due_by_steps_or_by_minutes() -> None:
     assert not never.by_steps(500) and not never.by_minutes()
 
 
+@pytest.mark.slow
 def test_the_last_step_is_an_end_and_no_stop(tiny_run: TinyRun, tmp_path: Path) -> None:
     flag = StopFlag()
     decider = StepDecider(tiny_run(tmp_path / "run", "steps=2"), ALONE, flag)
@@ -104,6 +105,7 @@ def test_the_last_step_is_an_end_and_no_stop(tiny_run: TinyRun, tmp_path: Path) 
     assert (decider.after(2).save, decider.after(2).stop) == (True, Cause.NONE)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_by_signal_and_by_file_ends_as_one_that_never_stopped(tiny_run: TinyRun, tmp_path: Path) -> None:
     whole = load_file(train(tiny_run(tmp_path / "whole" / "run", "steps=4"), ALONE) / checkpoint.WEIGHTS)
     config = tiny_run(tmp_path / "stopped" / "run", "steps=4")

@@ -15,7 +15,7 @@ from glus.training.tracking.tracking import Tracker, TrackingConfig, check_reach
 from tests.training.mlflow_server import mlflow_server, private_certificate, proxy
 
 # The server imports for seconds, on a busy machine for a minute.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 BASIC = "Basic " + base64.b64encode(b"me:pass word").decode()
 
 

@@ -23,6 +23,8 @@ from glus.training.stopping.health import FILE, refuse_non_finite
 from glus.training.tracking.recorded_runs import RunRecord, find_runs
 from glus.training.train import sample_plan, train
 
+pytestmark = pytest.mark.slow
+
 ALONE = Rank(0, 0, 1)
 PLAIN = ("engine.stage=plain", "steps=4", "log_every=2", "checkpoint_minutes=0")
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glus.common.errors import ModelError
-from glus.model.inference.video_prompts import Prompts, Questions
+from glus.model.inference.video_prompts import Prompts, VideoPrompts
 from glus.model.inference.video_segmenter import FrameMasks, InferenceOptions, VideoSegmenter, checked_key_frames
 from glus.model.language import Language
 from glus.model.losses import mask_bce, mask_dice, seg_cross_entropy
@@ -142,10 +142,10 @@ class Glus(nn.Module):
         # No prompt shows more frames than one way through the video has.
         steps = min(window, frames)
         sizes = self.config
-        questions = Questions.of(
+        video_prompts = VideoPrompts.of(
             prompts, steps, len(context), sizes.vision.tokens_per_frame, sizes.language.max_positions
         )
-        keys = checked_key_frames(key_frame, questions.expressions, frames)
+        keys = checked_key_frames(key_frame, video_prompts.expressions, frames)
         options = InferenceOptions(window, memory_stride, expressions_together, reuse_prefix)
-        video = VideoSegmenter(self.language, self.segmenter, frame, context, questions, options)
+        video = VideoSegmenter(self.language, self.segmenter, frame, context, video_prompts, options)
         yield from video.follow(frames, keys)

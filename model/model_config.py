@@ -232,7 +232,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The whole of GLUS."""
+    """All sizes and switches of GLUS."""
 
     language: LanguageConfig = field(default_factory=LanguageConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)

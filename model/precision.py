@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 #: Above it float32 values become infinite in bf16; below it both hold them.
 LARGEST = torch.finfo(torch.bfloat16).max
-_WHOLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_UNQUANTISED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def all_finite(tensor: Tensor) -> bool:
@@ -19,11 +19,11 @@ def all_finite(tensor: Tensor) -> bool:
 
 
 def why_unusable(tensor: Tensor) -> str:
-    """Why stored numbers are no weights, as a message goes on after their name; "" where they are.
+    """Why stored numbers are no weights, as a message continues after their name; "" where they are.
 
     They are floating-point numbers (not quantised ones, whose scale is elsewhere), finite in float32 and in bf16 too.
     """
-    if tensor.dtype not in _WHOLE:
+    if tensor.dtype not in _UNQUANTISED:
         name = str(tensor.dtype).removeprefix("torch.")
         return f"holds {name} numbers (quantised?): weights are read as float32, bfloat16 or float16"
     if tensor.numel():

@@ -35,7 +35,7 @@ def for_vision_tower(
 
 
 def _resize_width(frames: Tensor, new: int, size: int) -> Tensor:
-    """Frames [..., W] -> [..., size], the centre of them resized to width `new`; whole numbers from 0 to 255."""
+    """Frames [..., W] -> [..., size], the centre of them resized to width `new`; integers from 0 to 255."""
     old, left = frames.shape[-1], (new - size) // 2
     if old == new:
         return frames[..., left : left + size]
@@ -43,7 +43,7 @@ def _resize_width(frames: Tensor, new: int, size: int) -> Tensor:
     return (frames.double() @ weights.T / _ONE + 0.5).floor().clamp(0, 255)
 
 
-#: Pillow's weights are whole numbers of 2**-22 (PRECISION_BITS of its Resample.c); float64 adds them up without error.
+#: Pillow's weights are multiples of 2**-22 (PRECISION_BITS of its Resample.c); float64 adds them up without error.
 _ONE = 2.0**22
 
 
@@ -56,8 +56,8 @@ def _pillow_bicubic(old: int, new: int, device: torch.device) -> Tensor:
     x = ((pixel + 0.5 - centre) / stretch).abs()
     near, far = (1.5 * x - 2.5) * x * x + 1, -0.5 * (((x - 5) * x + 8) * x - 4)
     weight = torch.where(x < 1, near, torch.where(x < 2, far, 0.0)) * ((pixel >= first) & (pixel < end))
-    whole = weight / weight.sum(1, keepdim=True) * _ONE
-    return (whole + 0.5 * whole.sign()).trunc()
+    scaled = weight / weight.sum(1, keepdim=True) * _ONE
+    return (scaled + 0.5 * scaled.sign()).trunc()
 
 
 def _normalise(frames: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -91,8 +91,9 @@ def _start_at(decoder: "MaskDecoder", logit: float) -> None:
 
 @torch.no_grad()
 def draw_image_encoder(trunk: "Hiera") -> None:
-    """Redraw what decides how soon a Hiera tells shapes: patches with three times their variance-keeping deviation,
-    and position embeddings that are not 0.
+    """Redraw what decides how soon a Hiera learns shapes.
+
+    Patches get three times their variance-keeping deviation, position embeddings are not 0.
     """
     weight = trunk.patch_embed.proj.weight
     torch.nn.init.normal_(weight, std=3 * weight[0].numel() ** -0.5)

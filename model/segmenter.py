@@ -1,7 +1,7 @@
 """SAM 2 as one module: frames and [SEG] prompts in, mask logits out.
 
 Under ZeRO-3 this module is a leaf: sam2 reads parameters outside their modules' forward (no_mem_embed, the prompt
-encoder's tables), so all of them are gathered together, once for a whole clip.
+encoder's tables), so all of them are gathered together, once for a clip.
 """
 
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ class Segmenter(nn.Module):
         remember: bool = True,
         shown: Tensor | None = None,
     ) -> tuple[Tensor, MemoryBank]:
-        """Decode one frame for E expressions and, unless told otherwise, remember it.
+        """Decode one frame for E expressions and, with `remember`, add it to the memory.
 
         features: of that frame, one row an expression; prompts: float [E, C]; position: place in the clip;
         stride: the memory's (1 in training, 3 in the reference's inference); shown: bool [E], False where the object

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from glus.model.contrastive import Contrasted, SegTokens
 
-#: Numbers of a state beside itself: video, expression, frame, object set.
+#: Integers kept with each state: video, expression, frame, object set.
 _VIDEO, _EXPRESSION, _FRAME, _OBJECTS = range(4)
 _NUMBERS = "bank.numbers"
 _STATES = "bank.states"

@@ -33,7 +33,7 @@ NEVER_TRAINED = (
 
 
 def add_lora(model: Glus, config: LoraConfig) -> None:
-    """Put LoRA beside the named projections of Llama, in place (peft). rank 0 adds none."""
+    """Add LoRA to the named projections of Llama, in place (peft); rank 0 adds none."""
     if config.rank == 0:
         return
     import peft

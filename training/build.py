@@ -1,4 +1,4 @@
-"""From a config to a model with its tokenizer: drawn, released or of a checkpoint; LoRA in place, parts frozen."""
+"""Build the model and tokenizer of a config: freshly drawn, released, or of a checkpoint; LoRA added, parts frozen."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from glus.training.run_config import RunConfig
 
 @dataclass(frozen=True)
 class Built:
-    """A model on the CPU (or empty), its tokenizer, what is trained, and lines to tell of released weights."""
+    """A model on the CPU (or empty), its tokenizer, what is trained, and lines to print about released weights."""
 
     model: Glus
     tokenizer: Tokenizer
@@ -50,10 +50,11 @@ def build_to_count(config: RunConfig, vocab_size: int, seg_id: int) -> Glus:
     return model
 
 
-def build_for_training(config: RunConfig, resumed: Path | None = None, whole: bool = True) -> Built:
+def build_for_training(config: RunConfig, resumed: Path | None = None, with_weights: bool = True) -> Built:
     """The model that a run starts with: of the checkpoint `resumed`, else of `init_from`, else of `weights`.
 
-    What none of them holds is freshly drawn. `whole` False reads nothing: the model is empty, to be filled by rank 0.
+    What none of them holds is freshly drawn. Without `with_weights` nothing is read: the model
+    is empty, for rank 0 to fill.
     Raises ModelError, DataError or TrainingError, where it can before anything is read.
     """
     start = checkpoint.resolve(Path(config.init_from)) if config.init_from and not resumed else resumed
@@ -66,10 +67,10 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, whole: bo
         notes += without_digests(start)
     model = build_empty(config.model, tokenizer.vocab_size, tokenizer.seg_id)
     rows = set_trainable(model, config.trainable)
-    if whole:
+    if with_weights:
         # Compared with the empty model first: what does not fit takes no memory.
         _fill(model, config, tokenizer, start)
-        # A run that goes on has checked its checkpoint already.
+        # A resumed run has checked its checkpoint already.
         if start and not resumed:
             check_model_files(start)
         elif config.weights.glus and not start:

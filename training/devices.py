@@ -1,6 +1,6 @@
 """Which device a process computes on: the CPU where it is asked for, or where nothing says that there are GPUs.
 
-A job that was given GPUs and computes on the CPU would run for weeks without a word, so it is refused.
+A job that was given GPUs and computes on the CPU would run for weeks unnoticed, so it is refused.
 """
 
 import errno
@@ -98,5 +98,10 @@ def memory_taken(device: torch.device) -> tuple[int, int]:
     """
     if device.type != "cuda":
         return 0, 0
-    free, whole = torch.cuda.mem_get_info(device)
-    return whole - free, whole
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free, total
+
+
+def gpu_count(kind: Kind) -> int:
+    """Number of GPUs that this process sees; 0 where it computes on the CPU."""
+    return torch.cuda.device_count() if kind == "cuda" else 0

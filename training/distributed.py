@@ -1,4 +1,4 @@
-"""Ranks: who am I, how many are we, which device. Read from the environment that torchrun or SLURM sets."""
+"""Ranks: number, world size and device, from the environment that torchrun or SLURM sets; reductions over ranks."""
 
 import os
 import socket
@@ -49,9 +49,9 @@ class Rank:
             if not 0 <= local <= rank < ranks:
                 raise ValueError
         except ValueError as error:
-            told = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+            found = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
             raise TrainingError(
-                f"a rank needs RANK, LOCAL_RANK and WORLD_SIZE as numbers that fit; the environment has {told}: start "
+                f"a rank needs RANK, LOCAL_RANK and WORLD_SIZE as numbers that fit; the environment has {found}: start "
                 "with `glus train` alone, or under torchrun or srun"
             ) from error
         return cls(rank, local, ranks)
@@ -69,20 +69,20 @@ class Rank:
             )
 
     def all_reduce_max(self, values: Sequence[int]) -> list[int]:
-        """Of each value the largest that a rank has: all ranks call it, and all of them get the same."""
+        """Return each value's maximum over ranks. All ranks call it and get the same."""
         if not torch.distributed.is_initialized():
             return list(values)
-        told = torch.tensor(list(values), dtype=torch.int64, device=self.device)
-        torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
-        return [int(value) for value in told.tolist()]
+        reduced = torch.tensor(list(values), dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(reduced, op=torch.distributed.ReduceOp.MAX)
+        return [int(value) for value in reduced.tolist()]
 
     def sum_of(self, values: Sequence[float]) -> list[float]:
-        """Each value summed over ranks, in float64: all ranks call it, and all of them get the same."""
+        """Return each value's sum over ranks, in float64. All ranks call it and get the same."""
         if not torch.distributed.is_initialized():
             return list(values)
-        told = torch.tensor(list(values), dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.SUM)
-        return [float(value) for value in told.tolist()]
+        reduced = torch.tensor(list(values), dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(reduced, op=torch.distributed.ReduceOp.SUM)
+        return [float(value) for value in reduced.tolist()]
 
     def gather_texts(self, text: str) -> list[str]:
         """Return each rank's text, in their order; all ranks call it. torch's all_gather_object would unpickle."""
@@ -100,7 +100,7 @@ class Rank:
 
 
 def join_ranks(rank: Rank) -> None:
-    """Join the other ranks of this machine, through loopback and a private file. Nothing of it can be reached.
+    """Join the other ranks of this machine, through loopback and a private file, which no other host can reach.
 
     Ranks of several machines, and those of torchrun, meet at MASTER_ADDR: that is left to torch's "env://".
     """

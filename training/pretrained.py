@@ -1,4 +1,4 @@
-"""Released weights as a run or a command takes them: sizes checked first, then each part loaded into its place."""
+"""Load released weights for a run or a command: sizes are checked first, then each part is loaded."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from glus.training.run_config import WeightsConfig
 
 
 def check_released(weights: WeightsConfig, config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """Hold the config against the config.json of each release and SAM 2's shapes, before anything is loaded.
+    """Compare the config with the config.json of each release and SAM 2's shapes, before anything is loaded.
 
     Raises ModelError naming the keys that differ, or for a tokenizer without [SEG] or a part that is missing.
     """
@@ -27,8 +27,8 @@ def check_released(weights: WeightsConfig, config: ModelConfig, tokenizer: Token
     if weights.glus:
         if tokenizer.fresh:
             raise ModelError(
-                f"the tokenizer {tokenizer.path} lacks {', '.join(tokenizer.fresh)}, with which a GLUS checkpoint is "
-                "trained: copy added_tokens.json of the release beside it, or leave model.tokenizer empty"
+                f"the tokenizer {tokenizer.path} has no {', '.join(tokenizer.fresh)}, with which a GLUS checkpoint is "
+                "trained: copy added_tokens.json of the release into its folder, or leave model.tokenizer empty"
             )
         check_language(Path(weights.glus), config, tokenizer.vocab_size)
         check_segmenter(Path(weights.glus), sam2_shapes(Path(weights.glus)), config.segmenter)
@@ -42,30 +42,30 @@ def check_released(weights: WeightsConfig, config: ModelConfig, tokenizer: Token
 
 
 def load_released(model: Glus, weights: WeightsConfig, tokenizer: Tokenizer, seed: int) -> list[str]:
-    """Load what `weights` names into a whole model. Returns lines to print: taken, ignored and why, drawn.
+    """Load what `weights` names into a complete model. Returns lines to print: loaded, ignored and why, drawn.
 
     A model without weights is only compared with them.
     Raises ModelError where files, names or shapes do not fit.
     """
-    told: list[str] = []
+    notes: list[str] = []
     if weights.glus:
-        told += load_glus(model, Path(weights.glus))
+        notes += load_glus(model, Path(weights.glus))
     if weights.language:
         fresh = FreshTokens(len(tokenizer.fresh), model.config.language.initializer_range, seed)
-        told += load_language(model, Path(weights.language), fresh)
+        notes += load_language(model, Path(weights.language), fresh)
     vision = vision_place(weights)
     if vision is not None:
-        told += load_vision(model, vision)
+        notes += load_vision(model, vision)
     if weights.segmenter:
-        told += load_segmenter(model, Path(weights.segmenter))
-    return told
+        notes += load_segmenter(model, Path(weights.segmenter))
+    return notes
 
 
 def open_glus(folder: Path, vision: str = "", config: ModelConfig | None = None) -> tuple[Glus, Tokenizer, list[str]]:
     """A GLUS checkpoint in the released layout, ready to predict (eval mode, on the CPU), without LoRA.
 
     `vision` is the folder of its CLIP; `config` gives sizes, else `read_release`.
-    Returns model, tokenizer and lines to tell. Raises ModelError or DataError.
+    Returns model, tokenizer and lines to print. Raises ModelError or DataError.
     """
     weights = WeightsConfig(glus=str(folder), vision=vision)
     config = config or read_release(weights).model
@@ -77,8 +77,8 @@ def open_glus(folder: Path, vision: str = "", config: ModelConfig | None = None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Glus(config, tokenizer.vocab_size, tokenizer.seg_id)
-    told = load_released(model, weights, tokenizer, 0)
-    return model.eval(), tokenizer, told
+    notes = load_released(model, weights, tokenizer, 0)
+    return model.eval(), tokenizer, notes
 
 
 def released_files(weights: WeightsConfig) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a release says besides its weights: sizes, how the model is asked, where its vision tower is, its digests."""
+"""What a release holds in addition to weights: sizes, prompt settings, the place of its vision tower, digests."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from glus.model.released.release_sizes import language_of, validated, vision_of
 from glus.model.released.release_sums import SUMS
 from glus.training.run_config import WeightsConfig
 
-#: Beside the released layout `glus export` writes the vision tower, and every size and switch of the model. The
+#: Next to the released layout `glus export` writes the vision tower, and every size and switch of the model. The
 #: reference takes only towers with "clip" or "openai" in their path.
 VISION_TOWER, MODEL_CONFIG = "clip_vision_tower", "glus_model.json"
 #: Key of MODEL_CONFIG for AskedConfig.
@@ -59,7 +59,7 @@ def read_release(weights: WeightsConfig, hiera: Hiera | None = None) -> Release:
 
     Those are both config.json and SAM 2's shapes; what these do not show is `hiera` where SAM 2 is none of the
     released sizes. Raises ModelError where the vision tower or a config.json is absent, where one is of another
-    architecture, where `hiera` lacks or is given beside what says it already.
+    architecture, where `hiera` is missing, or given although a file has it.
     """
     stored = Path(weights.glus) / MODEL_CONFIG
     if not is_there(stored):

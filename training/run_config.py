@@ -1,4 +1,4 @@
-"""What a training run is: model, data, optimiser, engine, tracking. One typed tree, saved with every run."""
+"""Settings of a training run: model, data, optimizer, engine, tracking. One typed tree, saved with every run."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -40,7 +40,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How the model is spread over ranks."""
+    """How the model is distributed over ranks."""
 
     #: DeepSpeed ZeRO stage: 3 partitions parameters, gradients and optimiser state; 2 not the parameters; 1 the
     #: optimiser state alone; 0 nothing; plain is torch without DeepSpeed, one process in fp32, to compare with.
@@ -49,9 +49,9 @@ class EngineConfig:
     #: Compute the activations of Llama's layers (and of SAM 2's image encoder, where it is trained) again in the
     #: backward pass instead of keeping them: less memory, about a third more time, the same gradients.
     gradient_checkpointing: bool = False
-    #: Parameters with fewer elements than this stay whole on every rank (ZeRO-3).
+    #: Parameters with fewer elements than this are not partitioned (ZeRO-3).
     keep_whole_below: int = 100_000
-    #: What lies in the CPU's memory between its uses: nothing, the optimiser's state (ZeRO 1 to 3), or with ZeRO-3 the
+    #: What CPU memory holds between uses: nothing, the optimiser's state (ZeRO 1 to 3), or with ZeRO-3 the
     #: partitioned parameters too.
     offload: Literal["none", "optimizer", "all"] = "none"
     #: Consecutive micro-batches whose [SEG] states the contrastive loss compares with each other; 0: one of each rank.
@@ -94,7 +94,7 @@ class WeightsConfig:
 
 @dataclass(frozen=True)
 class KeepConfig:
-    """Which checkpoints stay when a new one is whole; the newest always does."""
+    """Which checkpoints stay when a new one is complete; the newest always does."""
 
     #: The newest ones; 0 keeps all.
     last: int = 3
@@ -132,7 +132,7 @@ class RunConfig:
     #: Processes that read ahead for each rank.
     workers: int = 2
     log_every: int = 10
-    #: Take the global batches of the first so many steps again and again; 0 for all. A check of model and losses.
+    #: Sanity check: overfit the global batches of the first so many steps; 0 trains on all.
     overfit: int = 0
     #: Trace so many steps with torch's profiler into OUT/profile; 0 for none.
     profile: int = 0

@@ -1,4 +1,7 @@
-"""One rank of a training run, from config to last checkpoint."""
+"""One rank of a training run, from config to last checkpoint; `Trainer.run` (trainer.py) is the loop over steps.
+
+`glus train` (launch/cli.py) starts the ranks (launch/ranks/ranks.py), and each of them calls `train`.
+"""
 
 import contextlib
 import os
@@ -20,7 +23,7 @@ from glus.training.build import Built, build_for_training, build_to_count
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.resuming import check_resumable, choose_checkpoint, is_done
 from glus.training.determinism import deterministic
-from glus.training.devices import choose_device, claim
+from glus.training.devices import choose_device, claim, gpu_count
 from glus.training.distributed import Rank
 from glus.training.engines.choose import check_shares, joined, make_contrast, make_engine
 from glus.training.metrics.cost import step_cost
@@ -30,30 +33,30 @@ from glus.training.run_config import RunConfig
 from glus.training.stopping.stopping import StepDecider, StopFlag, forget_stop
 from glus.training.stopping.watchdog import Watchdog
 from glus.training.tracking.run_record import located, start_tracking
-from glus.training.tracking.tracking import Tracker, check_reachable
+from glus.training.tracking.tracking import check_reachable
 from glus.training.trainer import Trainer
 
 
 def train(
     config: RunConfig, rank: Rank, stop: StopFlag | None = None, checked: Callable[[], None] | None = None
 ) -> Path:
-    """Train as rank `rank`; returns the last checkpoint. Goes on from the newest whole one in `OUT/checkpoints`.
+    """Train as rank `rank`; returns the last checkpoint. Resumes from the newest intact one in `OUT/checkpoints`.
 
-    Ends earlier where a signal, or the file OUT/stop, says so (stopping.py): then OUT/stopped.json is there. `stop` is
-    the flag of a process that listens to signals already. Rank 0 calls `checked` when nothing of the settings, the
-    data, the weights and MLflow speaks against the training; before that nothing is written into OUT.
+    A signal, or the file OUT/stop, ends it earlier and leaves OUT/stopped.json (stopping.py). `stop` is the flag of a
+    process that listens to signals already. Rank 0 calls `checked` when settings, data, weights and MLflow have passed
+    all checks; before that nothing is written into OUT.
     Raises TrainingError, DataError or ModelError, each with one clear message, before the first step where it can.
     """
-    on_cpu = choose_device(config.engine.device) == "cpu"
-    rank = replace(rank, on_cpu=on_cpu)
-    rank.check_device(0 if on_cpu else torch.cuda.device_count())
+    kind = choose_device(config.engine.device)
+    rank = replace(rank, on_cpu=kind == "cpu")
+    rank.check_device(gpu_count(kind))
     claim(rank.device)
     with deterministic(config.engine.deterministic), memory_explained(f"rank {rank.rank}", less_memory(config)):
         return _train_rank(config, rank, stop, checked)
 
 
 def less_memory(config: RunConfig) -> str:
-    """What a run can do about a lack of memory."""
+    """Say what a run can do when memory runs out."""
     engine = config.engine
     ways = f"a smaller engine.micro_batch_size (now {engine.micro_batch_size})"
     if not engine.gradient_checkpointing:
@@ -87,63 +90,53 @@ def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: C
         resumed = choose_checkpoint(out / "checkpoints", rank)
         if resumed:
             check_resumable(resumed, config, plan.fingerprint, rank)
-        # The engine scatters the weights from rank 0: of all ranks it alone reads them.
-        built = build_for_training(config, resumed, whole=rank.rank == 0)
+        # The engine scatters the weights from rank 0: no other rank reads them.
+        built = build_for_training(config, resumed, with_weights=rank.rank == 0)
         # After that: a model that cannot be built leaves no record.
         tracker = held.enter_context(start_tracking(config, plan, resumed)) if rank.rank == 0 else None
-        if rank.rank == 0 and checked:
-            checked()
+        if rank.rank == 0:
+            if checked:
+                checked()
+            forget_stop(out)
+            _print_model(built)
         watchdog.beat()
-        trainer = _trainer(config, rank, plan, built, tracker, StepDecider(config, rank, flag), watchdog)
-        path = _train(trainer, resumed)
+        engine, contrast = make_engine(config, built.model, rank), make_contrast(config, rank)
+        decider = StepDecider(config, rank, flag)
+        trainer = Trainer(config, engine, plan, built.tokenizer, rank, tracker, contrast, decider, watchdog)
+        start = _load_state(trainer, resumed) if resumed else 0
+        loader = Loader(
+            plan,
+            built.tokenizer,
+            rank=rank.rank,
+            ranks=rank.ranks,
+            size=config.engine.micro_batch_size,
+            start=start,
+            stop=config.steps,
+            workers=config.workers,
+        )
+        watchdog.beat()
+        with loader:
+            path = trainer.run(_metered(config, loader, rank, built.tokenizer), start)
+        if tracker:
+            tracker.set_tags({"checkpoint": str(path.resolve())})
+        engine.close()
     return path
 
 
-def _trainer(
-    config: RunConfig,
-    rank: Rank,
-    plan: SamplePlan,
-    built: Built,
-    tracker: Tracker | None,
-    decider: StepDecider,
-    watchdog: Watchdog,
-) -> Trainer:
-    if rank.rank == 0:
-        forget_stop(Path(config.out))
-        for line in built.notes:
-            print(one_line(f"  {line}"))
-        for row in built.trainable:
-            print(f"  trains {row.elements:>12,} elements in {row.tensors:>4} tensors matching {row.pattern}")
-    engine, contrast = make_engine(config, built.model, rank), make_contrast(config, rank)
-    return Trainer(config, engine, plan, built.tokenizer, rank, tracker, contrast, decider, watchdog)
+def _print_model(built: Built) -> None:
+    for line in built.notes:
+        print(one_line(f"  {line}"))
+    for row in built.trainable:
+        print(f"  trains {row.elements:>12,} elements in {row.tensors:>4} tensors matching {row.pattern}")
 
 
-def _train(trainer: Trainer, resumed: Path | None) -> Path:
-    config, rank = trainer.config, trainer.rank
-    start = 0
-    if resumed:
-        state = checkpoint.read_state(resumed)
-        start = state.step
-        trainer.engine.load(resumed / checkpoint.ENGINE, state.ranks)
-        if trainer.contrast:
-            trainer.contrast.load(resumed / checkpoint.CONTRAST)
-    loader = Loader(
-        trainer.plan,
-        trainer.tokenizer,
-        rank=rank.rank,
-        ranks=rank.ranks,
-        size=config.engine.micro_batch_size,
-        start=start,
-        stop=config.steps,
-        workers=config.workers,
-    )
-    trainer.watchdog.beat()
-    with loader:
-        path = trainer.run(_metered(config, loader, rank, trainer.tokenizer), start)
-    if trainer.tracker:
-        trainer.tracker.set_tags({"checkpoint": str(path.resolve())})
-    trainer.engine.close()
-    return path
+def _load_state(trainer: Trainer, resumed: Path) -> int:
+    """Load what a checkpoint holds in addition to weights; returns its step."""
+    state = checkpoint.read_state(resumed)
+    trainer.engine.load(resumed / checkpoint.ENGINE, state.ranks)
+    if trainer.contrast:
+        trainer.contrast.load(resumed / checkpoint.CONTRAST)
+    return state.step
 
 
 def _metered(config: RunConfig, batches: Iterator[Batch], rank: Rank, tokenizer: Tokenizer) -> Meter:

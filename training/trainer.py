@@ -1,4 +1,4 @@
-"""The training loop, one screen: micro-batches in, optimiser steps, figures to tracking, checkpoints out."""
+"""The training loop: micro-batches in, optimizer steps, metrics to tracking, checkpoints out."""
 
 import itertools
 import json
@@ -33,7 +33,6 @@ from glus.training.stopping.health import refuse_non_finite
 from glus.training.stopping.stopping import Cause, StepDecider, record_stop
 from glus.training.stopping.watchdog import Watchdog
 from glus.training.tracking.code_version import code_version
-from glus.training.tracking.run_record import write_unsent
 from glus.training.tracking.tracking import Tracker
 
 
@@ -60,7 +59,7 @@ class Trainer:
         self.folder = Path(config.out) / "checkpoints"
 
     def run(self, meter: Meter, start: int) -> Path:
-        """Train from step `start` to the end, or until told to stop; returns the last checkpoint.
+        """Train from step `start` to the end, or until a stop request; returns the last checkpoint.
 
         Raises TrainingError where a loss is not finite, or a checkpoint cannot be written.
         """
@@ -80,24 +79,24 @@ class Trainer:
             for step in range(start, config.steps):
                 rate = learning_rate(step, config.steps, config.optimizer.learning_rate, config.optimizer.warmup_steps)
                 meter.begin()
-                figures = self.engine.step(self._keyed(meter, step), rate, self.contrast, step)
+                losses = self.engine.step(self._keyed(meter, step), rate, self.contrast, step)
                 meter.end()
-                refuse_non_finite(figures, self.engine.last, step, self.rank, Path(config.out))
+                refuse_non_finite(losses, self.engine.last, step, self.rank, Path(config.out))
                 done = step + 1
                 after_step()
                 if done % config.log_every == 0 or done == config.steps:
-                    measured = meter.figures() | nodes.figures()
+                    measured = meter.metrics() | nodes.metrics()
                     if self.tracker:
-                        self.tracker.log_metrics({**figures, **measured, "learning_rate": rate}, done)
-                        bar.set_postfix(loss=f"{figures['total']:.3f}", refresh=False)
+                        self.tracker.log_metrics({**losses, **measured, "learning_rate": rate}, done)
+                        bar.set_postfix(loss=f"{losses['total']:.3f}", refresh=False)
                 bar.update(1)
-                self.losses.append(figures["total"])
+                self.losses.append(losses["total"])
                 self.watchdog.beat()
                 decision = self.decider.after(done)
                 if decision.save:
                     began = time.perf_counter()
                     path = self.save(done)
-                    meter.left_out(time.perf_counter() - began)
+                    meter.leave_out(time.perf_counter() - began)
                 if decision.stop:
                     self._stop(decision.stop, done)
                     break
@@ -151,6 +150,8 @@ class Trainer:
     def _write(self, path: Path, weights: dict[str, Tensor], step: int) -> None:
         if self.rank.rank == 0:
             checkpoint.aside(self.folder, step)
+            if self.tracker:
+                self.tracker.sync()
             state = checkpoint.RunState(
                 step=step,
                 seed=self.config.seed,
@@ -162,7 +163,6 @@ class Trainer:
                 written=time.time(),
             )
             checkpoint.write(path, weights, state, without_secrets(asdict(self.config)), self.tokenizer.path)
-            write_unsent(path, self.tracker)
         self.engine.barrier()
         self.engine.save(path / checkpoint.ENGINE)
         if self.contrast:

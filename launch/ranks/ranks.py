@@ -221,11 +221,9 @@ def _tell(failure: Failure, out: Path) -> int:
 
 def _ranks_here(config: RunConfig) -> int:
     """Ranks of this machine. Raises TrainingError where it should have GPUs and has none, LaunchError for too many."""
-    import torch
+    from glus.training.devices import choose_device, gpu_count
 
-    from glus.training.devices import choose_device
-
-    gpus = torch.cuda.device_count() if choose_device(config.engine.device) == "cuda" else 0
+    gpus = gpu_count(choose_device(config.engine.device))
     if 0 < gpus < config.ranks:
         raise LaunchError(f"ranks={config.ranks}, but this machine has {gpus} GPUs: set ranks to that or less")
     return config.ranks or gpus or 1

@@ -24,7 +24,7 @@ from glus.launch.ranks.nodes import Nodes
 from glus.launch.slurm.doctor_network import Meeting, meet
 from glus.training.build import build_for_training
 from glus.training.checkpoints import checkpoint
-from glus.training.devices import choose_device, memory_taken
+from glus.training.devices import choose_device, gpu_count, memory_taken
 from glus.training.metrics.peaks import unknown_gpu
 from glus.training.run_config import RunConfig
 from glus.training.tracking.code_version import code_version
@@ -115,7 +115,7 @@ def _versions() -> Finding:
 
 def _gpus(run: RunConfig, least_free: float) -> Iterator[Finding]:
     try:
-        count = torch.cuda.device_count() if choose_device(run.engine.device) == "cuda" else 0
+        count = gpu_count(choose_device(run.engine.device))
     except UserError as error:
         found, _, remedy = str(error).rpartition("): ")
         yield Finding("GPUs", f"{found})" if remedy else str(error), remedy or "see docs/gpu.md")
@@ -146,7 +146,7 @@ def _gpus(run: RunConfig, least_free: float) -> Iterator[Finding]:
 def _weights(run: RunConfig) -> str:
     """Builds the model without its weights: names, sizes and the tokenizer are checked on the way."""
     resumed = next(iter(checkpoint.newest_first(Path(run.out) / "checkpoints")), None)
-    built = build_for_training(run, resumed, whole=False)
+    built = build_for_training(run, resumed, with_weights=False)
     for place in run.weights.named.values():
         for file in [Path(place)] if Path(place).is_file() else sorted(Path(place).iterdir()):
             if file.is_file():
@@ -170,7 +170,7 @@ def planned_bytes(run: RunConfig) -> int:
 
     A checkpoint holds the weights in fp32, the engine's copy of them, and three numbers for each trained element.
     """
-    built = build_for_training(run, None, whole=False)
+    built = build_for_training(run, None, with_weights=False)
     trained = sum(row.elements for row in built.trainable)
     whole = sum(parameter.numel() for parameter in built.model.parameters())
     width = 2 if run.engine.precision == "bf16" else 4

@@ -1,7 +1,7 @@
 """Inference: all expressions of a video together, frame by frame, each frame encoded once for all of them.
 
-Source: the reference's inference_iter.py and GLUS.evaluate, which go through the video anew for each expression, encode
-the whole window of frames again at each step and read every prompt from its first token.
+Source: the reference's inference_iter.py and GLUS.evaluate. They pass through the video again for each
+expression, encode all frames of the window again at each step, and read every prompt from its first token.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glus.common.errors import ModelError
 from glus.model.inference.prefix import Prefix
-from glus.model.inference.video_prompts import Questions, common_length
+from glus.model.inference.video_prompts import VideoPrompts, common_length
 from glus.model.language import IMAGE_TOKEN_ID, Language
 from glus.model.memory import MemoryBank
 from glus.model.preprocess import for_segmenter, for_vision_tower
@@ -56,7 +56,7 @@ class _Track:
 
 
 class VideoSegmenter:
-    """Goes through one video. `questions` are about its expressions, `context` holds the context frames' indices."""
+    """Segments one video. `prompts` are those of its expressions, `context` holds the context frames' indices."""
 
     def __init__(
         self,
@@ -64,17 +64,17 @@ class VideoSegmenter:
         segmenter: Segmenter,
         frame: Callable[[int], Tensor],
         context: Sequence[int],
-        questions: Questions,
+        prompts: VideoPrompts,
         options: InferenceOptions,
     ):
         self._language, self._segmenter = language, segmenter
-        self._frame, self._questions, self._options = frame, questions, options
+        self._frame, self._prompts, self._options = frame, prompts, options
         # A context frame is read again as a query frame: its tokens are kept.
         # Without context frames the first frame stands in, and none of its tokens are taken.
         first = context or (0,)
         self._held = {index: self._tokens(frame(index).unsqueeze(0)) for index in dict.fromkeys(first)}
         tokens = torch.cat([self._held[index] for index in first])[: len(context)]
-        beginning = questions.beginning() if options.reuse_prefix else questions.asked[0][0][0, :0]
+        beginning = prompts.beginning() if options.reuse_prefix else prompts.by_frames[0][0][0, :0]
         self._begun, shown = len(beginning), int((beginning == IMAGE_TOKEN_ID).sum())
         self._prefix = language.prefix(beginning, tokens[:shown]) if self._begun else None
         self._context = tokens[shown:]
@@ -98,13 +98,13 @@ class VideoSegmenter:
             yield self._step(index, tracks, [key for key in tracks if key > index])
 
     def _track(self, key: int, key_frames: Sequence[int]) -> _Track:
-        device = self._questions.asked[0][0].device
+        device = self._prompts.by_frames[0][0].device
         rows = torch.tensor([row for row, frame in enumerate(key_frames) if frame == key], device=device)
         chunks = len(rows.split(self._options.expressions_together))
         return _Track(rows, (MemoryBank.empty(self._segmenter.config.memories),) * chunks)
 
     def _step(self, index: int, tracks: dict[int, _Track], due: list[int]) -> FrameMasks:
-        """Frame `index` for the tracks of the key frames `due`, which are put in place of those before."""
+        """Frame `index` for the tracks of the key frames `due`, which replace the former ones."""
         picture = self._frame(index).unsqueeze(0)
         tokens = self._held[index] if index in self._held else self._tokens(picture)
         features = self._features(picture)
@@ -123,8 +123,8 @@ class VideoSegmenter:
     ) -> tuple[_Track, list[Tensor], list[Tensor]]:
         """The track after one more frame; low-resolution logits [E, S/4, S/4] and answers [E] of each chunk."""
         recent = (*track.recent, tokens)[-self._options.window :]
-        asked = self._questions.asked[len(recent) - 1]
-        ids, attention = (each[track.rows, self._begun :] for each in asked)
+        of_window = self._prompts.by_frames[len(recent) - 1]
+        ids, attention = (each[track.rows, self._begun :] for each in of_window)
         frames = torch.cat([self._context, *recent])
         prefix, start, shown = self._shared(ids, attention, frames)
         ids, attention, frames = ids[:, start:], attention[:, start:], frames[shown:]

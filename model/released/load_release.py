@@ -1,4 +1,4 @@
-"""Released weights into a whole (not yet partitioned) model: every name has its place, or is told.
+"""Load released weights into a model that is not partitioned: every name has its place, or is reported.
 
 A model without weights (on the meta device) is only compared: names and shapes that do not fit are found before
 memory is taken for the model.
@@ -22,13 +22,13 @@ from glus.model.released.release_names import GLUS, LISA, LLAMA, SAM2, Ignored, 
 
 EMBEDDING, HEAD = "language.llama.model.embed_tokens.weight", "language.llama.lm_head.weight"
 _BY_TOKEN = (EMBEDDING, HEAD)
-#: More names than this are told with a star for their numbers.
-_TOLD_ONE_BY_ONE = 8
+#: More names than this are listed with a star for their numbers.
+_LISTED_ONE_BY_ONE = 8
 
 
 @dataclass(frozen=True)
 class FreshTokens:
-    """The last `count` tokens of the vocabulary, which a base language model may lack.
+    """The last `count` tokens of the vocabulary, which a base language model may not have.
 
     Their rows are drawn normally with deviation `deviation`, keyed by `seed`: transformers 4.31's
     resize_token_embeddings, as the reference calls it.
@@ -49,7 +49,7 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_language(model: Glus, folder: Path, fresh: FreshTokens) -> list[str]:
-    """Llama, and the projector where there is one, from LISA or a Llama of transformers. Returns lines to tell.
+    """Load Llama, and the projector where there is one, from LISA or a Llama of transformers. Returns lines to print.
 
     `text_hidden_fcs` is drawn as torch draws an nn.Linear, whatever the release holds: so does the reference.
     Raises ModelError where names, shapes or files do not fit.
@@ -58,7 +58,7 @@ def load_language(model: Glus, folder: Path, fresh: FreshTokens) -> list[str]:
     if any(name.startswith("model.visual_model.sam_mask_decoder.") for name in released.shapes):
         raise ModelError(f"{folder} is a GLUS checkpoint: give it as weights.glus, which takes its SAM 2 too")
     has_projector = any(name.startswith("model.mm_projector.") for name in released.shapes)
-    told = _load(model, released, LISA if has_projector else LLAMA, fresh)
+    notes = _load(model, released, LISA if has_projector else LLAMA, fresh)
     if _is_empty(model):
         return []
     drawn = ["text_hidden_fcs"]
@@ -66,21 +66,21 @@ def load_language(model: Glus, folder: Path, fresh: FreshTokens) -> list[str]:
     if not has_projector:
         drawn.append("mm_projector")
         _redraw(model.language.mm_projector, fresh.seed, "mm_projector")
-    return [*told, f"{folder}: freshly drawn: {', '.join(drawn)}"]
+    return [*notes, f"{folder}: freshly drawn: {', '.join(drawn)}"]
 
 
 def load_glus(model: Glus, folder: Path) -> list[str]:
-    """Everything but the vision tower, from a GLUS checkpoint. Returns lines to tell; raises ModelError."""
+    """Load everything but the vision tower from a GLUS checkpoint. Returns lines to print; raises ModelError."""
     return _load(model, ReleasedWeights.open(folder), GLUS, None)
 
 
 def load_vision(model: Glus, place: Path) -> list[str]:
-    """The vision tower, from a CLIP. Returns lines to tell; raises ModelError."""
+    """Load the vision tower from a CLIP. Returns lines to print; raises ModelError."""
     return _load(model, ReleasedWeights.open(place), clip_names(model.config.vision), None)
 
 
 def load_segmenter(model: Glus, file: Path) -> list[str]:
-    """SAM 2, from sam2_hiera_*.pt or sam2.1_hiera_*.pt. Returns lines to tell; raises ModelError."""
+    """Load SAM 2 from sam2_hiera_*.pt or sam2.1_hiera_*.pt. Returns lines to print; raises ModelError."""
     return _load(model, ReleasedWeights.open(file), SAM2, None)
 
 
@@ -91,9 +91,9 @@ def _load(model: Glus, released: ReleasedWeights, names: NameMap, fresh: FreshTo
     _check_shapes(released, wanted, own, fresh)
     if _is_empty(model):
         return []
-    told = [f"{released.place}: {len(wanted)} tensors taken ({names.release})"]
+    notes = [f"{released.place}: {len(wanted)} tensors taken ({names.release})"]
     for line, count in ignored.items():
-        told.append(f"{released.place}: {count} ignored: {line.pattern} ({line.why})")
+        notes.append(f"{released.place}: {count} ignored: {line.pattern} ({line.why})")
     for name, tensor in released.tensors():
         ours = wanted.get(name)
         if ours is None:
@@ -101,10 +101,10 @@ def _load(model: Glus, released: ReleasedWeights, names: NameMap, fresh: FreshTo
         if why := why_unusable(tensor):
             raise ModelError(f"{released.place}: {name} {why}; download the release again, or use another")
         if fresh is not None and ours in _BY_TOKEN:
-            told += _fill_rows(own[ours].data, tensor, ours, fresh, f"{released.place}: {name}")
+            notes += _fill_rows(own[ours].data, tensor, ours, fresh, f"{released.place}: {name}")
         else:
             own[ours].data.copy_(tensor)
-    return told
+    return notes
 
 
 def _is_empty(model: nn.Module) -> bool:
@@ -135,8 +135,8 @@ def _assign(
         if name.startswith(here) and name not in tied and name not in wanted.values()
     ]
     if missing or unknown:
-        parts = [f"{len(missing)} missing: {told_names(missing)}"] if missing else []
-        parts += [f"{len(unknown)} unknown: {told_names(unknown)}"] if unknown else []
+        parts = [f"{len(missing)} missing: {listed_names(missing)}"] if missing else []
+        parts += [f"{len(unknown)} unknown: {listed_names(unknown)}"] if unknown else []
         raise ModelError(
             f"{released.place} does not hold the parameters of {names.release} at the config's sizes; "
             f"{'; '.join(parts)}. Name the right release, or set the model's sizes to it"
@@ -191,9 +191,9 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int(key[0]) >> 1)
 
 
-def told_names(names: Sequence[str]) -> str:
+def listed_names(names: Sequence[str]) -> str:
     """All of `names` in a line: one by one where they are few, else with a star for numbers and how many there are."""
-    if len(names) <= _TOLD_ONE_BY_ONE:
+    if len(names) <= _LISTED_ONE_BY_ONE:
         return ", ".join(names)
     counts: dict[str, int] = {}
     for name in names:

@@ -132,7 +132,7 @@ class _Safe:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[_Pickled | _Safe]:
-    damaged = "it is damaged or not whole, download it again"
+    damaged = "it is damaged or incomplete, download it again"
     try:
         if file.suffix == ".safetensors":
             with open_tensors(file) as stored:

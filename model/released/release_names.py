@@ -1,4 +1,4 @@
-"""Names of parameters in the released weights and in our model, both ways. Explicit: what no line says is told.
+"""Names of parameters in the released weights and in our model, both ways. A name that no line covers is an error.
 
 Sources: GLUSForCausalLM (the reference's model/GLUS.py), LISAForCausalLM (LISA's model/LISA.py), CLIPModel and
 LlamaForCausalLM (transformers), SAM2Base (sam2).
@@ -65,14 +65,14 @@ LISA = NameMap(
         Ignored("model.visual_model.mask_decoder.*", "SAM 1, which GLUS replaces by SAM 2"),
         Ignored("model.visual_model.pixel_mean", "SAM 1, which GLUS replaces by SAM 2"),
         Ignored("model.visual_model.pixel_std", "SAM 1, which GLUS replaces by SAM 2"),
-        # The reference's train_ds.py calls initialize_glus_modules after from_pretrained, which draws them anew.
+        # The reference's train_ds.py calls initialize_glus_modules after from_pretrained, which draws them again.
         Ignored("model.text_hidden_fcs.*", "made for SAM 1's decoder; GLUS starts it freshly drawn"),
     ),
 )
 
 #: Where SAM 2 lies in a GLUS checkpoint.
 SEGMENTER = "model.visual_model."
-#: What `glus export` writes beside the parameters: the mean and deviation of SAM 2's pixels, which the reference's
+#: What `glus export` writes next to the parameters: the mean and deviation of SAM 2's pixels, which the reference's
 #: `transform` holds. In our model they are settings.
 PIXEL_MEAN, PIXEL_DEVIATION = "transform.transforms.1.m", "transform.transforms.1.d"
 

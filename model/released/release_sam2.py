@@ -89,7 +89,7 @@ def check_segmenter(place: Path, shapes: Shapes, config: SegmenterConfig) -> Non
 
 
 def _shown(shapes: Shapes) -> dict[str, Any]:
-    """Our keys and the values that the shapes show; empty where a name is missing (loading tells which)."""
+    """Our keys and the values that the shapes show; empty where a name is missing (loading reports which)."""
     try:
         widths: list[int] = []
         while _BLOCK.format(len(widths)) in shapes:

@@ -46,7 +46,7 @@ _CLIP_ONLY: dict[str, tuple[Any, ...]] = {"hidden_act": ("quick_gelu",), "layer_
 
 
 def language_of(folder: Path) -> LanguageConfig:
-    """The sizes of a released Llama, LISA or GLUS, from its config.json; what it lacks is LlamaConfig's default.
+    """The sizes of a released Llama, LISA or GLUS, from its config.json; missing keys have LlamaConfig's default.
 
     Raises ModelError where there is no config.json, or where it is of another architecture.
     """
@@ -79,14 +79,14 @@ def check_language(folder: Path, config: ModelConfig, vocab_size: int | None = N
 
 
 def vision_of(folder: Path) -> VisionConfig:
-    """The sizes of a released CLIP, from its config.json; what it lacks is that of CLIP-L/14. Raises ModelError."""
+    """The sizes of a released CLIP, from its config.json; missing keys have CLIP-L/14's value. Raises ModelError."""
     stored = _vision(folder)
     named = {ours: stored[theirs] for theirs, ours in VISION_KEYS.items() if theirs in stored}
     return validated(VisionConfig, named, str(folder / "config.json"))
 
 
 def check_vision(folder: Path, config: VisionConfig) -> None:
-    """Hold `config` against the config.json of a CLIP, whole or its vision part, and against its processor's.
+    """Compare `config` with the config.json of a CLIP, complete or its vision part, and with its processor's.
 
     Raises ModelError naming every key that differs.
     """

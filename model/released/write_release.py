@@ -1,4 +1,4 @@
-"""A model written in the released layout of GLUS: LoRA merged, names and shapes as the reference has them."""
+"""Write a model in the released layout of GLUS: LoRA merged, names and shapes as the reference has them."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -53,7 +53,7 @@ class Written:
 
 
 def merge_lora(model: Glus) -> int:
-    """Add LoRA's products to the weights beside which they stand, and take LoRA out, in place. Returns how many.
+    """Merge LoRA into the weights that it adapts and remove it, in place. Returns the number of merged layers.
 
     Raises ModelError where a merged weight is not finite.
     """
@@ -75,7 +75,7 @@ def merge_lora(model: Glus) -> int:
 def glus_tensors(model: Glus) -> Iterator[tuple[str, Tensor]]:
     """(released name, tensor) of a merged model, the vision tower left out as GLUS is released.
 
-    Raises ModelError where LoRA is still beside the weights.
+    Raises ModelError where LoRA is not merged.
     """
     if any(".lora_" in name for name, _ in model.named_parameters()):
         raise ModelError("LoRA is not merged: merge_lora first")
@@ -136,8 +136,8 @@ def write_shards(
         plan[-1].append((name, tensor))
         held += size
         total += size
-    whole = SAFE if form == "safetensors" else PICKLED
-    stem, suffix = whole.rsplit(".", 1)
+    single = SAFE if form == "safetensors" else PICKLED
+    stem, suffix = single.rsplit(".", 1)
     weight_map: dict[str, str] = {}
     underflows: dict[str, tuple[int, int]] = {}
     for number, shard in enumerate(plan, 1):
@@ -156,7 +156,7 @@ def write_shards(
                 raise OSError(next(iter(str(error).splitlines()), "RuntimeError")) from error
         weight_map |= dict.fromkeys(ready, file)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    write_json(folder / f"{whole}{INDEX_SUFFIX}", index)
+    write_json(folder / f"{single}{INDEX_SUFFIX}", index)
     return Written(total, underflows)
 
 

@@ -90,12 +90,12 @@ def test_tied_embeddings_are_counted_once(lora: int, tiny_run: Callable[..., Run
         sum(parameter.numel() for parameter in model.parameters())
         for model in (
             built.model,
-            build_for_training(run, whole=False).model,
+            build_for_training(run, with_weights=False).model,
             build_to_count(run, size, built.tokenizer.seg_id),
         )
     }
     assert len(counts) == 1
-    untied = build_for_training(tiny_run(tmp_path / "run", f"model.lora.rank={lora}"), whole=False).model
+    untied = build_for_training(tiny_run(tmp_path / "run", f"model.lora.rank={lora}"), with_weights=False).model
     assert sum(parameter.numel() for parameter in untied.parameters()) == counts.pop() + size * 32
 
 

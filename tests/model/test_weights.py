@@ -307,7 +307,7 @@ def test_truncated_weights_are_refused_with_their_file(tmp_path, form):
     folder = write_glus(tmp_path / "glus", form)
     [first, _] = sorted(folder.glob(f"*-of-*.{form}"))
     cut(first)
-    with pytest.raises(ModelError, match=rf"{first.name} cannot be read .*not whole, download it again"):
+    with pytest.raises(ModelError, match=rf"{first.name} cannot be read .*incomplete, download it again"):
         ReleasedWeights.open(folder)
 
 

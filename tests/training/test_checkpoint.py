@@ -47,7 +47,7 @@ def test_latest_names_the_newest_and_nothing_half_written_is_left(trained: RunCo
     assert newest == folder / "step-000004" == checkpoint.resolve(newest)
     state = checkpoint.read_state(newest)
     assert (state.step, state.seed, state.ranks) == (4, trained.seed, 1)
-    files = {"model.safetensors", "run.json", "config.json", "unsent.json", "tokenizer", "engine", "digests"}
+    files = {"model.safetensors", "run.json", "config.json", "tokenizer", "engine", "digests"}
     assert set(os.listdir(newest)) == files
     assert checkpoint.read_config(newest)["model"]["language"]["hidden_size"] == 32
 
@@ -133,7 +133,7 @@ BROKEN = [
 def test_a_broken_checkpoint_is_told(half_way: RunConfig, change: Change, message: str) -> None:
     folder = Path(half_way.out) / "checkpoints"
     change(folder / "step-000002")
-    with pytest.raises(TrainingError, match=f"no whole checkpoint in {folder}: .*{message}.*; restore one, or train"):
+    with pytest.raises(TrainingError, match=f"no intact checkpoint in {folder}: .*{message}.*; restore one, or train"):
         train(half_way, ALONE)
 
 

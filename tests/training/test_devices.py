@@ -197,10 +197,10 @@ def test_a_predicting_process_takes_its_gpu_before_the_model_is_read(eight_gpus:
 
 
 def test_a_rank_asks_its_own_gpu_alone_for_its_memory(eight_gpus: list[str]) -> None:
-    figures = NodeWatch(Rank(0, 3, 1)).figures()
+    figures = NodeWatch(Rank(0, 3, 1)).metrics()
     assert figures["system/node-0/gpu_memory_percent"] == 75.0
     assert eight_gpus == ["mem_get_info cuda:3"]
-    assert "system/node-0/gpu_memory_percent" not in NodeWatch(Rank(0, 3, 1, on_cpu=True)).figures()
+    assert "system/node-0/gpu_memory_percent" not in NodeWatch(Rank(0, 3, 1, on_cpu=True)).metrics()
 
 
 @pytest.mark.parametrize(

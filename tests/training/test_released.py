@@ -102,7 +102,7 @@ def test_a_tokenizer_without_seg_beside_a_glus_checkpoint_is_refused(releases, t
     (tmp_path / "tokenizer.model").write_bytes((CARRIED / "tokenizer.model").read_bytes())
     model = dataclasses.replace(NANO, tokenizer=str(tmp_path))
     with pytest.raises(
-        ModelError, match=r"lacks \[SEG\], <im_start>, <im_end>, with which a GLUS .*added_tokens\.json"
+        ModelError, match=r"has no \[SEG\], <im_start>, <im_end>, with which a GLUS .*added_tokens\.json"
     ):
         build_for_training(run(model, glus=releases / "glus", vision=releases / "clip"))
 

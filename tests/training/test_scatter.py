@@ -99,9 +99,9 @@ def story(number: int, tied: RunConfig, other: RunConfig, folder: Path) -> None:
         found["norms"][f"{stage} {offload}"] = gradient_norm(stage, offload, rank)
     began = time.monotonic()
     with Engine.joined(rank):
-        check_same_model(build_for_training(tied, whole=False).model, rank)
+        check_same_model(build_for_training(tied, with_weights=False).model, rank)
         try:
-            check_same_model(build_for_training(other if number else tied, whole=False).model, rank)
+            check_same_model(build_for_training(other if number else tied, with_weights=False).model, rank)
         except TrainingError as error:
             found["refused"] = str(error)
     found["seconds"] = time.monotonic() - began

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from glus.common.errors import TrainingError
-from glus.training.tracking.evaluation_record import log_evaluation, log_figures
+from glus.training.tracking.evaluation_record import log_evaluation
+from glus.training.tracking.metrics_file import MetricsFile
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.tracking.tracking import Tracker, TrackingConfig, flatten
 from tests.training.mlflow_server import mlflow_server, serving
@@ -93,8 +94,8 @@ def test_a_run_that_breaks_is_recorded_as_failed_and_keeps_its_own_error(config:
 def test_figures_are_added_to_a_run_that_has_ended(config: TrackingConfig) -> None:
     with Tracker.start(config, "scored", {}) as tracker:
         pass
-    log_figures(config, tracker.run_id, {"mevis/valid_u/j_and_f": 71.5}, step=100)
-    log_figures(config, tracker.run_id, {"mevis/valid_u/j_and_f": 72.5}, step=200)
+    log_evaluation(config, tracker.run_id, {"mevis/valid_u/j_and_f": 71.5}, 100, "step-000100", {}, [])
+    log_evaluation(config, tracker.run_id, {"mevis/valid_u/j_and_f": 72.5}, 200, "step-000200", {}, [])
     [run] = find_runs(config, [tracker.run_id])
     assert run.metrics == {"mevis/valid_u/j_and_f": 72.5}
     assert run.history["mevis/valid_u/j_and_f"] == ((100, 71.5), (200, 72.5))
@@ -267,9 +268,9 @@ def test_a_step_is_recorded_once_however_often_it_is_taken(tmp_path: Path) -> No
     with Tracker.start(config, "run", {"rate": 1, "workers": 0}) as tracker:
         for step in (1, 2, 3):
             tracker.log_metrics({"loss": 0.5 * step}, step)
-    # Killed after step 3, gone on from the checkpoint of step 1, which kept a record that had not come through.
-    kept = [("norm", 7.0, 1_000, 1), ("loss", 0.5, 1_000, 1)]
-    with Tracker.start(config, "run", {"rate": 1, "workers": 4}, run_id=tracker.run_id, unsent=kept) as again:
+    # Killed after step 3, resumed from the checkpoint of step 1; of its records one had not reached MLflow.
+    kept = MetricsFile(tmp_path / "metrics.jsonl", 1, [("norm", 7.0, 1_000, 1), ("loss", 0.5, 1_000, 1)])
+    with Tracker.start(config, "run", {"rate": 1, "workers": 4}, run_id=tracker.run_id, metrics=kept) as again:
         for step in (2, 3, 4):
             again.log_metrics({"loss": 0.5 * step}, step)
     [record] = find_runs(config)

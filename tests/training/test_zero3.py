@@ -72,7 +72,7 @@ def take_steps(
         config.seed,
         config.global_batch_size,
     )
-    built = build_for_training(config, whole=rank.rank == 0)
+    built = build_for_training(config, with_weights=rank.rank == 0)
     empty = all(parameter.is_meta for parameter in built.model.parameters())
     trained = frozenset(name for name, parameter in built.model.named_parameters() if parameter.requires_grad)
     with joined(config, rank):

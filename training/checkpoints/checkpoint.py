@@ -1,6 +1,6 @@
-"""Checkpoints: written aside, then renamed; `latest` moves last, so that what it names is whole.
+"""Checkpoints: written to a temporary folder, then renamed; `latest` moves last and names a complete one.
 
-OUT/checkpoints/step-000300/{model.safetensors, run.json, config.json, unsent.json, tokenizer/, engine/, digests/}
+OUT/checkpoints/step-000300/{model.safetensors, run.json, config.json, tokenizer/, engine/, digests/}
 OUT/checkpoints/latest        the name of the newest
 """
 
@@ -35,7 +35,7 @@ MOST_RANKS = 1_000_000
 
 @dataclass(frozen=True)
 class RunState:
-    """What a run needs to go on: steps done, the plan's seed and data, and the MLflow run that it belongs to.
+    """What a run needs to resume: steps done, the plan's seed and data, and the MLflow run that it belongs to.
 
     `loss` is the mean since the checkpoint before (None without a step), `written` the time in seconds since the epoch.
     """
@@ -57,12 +57,12 @@ def name_of(step: int) -> str:
 
 
 def writing(folder: Path, step: int) -> Path:
-    """Where a checkpoint lies before it is whole."""
+    """Return the folder of a checkpoint that is being written."""
     return folder / f".{name_of(step)}.writing"
 
 
 def aside(folder: Path, step: int) -> Path:
-    """The folder in which a checkpoint is written before it is whole; what was left of earlier ones is removed.
+    """Make the folder in which a checkpoint is written; remove leftovers of earlier ones.
 
     Raises TrainingError where the folder cannot be made.
     """
@@ -81,7 +81,7 @@ def aside(folder: Path, step: int) -> Path:
 def write(
     path: Path, weights: Mapping[str, Tensor], state: RunState, config: Mapping[str, Any], tokenizer: Path
 ) -> None:
-    """Fill the folder `path` (rank 0). The engine's own state is written beside by every rank.
+    """Fill the folder `path` (rank 0). Every rank writes its engine state next to it.
 
     Raises TrainingError where the disk is full or not writable.
     """
@@ -97,7 +97,7 @@ def write(
 
 
 def copy_tokenizer(vocabulary: Path, folder: Path) -> None:
-    """Copy a vocabulary file, and what lies beside it and belongs to it, into a new folder. Raises OSError."""
+    """Copy a vocabulary file and the tokenizer's other files into a new folder. Raises OSError."""
     folder.mkdir()
     shutil.copyfile(vocabulary, folder / (FAST if vocabulary.suffix == ".json" else SENTENCEPIECE))
     for name in ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"):
@@ -106,7 +106,7 @@ def copy_tokenizer(vocabulary: Path, folder: Path) -> None:
 
 
 def publish(path: Path, folder: Path, step: int) -> Path:
-    """Give a whole checkpoint its name, then move `latest` to it. Returns its folder.
+    """Give a complete checkpoint its name, then move `latest` to it. Returns its folder.
 
     Raises TrainingError where the disk is full; `latest` then names the earlier checkpoint.
     """
@@ -117,7 +117,7 @@ def publish(path: Path, folder: Path, step: int) -> Path:
             sync(file)
         former = folder / f".{final.name}.removed"
         if final.exists():
-            # Of the same step, and broken or it would not have been trained anew.
+            # Of the same step, and damaged: an intact one would have been resumed.
             os.replace(final, former)
         os.replace(path, final)
         pointer.write_text(final.name, encoding="utf-8")
@@ -131,7 +131,7 @@ def publish(path: Path, folder: Path, step: int) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Bring a file or folder to the disk. Raises OSError.
+    """Sync a file or folder to the disk. Raises OSError.
 
     A rename may reach the disk before the contents do; after a power cut `latest` would name an empty checkpoint.
     """
@@ -170,7 +170,7 @@ def step_of(path: Path) -> int:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`: the one that `latest` names, then those before it; later ones are not looked at.
+    """The checkpoints in `folder`: the one that `latest` names, then those before it; later ones are ignored.
 
     Where `latest` names none that is there, all of them. Raises InputError where the folder may not be listed.
     """
@@ -210,7 +210,7 @@ def read_state(path: Path) -> RunState:
     if written != FORMAT:
         raise TrainingError(f"{path} has format {written!r}, this code reads {FORMAT}: use the version that wrote it")
     state = parsed_as(fields, RunState, str(file), raises=TrainingError, remedy=remedy)
-    # Without a rank no digest would be looked at.
+    # Without a rank no digest would be checked.
     if state.step < 0 or not 1 <= state.ranks <= MOST_RANKS:
         raise TrainingError(f"{file}: step {state.step} by {state.ranks} ranks is no state of a run; {remedy}")
     return state
@@ -241,7 +241,7 @@ def read_run_config(path: Path) -> RunConfig:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint's weights into a whole (not yet partitioned) model, strictly; an empty model is only compared.
+    """Load a checkpoint's weights strictly into a model that is not partitioned; an empty model is only compared.
 
     Raises TrainingError where the file is damaged or holds values that are not finite, or where names or shapes differ
     (a checkpoint of another model size); InputError where it cannot be read.

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is whole: each rank notes the SHA-256 of what it wrote and checks its share before loading.
+"""Checkpoint integrity: each rank writes the SHA-256 of its files, and checks its share before loading.
 
 CHECKPOINT/digests/rank-0003.json    {"engine/state/zero_pp_rank_3_...pt": [bytes, "sha256"], ...}
 """
@@ -17,13 +17,13 @@ DIGESTS = "digests"
 #: What one rank alone writes: DeepSpeed's name for it, and its bank of [SEG] states.
 _OF_A_RANK = re.compile(r"_pp_rank_(\d+)_|^contrast/[^0-9]*(\d+)")
 
-#: What only a run that goes on reads.
+#: Read only by a run that resumes.
 _STATE_ALONE = (f"{ENGINE}/", f"{CONTRAST}/")
 _LARGEST_NOTE = 64_000_000
 
 
 def note_digests(path: Path, rank: int) -> None:
-    """Bring to the disk what this rank wrote below `path`, and write its digests beside.
+    """Sync the files that this rank wrote below `path`, and write their digests.
 
     Raises TrainingError where the disk is full.
     """
@@ -41,7 +41,7 @@ def note_digests(path: Path, rank: int) -> None:
 
 
 def find_corruption(path: Path, rank: int = 0, ranks: int = 1) -> str:
-    """Why a checkpoint cannot be loaded, as rank `rank` of `ranks` sees it; "" where it is whole.
+    """Why a checkpoint cannot be loaded, as rank `rank` of `ranks` sees it; "" where it is intact.
 
     Every rank checks the names and sizes of all files, and the contents of its share.
     """
@@ -119,7 +119,7 @@ def _noted(path: Path, writer: int) -> dict[str, tuple[int, str]]:
 
 
 def _refuse_forbidden(error: BaseException) -> None:
-    """Raise InputError for what may not be read: it is not damaged, and passing it over would train its steps again."""
+    """Raise InputError for what may not be read: it is not damaged, and skipping it would train its steps again."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, PermissionError):

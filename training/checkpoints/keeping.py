@@ -26,15 +26,17 @@ def steps_to_keep(states: list[RunState], keep: KeepConfig) -> set[int]:
 
 
 def remove_others(folder: Path, keep: KeepConfig) -> list[str]:
-    """Remove the checkpoints in `folder` that the policy lets go; returns their names. One that is broken goes too,
-    once `keep.last` newer ones are there."""
+    """Remove the checkpoints in `folder` that the policy does not keep; returns their names.
+
+    A damaged one is removed too, once `keep.last` newer ones are there.
+    """
     newest = find_latest(folder)
     found: dict[Path, RunState | None] = {}
     for path in sorted(folder.glob("step-*")):
         try:
             found[path] = read_state(path)
         except TrainingError:
-            found[path] = None  # told when it was passed over
+            found[path] = None  # a warning was printed when it was skipped
     states = [state for state in found.values() if state]
     kept = steps_to_keep(states, keep)
     oldest = min((state.step for state in states if state.step in kept), default=0)
@@ -43,7 +45,7 @@ def remove_others(folder: Path, keep: KeepConfig) -> list[str]:
         stays = state.step in kept if state else step_of(path) >= oldest or keep.last == 0
         if path == newest or stays:
             continue
-        # Under another name first: a folder that is half removed must not be taken for a checkpoint.
+        # Under another name first: a half-removed folder must not look like a checkpoint.
         gone = path.with_name(f".{path.name}.removed")
         path.rename(gone)
         shutil.rmtree(gone)

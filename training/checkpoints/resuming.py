@@ -1,4 +1,4 @@
-"""From which checkpoint a run goes on: the newest whole one. One that is broken is passed over, loudly."""
+"""Choose the checkpoint that a run resumes from: the newest intact one. Damaged ones are skipped with a warning."""
 
 import sys
 from pathlib import Path
@@ -11,21 +11,21 @@ from glus.training.checkpoints.integrity import find_corruption
 from glus.training.distributed import Rank
 from glus.training.run_config import RunConfig
 
-#: What a rank says of a checkpoint that it may not read; 1 says that it is broken, 0 that it is intact.
+#: A rank's answer for a checkpoint that it may not read; 1 is damaged, 0 intact.
 _FORBIDDEN = 2
 
 
 def choose_checkpoint(folder: Path, rank: Rank) -> Path | None:
-    """The newest whole checkpoint, the same on every rank; None where none was ever written. All ranks call it.
+    """Return the newest intact checkpoint, the same on every rank; None where none was written. All ranks call it.
 
-    Each rank checks its share of the files. Raises TrainingError where there are some and none is whole, or where
+    Each rank checks its share of the files. Raises TrainingError where there are some and none is intact, or where
     `latest` names one that is gone and no other is there.
     """
     # Rank 0's list: another machine may see a shared folder a little later.
     waiting = [path for path in newest_first(folder) if rank.rank == 0]
     if rank.rank == 0 and not waiting:
         find_latest(folder)
-    passed: list[str] = []
+    skipped: list[str] = []
     while True:
         [step] = rank.all_reduce_max([step_of(waiting.pop(0)) if waiting else -1])
         if step < 0:
@@ -37,19 +37,19 @@ def choose_checkpoint(folder: Path, rank: Rank) -> Path | None:
             why = forbidden = str(error)
         [worst] = rank.all_reduce_max([_FORBIDDEN if forbidden else bool(why)])
         if worst == _FORBIDDEN:
-            # Not passed over: it is intact as far as anybody knows, and training would replace it.
+            # Not skipped: it may be intact, and training would replace it.
             raise TrainingError(forbidden or f"{path} cannot be read by another rank: see its message")
         if worst == 0:
-            if passed and rank.rank == 0:
+            if skipped and rank.rank == 0:
                 print(f"WARNING: going on from {path.name} instead: the steps since then are trained again", flush=True)
             return path
-        passed.append(why or f"{path} is broken, as another rank tells")
+        skipped.append(why or f"{path} is damaged, as another rank reports")
         if why:
             print(one_line(f"WARNING: {path.name} cannot be used: {why}"), file=sys.stderr, flush=True)
-    if passed:
+    if skipped:
         raise TrainingError(
-            f"no whole checkpoint in {folder}: {passed[0]}"
-            + (f" (and {len(passed) - 1} more)" if len(passed) > 1 else "")
+            f"no intact checkpoint in {folder}: {skipped[0]}"
+            + (f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else "")
             + "; restore one, or train into another `out`"
         )
     return None

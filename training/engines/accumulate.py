@@ -52,7 +52,7 @@ def accumulate(
 ) -> Accumulated:
     """Take `parts` micro-batches; `backward` gets the sum of losses of each, or of several where these are contrasted.
 
-    `contrast.each` must divide `parts`. The figures are total, the model's losses, and with `contrast` also
+    `contrast.each` must divide `parts`. The means are total, the model's losses, and with `contrast` also
     "contrastive" and "contrastive_share", the part of [SEG] states that had something to be compared with.
     """
     found = Accumulated()

@@ -1,4 +1,4 @@
-"""Which engine a run trains with, and how the work of a step is shared out."""
+"""Choose the engine of a run, and divide the work of a step among ranks."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -18,12 +18,12 @@ from glus.training.engines.deepspeed_engine import Engine
 from glus.training.engines.plain_engine import PlainEngine
 from glus.training.run_config import RunConfig
 
-#: Gathered whole by ZeRO-3: the segmenter reads parameters outside forward, the others are cheaper in one piece.
+#: Modules that ZeRO-3 gathers at once: the segmenter reads parameters outside forward, the others are cheaper so.
 LEAVES = (Segmenter, CLIPEncoderLayer, LlamaDecoderLayer)
 
 
 class TrainingEngine(Protocol):
-    """What the trainer knows of an engine."""
+    """The interface of an engine that the trainer uses."""
 
     rank: Rank
     last: Accumulated
@@ -70,7 +70,7 @@ def pools(config: RunConfig, ranks: int) -> tuple[int, int]:
 
 
 def joined(config: RunConfig, rank: Rank) -> AbstractContextManager[None]:
-    """Among the other ranks: every rank enters it before `make_engine`."""
+    """Join the process group: every rank enters it before `make_engine`."""
     return PlainEngine.joined(rank) if config.engine.stage == "plain" else Engine.joined(rank)
 
 
@@ -83,7 +83,7 @@ def make_engine(config: RunConfig, model: nn.Module, rank: Rank) -> TrainingEngi
 
 
 def make_contrast(config: RunConfig, rank: Rank) -> ContrastiveLoss | None:
-    """The contrastive loss, where it has a weight. The ranks stand together."""
+    """Return the contrastive loss where it has a weight. All ranks call it, inside `joined`."""
     if config.model.loss.contrastive <= 0:
         return None
     return ContrastiveLoss(config.model.loss, rank, config.seed, *pools(config, rank.ranks))

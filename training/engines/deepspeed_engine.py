@@ -1,4 +1,4 @@
-"""DeepSpeed: the only file that imports it. Spreads model, gradients and optimiser over ranks (ZeRO)."""
+"""DeepSpeed ZeRO: model, gradients and optimizer distributed over ranks. The only file that imports DeepSpeed."""
 
 import atexit
 import contextlib
@@ -31,9 +31,9 @@ _TAG = "state"
 class Engine:
     """A model that trains on every rank together.
 
-    `leaves` are classes of modules that ZeRO-3 gathers whole: parts that read parameters outside their modules'
+    `leaves` are classes of modules that ZeRO-3 gathers at once: parts that read parameters outside their modules'
     forward, and small modules for which one gathering is cheaper than many.
-    Each parameter is scattered as the engine is made: rank 0 has `model` whole in the memory of its CPU, the others may
+    Each parameter is scattered as the engine is made: rank 0 has the complete `model` in CPU memory, the others may
     have it on the meta device and get it, or with ZeRO-3 their parts of it, from rank 0.
     Raises TrainingError on all ranks where one of them built another model.
     """
@@ -79,9 +79,9 @@ class Engine:
     @staticmethod
     @contextlib.contextmanager
     def joined(rank: Rank) -> Iterator[None]:
-        """Among the other ranks: every rank enters it before its engine is made.
+        """Join the process group: every rank enters it before its engine is made.
 
-        The ranks stay together until the process ends: DeepSpeed keeps its groups and cannot make them anew.
+        The ranks stay together until the process ends: DeepSpeed keeps its groups and cannot make them again.
         """
         import deepspeed
 
@@ -91,10 +91,10 @@ class Engine:
         leave = torch.distributed.destroy_process_group
         # A rank that is alone has no launcher that sets these, which DeepSpeed asks for.
         names = {"RANK": rank.rank, "LOCAL_RANK": rank.local, "WORLD_SIZE": rank.ranks}
-        lacking = {name: str(value) for name, value in names.items() if name not in os.environ}
-        if lacking:
-            lacking |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-        os.environ.update(lacking)
+        missing = {name: str(value) for name, value in names.items() if name not in os.environ}
+        if missing:
+            missing |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+        os.environ.update(missing)
         try:
             if not torch.distributed.is_initialized():
                 join_ranks(rank)
@@ -106,7 +106,7 @@ class Engine:
             atexit.unregister(leave)
             raise
         finally:
-            for name in lacking:
+            for name in missing:
                 del os.environ[name]
 
     @property
@@ -127,10 +127,10 @@ class Engine:
         self.last = accumulate(
             batches, self._accumulation, self._engine, self._backward, self.rank.device, contrast, number
         )
-        figures = self.last.over_ranks(self.rank)
+        losses = self.last.over_ranks(self.rank)
         # Without ZeRO, in fp32, DeepSpeed does not keep the norm.
         norm = self._engine.get_global_grad_norm()
-        return figures if norm is None else figures | {"gradient_norm": float(norm)}
+        return losses if norm is None else losses | {"gradient_norm": float(norm)}
 
     def _backward(self, loss: Tensor) -> None:
         with self._sums.micro_batch() if self._sums else contextlib.nullcontext():
@@ -143,7 +143,7 @@ class Engine:
             torch.distributed.barrier()
 
     def gather(self) -> dict[str, Tensor]:
-        """All parameters and buffers, whole, on the CPU of rank 0; an empty dict on the others. All ranks call it."""
+        """Complete parameters and buffers on the CPU of rank 0; an empty dict on the others. All ranks call it."""
         import deepspeed
 
         state: dict[str, Tensor] = {}
@@ -158,14 +158,14 @@ class Engine:
         return state
 
     def partitioned(self) -> tuple[int, int]:
-        """Elements of partitioned parameters: (held by this rank, in all). Parameters kept whole are not counted."""
-        held = whole = 0
+        """Elements of partitioned parameters: (held by this rank, in all). Only partitioned ones count."""
+        held = total = 0
         parameters: Iterable[Any] = self.module.parameters()
         for parameter in parameters:
             if hasattr(parameter, "ds_tensor") and not parameter.ds_persist:
                 held += parameter.ds_tensor.numel()
-                whole += parameter.ds_numel
-        return held, whole
+                total += parameter.ds_numel
+        return held, total
 
     def held_bytes(self) -> dict[str, int]:
         """Bytes of parameters, gradients and optimiser that this rank holds between steps (ZeRO-3)."""
@@ -184,7 +184,7 @@ class Engine:
         try:
             with _quiet_stdout():
                 self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
-        except (OSError, RuntimeError) as error:  # torch tells a full disk as RuntimeError
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             if out_of_memory(error):
                 raise
             raise TrainingError(
@@ -241,14 +241,14 @@ class Engine:
             shutil.rmtree(place)
 
     def close(self) -> None:
-        """Let go of the model: all hooks on it are removed."""
+        """Release the model: remove all hooks on it."""
         if self._sums:
             self._sums.close()
         self._engine.destroy()
 
 
 def _saved_classes() -> list[type]:
-    """What DeepSpeed pickles besides tensors, strings and numbers: enumerations and plain records of settings."""
+    """Classes that DeepSpeed pickles, next to tensors, strings and numbers: enumerations and records of settings."""
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
@@ -303,6 +303,6 @@ def _settings(config: EngineConfig, optimizer: OptimizerConfig, accumulation: in
 
 @contextlib.contextmanager
 def _quiet_stdout() -> Iterator[None]:
-    """DeepSpeed prints where it saves; the trainer says it better."""
+    """Hide what DeepSpeed prints when it saves."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

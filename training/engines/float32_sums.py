@@ -1,6 +1,6 @@
 """Gradients of several micro-batches summed in float32, where parameters and their gradients are in bfloat16.
 
-bfloat16 has 8 bits: beside a sum of 1, an addend below 1/256 is lost. DeepSpeed's ZeRO 2 and 3 have float32 sums of
+bfloat16 has 8 bits: next to a sum of 1, an addend below 1/256 is lost. DeepSpeed's ZeRO 2 and 3 have float32 sums of
 their own (data_types.grad_accum_dtype). Its stage 0 refuses that setting, and stage 1 with it neither sums in float32
 nor divides by the number of micro-batches (0.19.8), so these two get theirs here.
 """

@@ -1,4 +1,4 @@
-"""Plain torch on one process: what ZeRO is compared with. float32, the whole model, the same step."""
+"""Plain torch on one process, to compare ZeRO with: float32, the complete model, the same step."""
 
 import contextlib
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class PlainEngine:
     @staticmethod
     @contextlib.contextmanager
     def joined(rank: Rank) -> Iterator[None]:
-        """Nobody to join."""
+        """There are no other ranks."""
         yield
 
     def step(
@@ -69,7 +69,7 @@ class PlainEngine:
         (loss / self._accumulation).backward()
 
     def barrier(self) -> None:
-        """Nobody to wait for."""
+        """There are no other ranks."""
 
     def gather(self) -> dict[str, Tensor]:
         """All parameters and kept buffers on the CPU."""
@@ -103,4 +103,4 @@ class PlainEngine:
             ) from error
 
     def close(self) -> None:
-        """Nothing to let go."""
+        """Release nothing."""

@@ -155,7 +155,7 @@ def _mask_losses(logits: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def _count(run: Callable[[], object]) -> tuple[float, int]:
-    """FLOP of a run, and bytes that it keeps for a backward pass beside parameters."""
+    """FLOP of a run, and bytes that it keeps for a backward pass, without parameters."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run()
     kept: dict[int, tuple[Tensor, int]] = {}

@@ -1,4 +1,4 @@
-"""What a step took and where its time went: read beside the loop, summed over ranks when figures are recorded."""
+"""Speed, waiting time and memory of training steps, summed over ranks when metrics are recorded."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from glus.training.metrics.cost import Load, StepCost
 
 @dataclass
 class _Window:
-    """Sums since figures were last taken."""
+    """Sums since metrics were last taken."""
 
     steps: int = 0
     stepping: float = 0.0
@@ -25,9 +25,9 @@ class _Window:
 
 
 class Meter(Iterator[Batch]):
-    """Batches on their way to the engine, counted. `cost` prices them; `peak_flops` is of one device, 0 unknown.
+    """Counts the batches that the engine takes. `cost` gives their FLOP; `peak_flops` is of one device, 0 unknown.
 
-    `figures` are over the steps since it was last asked: tokens and frames a second (of all ranks), the share of step
+    `metrics` are over the steps since the last call: tokens and frames a second (of all ranks), the share of step
     time spent waiting for data, the share of all time outside the engine, memory, and MFU:
         model FLOP of the steps (cost.py, without recomputation) / (their seconds * ranks * peak FLOP a second)
     """
@@ -54,39 +54,39 @@ class Meter(Iterator[Batch]):
         return batch
 
     def begin(self) -> None:
-        """A step begins."""
+        """Begin a step."""
         self._began = time.perf_counter()
 
     def end(self) -> float:
-        """A step ended; returns its seconds."""
+        """End a step; returns its seconds."""
         seconds = time.perf_counter() - self._began
         self._window.steps += 1
         self._window.stepping += seconds
         return seconds
 
-    def left_out(self, seconds: float) -> None:
-        """Time that is of no step, such as that of a checkpoint."""
+    def leave_out(self, seconds: float) -> None:
+        """Leave out time that belongs to no step, such as that of a checkpoint."""
         self._since += seconds
 
-    def figures(self) -> dict[str, float]:
-        """What there is to record; every rank calls it at the same step."""
+    def metrics(self) -> dict[str, float]:
+        """Return what to record; every rank calls it at the same step."""
         found, self._window = self._window, _Window()
         now = time.perf_counter()
-        whole, self._since = now - self._since, now
+        elapsed, self._since = now - self._since, now
         seconds = max(found.stepping, 1e-9)
         tokens, frames, flop, waited = self._rank.sum_of([found.tokens, found.frames, found.flop, found.waited])
         [memory] = self._rank.all_reduce_max([_memory(self._rank.device)])
-        figures = {
+        metrics = {
             "step_seconds": seconds / max(found.steps, 1),
             "tokens_per_second": tokens / seconds,
             "frames_per_second": frames / seconds,
             "waiting_for_data_share": waited / self._rank.ranks / seconds,
-            "outside_step_share": max(whole - found.stepping, 0.0) / max(whole, 1e-9),
+            "outside_step_share": max(elapsed - found.stepping, 0.0) / max(elapsed, 1e-9),
             "memory_gib": memory / 2**30,
         }
         if flop and self._peak:
-            figures["mfu"] = flop / (seconds * self._rank.ranks * self._peak)
-        return figures
+            metrics["mfu"] = flop / (seconds * self._rank.ranks * self._peak)
+        return metrics
 
 
 def _memory(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Processor, memory and network of each node of a run, gathered over the ranks when figures are recorded."""
+"""Processor, memory and network of each node of a run, gathered over the ranks when metrics are recorded."""
 
 import time
 
@@ -12,30 +12,30 @@ NAMES = ("cpu_percent", "memory_percent", "network_mib_per_second", "disk_mib_pe
 
 
 class NodeWatch:
-    """Every rank has one; the first rank of a node speaks for it, and each rank for its own GPU."""
+    """Measures a node on its first rank, and each GPU on its own rank."""
 
     def __init__(self, rank: Rank) -> None:
         self._rank = rank
         self._when, self._moved = time.monotonic(), _moved()
         psutil.cpu_percent()  # the first call only starts the measuring
 
-    def figures(self) -> dict[str, float]:
-        """{"system/node-0/cpu_percent": ...} of all nodes, since it was last asked. Every rank calls it."""
+    def metrics(self) -> dict[str, float]:
+        """{"system/node-0/cpu_percent": ...} of all nodes, since the last call. Every rank calls it."""
         gpu = memory_taken(self._rank.device)
         own = torch.tensor([float(self._rank.local == 0), *self._measured(), *gpu], dtype=torch.float64)
-        told = [own]
+        gathered = [own]
         if self._rank.ranks > 1:
             own = own.to(self._rank.device)
-            told = [torch.empty_like(own) for _ in range(self._rank.ranks)]
-            torch.distributed.all_gather(told, own)
+            gathered = [torch.empty_like(own) for _ in range(self._rank.ranks)]
+            torch.distributed.all_gather(gathered, own)
         nodes: list[list[float]] = []
-        for each in told:
-            first, *values, taken, whole = each.tolist()
+        for each in gathered:
+            first, *values, taken, total = each.tolist()
             if first or not nodes:
                 nodes.append([*values, 0.0, 0.0])
             nodes[-1][-2] += taken  # ranks of one node follow each other
-            nodes[-1][-1] += whole
-        nodes = [[*values, 100 * taken / whole if whole else -1.0] for *values, taken, whole in nodes]
+            nodes[-1][-1] += total
+        nodes = [[*values, 100 * taken / total if total else -1.0] for *values, taken, total in nodes]
         return {
             f"system/node-{number}/{name}": value
             for number, values in enumerate(nodes)

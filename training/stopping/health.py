@@ -13,7 +13,7 @@ from glus.training.engines.accumulate import Accumulated
 
 FILE = "non_finite.json"
 #: Samples that a message names; the report has all.
-_TOLD = 6
+_MOST = 6
 
 
 @dataclass(frozen=True)
@@ -26,32 +26,32 @@ class MicroBatchLoss:
     samples: list[str]
 
 
-def refuse_non_finite(figures: dict[str, float], read: Accumulated, step: int, rank: Rank, out: Path) -> None:
-    """Raises TrainingError on every rank where a figure of a step is not finite; OUT/non_finite.json has all samples.
+def refuse_non_finite(metrics: dict[str, float], read: Accumulated, step: int, rank: Rank, out: Path) -> None:
+    """Raises TrainingError on every rank where a metric of a step is not finite; OUT/non_finite.json has all samples.
 
-    `figures` are the same on all ranks, so that all find it at once; `read` is what this rank read in the step.
+    `metrics` are the same on all ranks, so all of them raise; `read` is what this rank read in the step.
     """
-    bad = [name for name, value in figures.items() if not math.isfinite(value)]
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
     if not bad:
         return
-    told = _of_all_ranks(read, rank)
-    guilty = [each for each in told if not math.isfinite(each.loss)]
+    micro_batches = _of_all_ranks(read, rank)
+    guilty = [each for each in micro_batches if not math.isfinite(each.loss)]
     file = out / FILE
     if rank.rank == 0:
         report = {
             "step": step,
-            "figures": {name: str(value) for name, value in figures.items()},
-            "micro_batches": [asdict(each) | {"loss": str(each.loss)} for each in told],
+            "figures": {name: str(value) for name, value in metrics.items()},
+            "micro_batches": [asdict(each) | {"loss": str(each.loss)} for each in micro_batches],
         }
         try:
             write_atomic(file, json.dumps(report, indent=1).encode() + b"\n")
         except InputError as error:
             raise TrainingError(f"step {step}: {', '.join(bad)} is not finite, and {error}") from error
-    samples = [sample for each in guilty or told for sample in each.samples]
-    more = f" and {len(samples) - _TOLD} more" if len(samples) > _TOLD else ""
+    samples = [sample for each in guilty or micro_batches for sample in each.samples]
+    more = f" and {len(samples) - _MOST} more" if len(samples) > _MOST else ""
     where = "came from" if guilty else "is of the gradient alone; the step's samples are"
     raise TrainingError(
-        f"step {step}: {', '.join(bad)} is not finite; it {where} {', '.join(samples[:_TOLD])}{more} ({file} has all). "
+        f"step {step}: {', '.join(bad)} is not finite; it {where} {', '.join(samples[:_MOST])}{more} ({file} has all). "
         "Lower optimizer.learning_rate, or look at these videos with their masks"
     )
 

@@ -1,4 +1,4 @@
-"""Finds a step that hangs: every rank writes the stack of each of its threads, then the run ends with one message.
+"""Watchdog for hanging steps: every rank writes the stacks of its threads, then the run ends with one message.
 
 Ranks that wait for a hung one hang as well, so all of them write, each into OUT/stacks/rank-3.txt.
 """
@@ -15,12 +15,12 @@ from glus.common.locks import missing_folders, remove_empty
 
 #: Seconds between the stacks and the end: the other ranks write theirs.
 GRACE = 5.0
-#: Exit code of a rank that hung. Not that of a message that a person must act on: another try may help.
+#: Exit code of a rank that hung, unlike that of a user error: another attempt may help.
 HUNG = 70
 
 
 class Watchdog:
-    """Entered for the time of training; `beat` says that something was done. 0 minutes watches nothing."""
+    """Watches while entered; `beat` reports progress. 0 minutes watches nothing."""
 
     def __init__(self, out: Path, rank: int, minutes: float) -> None:
         self._file = out / "stacks" / f"rank-{rank}.txt"
@@ -55,7 +55,7 @@ class Watchdog:
             remove_empty(self._made)  # a training that is refused leaves nothing
 
     def beat(self) -> None:
-        """A step, or another part of the work, was done."""
+        """Report that a step, or another part of the work, is done."""
         if self._seconds:
             self._last = time.monotonic()
             # Written by a thread of C: it comes even from a rank whose interpreter is held.

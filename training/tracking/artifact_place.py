@@ -63,7 +63,7 @@ def artifacts_of(config: TrackingConfig, run: Any) -> Path | None:
 def write_artifacts(client: Any, config: TrackingConfig, run_id: str, files: Sequence[Path], folder: str) -> None:
     """Copy files, and the contents of folders, below `folder` of a run's artifacts. Raises OSError and MLflow's errors.
 
-    The client is MLflow's: tracking.py hands it in.
+    The client is MLflow's, from tracking.py.
     """
     place = artifacts_of(config, client.get_run(run_id))
     for file in files:

@@ -1,4 +1,4 @@
-"""Which code made a run or a checkpoint."""
+"""The code version of a run or a checkpoint."""
 
 import subprocess
 from importlib import metadata
@@ -8,7 +8,7 @@ from pathlib import Path
 def code_version() -> dict[str, str]:
     """Tags: "code.version" always; in a git checkout also "code.commit" and "code.dirty" ("true" or "false").
 
-    Uncommitted changes of tracked files count as dirty; build outputs and data beside the code do not.
+    Uncommitted changes of tracked files count as dirty; build outputs and data next to the code do not.
     """
     version = {"code.version": _installed_version()}
     folder = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""Carries records to a slow or absent place from a background thread, so that a training step never waits for it."""
+"""Sends records to a slow or absent server from a background thread: a training step never waits for it."""
 
 import threading
 from collections import deque
@@ -15,22 +15,22 @@ LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True)
 class Undelivered:
-    """What could not be delivered: how many records, and the last error (None where all came through)."""
+    """How many records were not delivered, and the last error (None where all were)."""
 
     count: int
     error: Exception | None
 
 
 class Delivery(Generic[Record]):
-    """Sends records in order and in batches; a batch that fails is sent again later, so `send` must bear repeats.
+    """Sends records in order and in batches; a batch that fails is sent again later, so `send` must allow repeats.
 
-    `put` never blocks. Beyond `capacity` waiting records the newest are not taken; `close` tells how many.
+    `put` never blocks. Beyond `capacity` waiting records it drops the newest; `close` returns how many.
     """
 
     def __init__(
         self,
         send: Callable[[list[Record]], None],
-        capacity: int = 100_000,
+        capacity: int = 1_000_000,
         batch_size: int = 1000,
         interval_s: float = 1.0,
     ) -> None:
@@ -48,7 +48,7 @@ class Delivery(Generic[Record]):
         self._thread.start()
 
     def put(self, records: Iterable[Record]) -> None:
-        """Takes records to deliver."""
+        """Queue records."""
         with self._changed:
             for record in records:
                 if len(self._waiting) < self._capacity:
@@ -57,13 +57,8 @@ class Delivery(Generic[Record]):
                     self._refused += 1
             self._changed.notify_all()
 
-    def waiting(self) -> list[Record]:
-        """What is not delivered yet, in order; what is on its way is among it."""
-        with self._changed:
-            return list(self._waiting)
-
     def close(self, timeout_s: float = 60.0) -> Undelivered:
-        """Delivers what waits, ends the thread, and tells what was left. A second call changes nothing."""
+        """Deliver what waits and end the thread; returns what was left. A second call changes nothing."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -76,7 +71,7 @@ class Delivery(Generic[Record]):
         return Undelivered(left, error)
 
     def _next_batch(self) -> list[Record]:
-        """Waits for records, and a little longer for more of them; an empty list means the end."""
+        """Wait for records, and a little longer for more of them; an empty list means the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             self._changed.wait_for(
@@ -89,7 +84,7 @@ class Delivery(Generic[Record]):
         while batch := self._next_batch():
             try:
                 self._send(batch)
-            except Exception as error:  # noqa: BLE001 (whatever it is: kept, and told by close)
+            except Exception as error:  # noqa: BLE001 (whatever it is: kept, and returned by close)
                 with self._changed:
                     self._error = error
                     if self._closing:

@@ -1,7 +1,8 @@
 """One MLflow run for one training, however often it is stopped, killed and started again.
 
-OUT/tracking.json              the run, from its first moment: a run may be killed before its first checkpoint
-CHECKPOINT/unsent.json         records that had not reached MLflow when the checkpoint was written
+OUT/tracking.json              the MLflow run and its place, written at the first start
+OUT/metrics.jsonl              all metrics; a start sends those that MLflow has not got
+CHECKPOINT/unsent.json         in checkpoints of earlier versions: metrics that MLflow had not got
 """
 
 import hashlib
@@ -13,12 +14,14 @@ from typing import Any
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import InputError, TrainingError
+from glus.common.files import is_there
 from glus.common.json_file import read_as, read_object
 from glus.common.terminal import one_line
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.training.checkpoints.checkpoint import RunState, read_state
 from glus.training.run_config import RunConfig
-from glus.training.tracking.tracking import MissingRun, Tracker, Unsent
+from glus.training.tracking.metrics_file import NAME, MetricsFile, Record
+from glus.training.tracking.tracking import MissingRun, Tracker
 from glus.training.tracking.tracking_place import (
     TrackingConfig,
     address,
@@ -39,24 +42,24 @@ def start_tracking(config: RunConfig, plan: SamplePlan, resumed: Path | None) ->
     `tracking.on_missing_run` does not ask for a new one.
     """
     state = read_state(resumed) if resumed else None
-    before = read_unsent(resumed) if resumed else []
     out = Path(config.out)
+    metrics = MetricsFile(out / NAME, state.step if state else 0, read_unsent(resumed) if resumed else ())
     note = _note(out)
     place = _located(config.tracking, out, note)
     run_id = _run_of(state, note, config)
     params, tags = asdict(config), {"kind": "training"}
     ended = [str(each) for each in note.get(_CONTINUES, [])] if run_id == note.get("run") else []
     try:
-        tracker = Tracker.start(place, config.name, params, tags, run_id=run_id, unsent=before)
+        tracker = Tracker.start(place, config.name, params, tags, run_id=run_id, metrics=metrics)
     except MissingRun as error:
         if state is not None and config.tracking.on_missing_run == "refuse":
             raise TrainingError(
                 f"{error}; the training goes on in that run. Bring it back or name its place (tracking.uri=...), or "
-                "set tracking.on_missing_run=new to record the rest into a new run, whose tag `continues` names it"
+                "set tracking.on_missing_run=new to record into a new run, whose tag `continues` names it"
             ) from error
         print(one_line(f"WARNING: {error}; a new run is started, its tag `continues` names the old one"), flush=True)
         ended = [*ended, str(run_id)]
-        tracker = Tracker.start(place, config.name, params, tags | {_CONTINUES: str(run_id)}, unsent=before)
+        tracker = Tracker.start(place, config.name, params, tags | {_CONTINUES: str(run_id)}, metrics=metrics)
     _write_note(out, config, place, tracker.run_id, ended)
     for split in plan.splits:
         expressions = sum(len(entry.expressions) for entry in split.videos)
@@ -100,19 +103,13 @@ def run_of_folder(out: Path) -> str | None:
     return _note(out).get("run")
 
 
-def write_unsent(path: Path, tracker: Tracker | None) -> None:
-    """Keep in a checkpoint what has not reached MLflow. Raises TrainingError on a full disk."""
-    try:
-        (path / UNSENT).write_text(json.dumps(tracker.unsent() if tracker else []), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{path / UNSENT} cannot be written ({error.strerror}): free some room") from error
-
-
-def read_unsent(path: Path) -> list[Unsent]:
-    """What `write_unsent` kept. Raises TrainingError where it cannot be read."""
+def read_unsent(path: Path) -> list[Record]:
+    """Metrics that a checkpoint of an earlier version holds. Raises TrainingError where they cannot be read."""
+    if not is_there(path / UNSENT):
+        return []
     remedy = "use another checkpoint"
     # A metric may be NaN.
-    return read_as(path / UNSENT, list[Unsent], "file of metrics", raises=TrainingError, remedy=remedy, finite=False)
+    return read_as(path / UNSENT, list[Record], "file of metrics", raises=TrainingError, remedy=remedy, finite=False)
 
 
 def _run_of(state: RunState | None, note: dict[str, Any], config: RunConfig) -> str | None:

@@ -1,12 +1,13 @@
-"""Runs, metrics and artifacts in MLflow: the only file that knows MLflow, imported where a function needs it.
+"""Runs, metrics and artifacts in MLflow: the only file that imports it, inside the functions that need it.
 
-Only rank 0 talks. Metrics go out from a background thread (delivery.py), everything else at once.
+Rank 0 alone records. Metrics are written to OUT/metrics.jsonl first (metrics_file.py) and sent from a background thread
+(delivery.py); a start sends what MLflow has not got. Everything else is sent at once.
 """
 
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from glus.training.tracking.artifact_place import FOLDER, artifacts_of, write_ar
 from glus.training.tracking.code_version import code_version
 from glus.training.tracking.delivery import Delivery
 from glus.training.tracking.logged_models import logged_model
+from glus.training.tracking.metrics_file import MetricsFile, Record
 from glus.training.tracking.record_names import checked_name, shortened
 from glus.training.tracking.record_names import flatten as flatten
 from glus.training.tracking.table_lock import after_others, making_tables
@@ -42,17 +44,13 @@ ENVIRONMENT = {
 }
 LONGEST_DIGEST = 36
 PARAMETERS_A_CALL = 100
-#: Parameters (or their beginnings) that change no figure: how a run is kept, not what it is.
-NOT_OF_FIGURES = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang_minutes", "tracking.")
+#: Parameters (or their beginnings) that change no metric: how a run is kept, not what it is.
+NOT_OF_METRICS = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang_minutes", "tracking.")
 REACH_TIMEOUT_S = 5.0
 
 
 class MissingRun(TrainingError):
     """The MLflow run that a training goes on in is not there."""
-
-
-#: A metric record that waits: name, value, milliseconds since the epoch, step.
-Unsent = tuple[str, float, int, int]
 
 
 class Tracker:
@@ -63,13 +61,19 @@ class Tracker:
     """
 
     def __init__(
-        self, config: TrackingConfig, client: "MlflowClient", run_id: str, recorded: frozenset[tuple[str, int]]
+        self,
+        config: TrackingConfig,
+        client: "MlflowClient",
+        run_id: str,
+        recorded: frozenset[tuple[str, int]],
+        metrics: MetricsFile | None,
     ) -> None:
         self.run_id = run_id
         self.stopped = False
         self._config = config
         self._client = client
         self._recorded = recorded
+        self._metrics = metrics
         self._delivery: Delivery[Metric] = Delivery(self._send)
         self._checkpoints: Delivery[tuple[str, str, int]] = Delivery(self._send_checkpoints)
 
@@ -81,13 +85,13 @@ class Tracker:
         params: object,
         tags: Mapping[str, str] | None = None,
         run_id: str | None = None,
-        unsent: Sequence[Unsent] = (),
+        metrics: MetricsFile | None = None,
     ) -> Self:
-        """Starts a run, or goes on with `run_id`. `params` is the resolved config: a dataclass or nested mappings.
+        """Start a run, or continue `run_id`. `params` is the resolved config: a dataclass or nested mappings.
 
         A parameter of a run cannot change in MLflow: one that differs on restart is recorded as the tag "changed.NAME".
-        Steps that are taken again after a restart are not recorded twice, unless a parameter changed. `unsent` is what
-        a checkpoint kept of records that were not delivered when it was written.
+        Steps that are taken again after a restart are not recorded twice, unless a parameter changed. `metrics` is the
+        run's own file, written before MLflow; its records that the MLflow run does not hold are sent.
         Raises MissingRun where `run_id` does not exist, TrainingError where MLflow cannot be reached.
         """
         client, experiment = _opened(config) if run_id is None else (client_of(config), "")
@@ -100,32 +104,40 @@ class Tracker:
                 client.update_run(run.info.run_id, status="RUNNING", name=run_name)
             same = _record_parameters(client, run, flatten(params), everything)
             recorded = _recorded(client, run) if run_id else frozenset()
-        tracker = cls(config, client, run.info.run_id, recorded if same else frozenset())
-        tracker._delivery.put(_metric(each) for each in unsent if (each[0], each[3]) not in recorded)
+        tracker = cls(config, client, run.info.run_id, recorded if same else frozenset(), metrics)
+        if metrics:
+            metrics.begin()
+            tracker._delivery.put(_metric(each) for each in metrics.records if (each[0], each[3]) not in recorded)
         return tracker
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Records values at a step. Returns at once; raises TrainingError only for a name that MLflow refuses."""
-        new = {name: value for name, value in values.items() if (name, step) not in self._recorded}
-        self._delivery.put(metrics_of(new, step))
+        """Record values at a step: in the run's file, and soon in MLflow. Returns at once.
+
+        Raises TrainingError for a name that MLflow refuses, and where the disk is full.
+        """
+        metrics = metrics_of(values, step)
+        if self._metrics and metrics:
+            self._metrics.append({each.key: each.value for each in metrics}, metrics[0].timestamp, step)
+        self._delivery.put(each for each in metrics if (each.key, step) not in self._recorded)
+
+    def sync(self) -> None:
+        """Bring the run's file to the disk, before a checkpoint that relies on it. Raises TrainingError."""
+        if self._metrics:
+            self._metrics.sync()
 
     def log_checkpoint(self, path: Path, step: int) -> None:
-        """Records a checkpoint as a LoggedModel of the run, once however often it is told. Returns at once."""
+        """Record a checkpoint as a LoggedModel of the run, once however often it is called. Returns at once."""
         self._checkpoints.put([(path.name, str(path.resolve()), step)])
 
-    def unsent(self) -> list[Unsent]:
-        """Records that have not reached MLflow yet, for a checkpoint: (name, value, milliseconds, step)."""
-        return [(each.key, each.value, each.timestamp, each.step) for each in self._delivery.waiting()]
-
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Copies a file or a folder to the run's artifacts, below `folder`."""
+        """Copy a file or a folder to the run's artifacts, below `folder`."""
         if not path.exists():
             raise TrainingError(f"{path}: no such file to record with run {self.run_id}")
         with mlflow_errors(self._config):
             write_artifacts(self._client, self._config, self.run_id, [path], folder)
 
     def log_text(self, text: str, file: str) -> None:
-        """Writes a text as artifact `file`, such as the resolved config as "config.yaml"."""
+        """Write a text as artifact `file`, such as the resolved config as "config.yaml"."""
         with mlflow_errors(self._config):
             place = artifacts_of(self._config, self._client.get_run(self.run_id))
             if place is None:
@@ -135,7 +147,7 @@ class Tracker:
                 (place / file).write_text(hide_secrets(text), encoding="utf-8")
 
     def log_dataset(self, name: str, fingerprint: str, counts: Mapping[str, int]) -> None:
-        """Links data to the run as an MLflow dataset input, such as ("mevis/train", fingerprint, {"videos": 12})."""
+        """Link data to the run as an MLflow dataset input, such as ("mevis/train", fingerprint, {"videos": 12})."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         dataset = Dataset(
@@ -150,13 +162,13 @@ class Tracker:
             self._client.log_inputs(self.run_id, [DatasetInput(dataset=dataset, tags=tags)])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Sets tags of the run."""
+        """Set tags of the run."""
         with mlflow_errors(self._config):
             for key, value in tags.items():
                 self._client.set_tag(self.run_id, key, value)
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Delivers the waiting metrics and ends the run: FINISHED, FAILED or KILLED.
+        """Deliver the waiting metrics and end the run: FINISHED, FAILED or KILLED.
 
         Raises TrainingError where records could not be delivered: how many, and why.
         """
@@ -165,9 +177,10 @@ class Tracker:
             # The metrics weigh more; an evaluation makes up for a checkpoint that is not there.
             print(f"{models.count} checkpoints are not recorded as models at {place_of(self._config)} ({models.error})")
         if left.count:
+            kept = f"; {self._metrics.file} has them" if self._metrics else ""
             raise TrainingError(
                 f"{left.count} metric records of run {self.run_id} did not reach MLflow at {place_of(self._config)} "
-                f"({left.error}); the checkpoints are not touched by this"
+                f"({left.error}){kept}; the checkpoints are not touched by this"
             ) from left.error
         with mlflow_errors(self._config):
             self._client.set_terminated(self.run_id, status)
@@ -212,7 +225,7 @@ def check_reachable(config: TrackingConfig) -> None:
 
 
 def _record_parameters(client: "MlflowClient", run: "Run", params: Mapping[str, str], tags: Mapping[str, str]) -> bool:
-    """Records them; whether those that figures depend on are as they were when the run went on last."""
+    """Record them; returns whether those that metrics depend on are as they were at the last start."""
     from mlflow.entities import Param, RunTag
 
     known: dict[str, str] = run.data.params
@@ -225,7 +238,7 @@ def _record_parameters(client: "MlflowClient", run: "Run", params: Mapping[str, 
     client.log_batch(
         run.info.run_id, tags=[RunTag(key, hide_secrets(str(value))) for key, value in (dict(tags) | changed).items()]
     )
-    return all(name.removeprefix("changed.").startswith(NOT_OF_FIGURES) for name in changed)
+    return all(name.removeprefix("changed.").startswith(NOT_OF_METRICS) for name in changed)
 
 
 def _recorded(client: "MlflowClient", run: "Run") -> frozenset[tuple[str, int]]:
@@ -242,11 +255,11 @@ def metrics_of(values: Mapping[str, float], step: int, model_id: str | None = No
     return [Metric(checked_name(name), float(value), now_ms, step, model_id=model_id) for name, value in values.items()]
 
 
-def _metric(unsent: Unsent) -> "Metric":
-    """A record that was kept, as MLflow's."""
+def _metric(record: Record) -> "Metric":
+    """Convert a record of the run's file."""
     from mlflow.entities import Metric
 
-    name, value, timestamp, step = unsent
+    name, value, timestamp, step = record
     return Metric(checked_name(name), value, timestamp, step)
 
 
@@ -329,7 +342,7 @@ def experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) 
 
 
 def _check_server(config: TrackingConfig) -> None:
-    """Asks as MLflow's client does (user, token, certificates, prefix), but once and for seconds."""
+    """Send a request as MLflow's client does (user, token, certificates, prefix), once, with a timeout of seconds."""
     _set_environment()
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -351,7 +364,7 @@ def _check_server(config: TrackingConfig) -> None:
 
 @contextmanager
 def mlflow_errors(config: TrackingConfig) -> Iterator[None]:
-    """MLflow's errors as one message of ours."""
+    """Raise MLflow's errors as TrainingError with one line."""
     import requests
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError

@@ -47,7 +47,7 @@ def _reason(error: BaseException) -> str:
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    # Without a second try urllib3 hands a time-out on as a failed connection.
+    # Without a second try urllib3 reports a time-out as a failed connection.
     if any(isinstance(each, requests.Timeout) or "timed out" in str(each) for each in chain):
         return "no answer in time"
     if any(isinstance(each, requests.exceptions.SSLError) for each in chain):

@@ -20,6 +20,7 @@ from glus.common.terminal import cell
 from glus.demo.peak_memory import GIGABYTE
 from glus.demo.stages import Stages
 from glus.evaluation.results.scores_file import read_scores
+from glus.evaluation.results.summary import Summary
 from glus.training.tracking.code_version import code_version
 
 LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "sam2", "ray", "webdataset", "mlflow", "numpy")
@@ -50,12 +51,12 @@ def summarise_demo(
     "trained" and "single_frames" must be among the names.
     """
     scores = {name: read_summary(out / folder / "scores.json") for name, folder in evaluations.items()}
-    overall = {name: each["overall"] for name, each in scores.items()}
+    overall = {name: each.overall for name, each in scores.items()}
     summary: dict[str, Any] = took(out, stages, set_up_seconds)
-    summary |= {f"jf_{name}": each["JF"] for name, each in overall.items()}
+    summary |= {f"jf_{name}": each.JF for name, each in overall.items()}
     summary |= {
-        "jf_text_control": overall["trained"]["control_JF"],
-        "jf_text_control_drop": overall["trained"]["drop"],
+        "jf_text_control": overall["trained"].control_JF,
+        "jf_text_control_drop": overall["trained"].drop,
         "jf_motion_gain": _gain(kinds_of(scores["trained"]), kinds_of(scores["single_frames"]), "motion"),
         "jf_by_kind": {name: kinds_of(each) for name, each in scores.items()},
         "by_benchmark": {name: benchmarks_of(each) for name, each in scores.items()},
@@ -82,22 +83,22 @@ def took(out: Path, stages: Stages, set_up_seconds: float | None) -> dict[str, A
     }
 
 
-def read_summary(scores: Path) -> dict[str, Any]:
+def read_summary(scores: Path) -> Summary:
     """The "summary" part of a scores.json. Raises EvaluationError where it cannot be read."""
-    return dict(read_scores(scores.parent).summary)
+    return read_scores(scores.parent).summary
 
 
-def kinds_of(summary: Mapping[str, Any]) -> dict[str, float | None]:
+def kinds_of(summary: Summary) -> dict[str, float | None]:
     """Kind of expression -> J&F."""
-    return {kind: figures["JF"] for kind, figures in summary["kinds"].items()}
+    return {kind: metrics.JF for kind, metrics in summary.kinds.items()}
 
 
-def benchmarks_of(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+def benchmarks_of(summary: Summary) -> dict[str, dict[str, float | None]]:
     """Benchmark -> its figures."""
     names = ("J", "F", "JF", "control_JF", "drop")
     return {
-        f"{each['dataset']}/{each['split']}": {name: each["figures"][name] for name in names}
-        for each in summary["benchmarks"]
+        f"{each.dataset}/{each.split}": {name: getattr(each.metrics, name) for name in names}
+        for each in summary.benchmarks
     }
 
 

@@ -23,7 +23,7 @@ class Command:
     `words` names the config's list that bare words fill: `glus compare RUN RUN`.
     `first` names the key that takes the first of them: `glus segment VIDEO EXPRESSION EXPRESSION`.
     `fills` names the key of the folder that it writes into, `makes` that of the file or folder that it makes: one
-    command at a time does. prepare, train, evaluate and submit see to it themselves: they have several of each.
+    command at a time does. prepare, train, evaluate and submit take their own locks: they have several of each.
     `file` names the key that takes the .yaml file, the config of another command: `glus submit train CONFIG.yaml`.
     """
 
@@ -101,33 +101,33 @@ COMMANDS = {
     "report": Command(
         "glus.launch.commands.report:report",
         "glus.launch.commands.report:ReportConfig",
-        "set evaluations side by side: figures, differences, masks under one slider",
+        "compare evaluations: metrics, differences, masks under one slider",
         words="evaluations",
         fills="out",
     ),
     "compare": Command(
         "glus.launch.commands.compare:compare",
         "glus.launch.commands.compare:CompareConfig",
-        "set recorded runs side by side: parameters that differ, figures, curves",
+        "compare recorded runs: parameters that differ, metrics, curves",
         words="runs",
         fills="out",
     ),
     "plan": Command(
         "glus.launch.commands.plan:plan",
         "glus.launch.commands.plan:PlanConfig",
-        "what a training would take: memory by part, bytes on the wire, FLOP, hours",
+        "estimate what a training takes: memory by part, bytes on the wire, FLOP, hours",
         file="config",
     ),
     "doctor": Command(
         "glus.launch.slurm.doctor:doctor",
         "glus.launch.slurm.doctor:DoctorConfig",
-        "whether a training can run here: versions, GPUs, disk, shards, weights, network, MLflow",
+        "check whether a training can run here: versions, GPUs, disk, shards, weights, network, MLflow",
         file="config",
     ),
     "submit": Command(
         "glus.launch.slurm.submit:submit",
         "glus.launch.slurm.submit:SubmitConfig",
-        "hand prepare, train, evaluate, or all of them in turn (reproduce) to SLURM",
+        "submit prepare, train, evaluate, or all of them in turn (reproduce) to SLURM",
         first="what",
         file="config",
     ),
@@ -140,7 +140,7 @@ COMMANDS = {
     "demo": Command(
         "glus.demo.demo:demo",
         "glus.demo.demo:DemoConfig",
-        "the whole way on this machine: data, shards, training, evaluation, comparison, report",
+        "the complete pipeline on this machine: data, shards, training, evaluation, comparison, report",
         fills="out",
     ),
     "demo-davis": Command(
@@ -153,7 +153,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns the exit code: 0, 2 for what the user can fix (one line), 130 when interrupted.
+    """Run a command and return the exit code: 0, 2 for what the user can fix (one line), 130 when interrupted.
 
     Anything else is a bug and keeps its traceback.
     """

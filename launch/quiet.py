@@ -1,6 +1,6 @@
-"""Quiet libraries: called when a command (or a rank) starts, never at import. Errors and our own output stay.
+"""Silence libraries when a command or a rank starts, never at import. Errors and our own output stay.
 
-Environment variables reach child processes by themselves; logger levels do not, so a rank calls this again.
+Child processes inherit environment variables but not logger levels, so a rank calls this again.
 """
 
 import logging
@@ -13,7 +13,7 @@ from types import TracebackType
 from glus.common.other_bars import quiet_other_bars
 from glus.common.terminal import PlainFormatter, plain
 
-#: For this process and its children (ranks, Ray workers), where the person has not set them.
+#: For this process and its children (ranks, Ray workers), where the user has not set them.
 ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
@@ -38,6 +38,7 @@ LOGGERS = (
     "mlflow",
     "alembic",
     "torch.distributed",
+    "torch.multiprocessing",
     "torch.distributed.elastic",
     "matplotlib",
     "peft",
@@ -48,7 +49,7 @@ LOGGERS = (
 
 
 def quiet_libraries() -> None:
-    """Sets warning filters, logger levels and environment variables for this process and those it starts."""
+    """Set warning filters, logger levels and environment variables for this process and those it starts."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     quiet_other_bars()

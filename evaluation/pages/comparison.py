@@ -1,4 +1,4 @@
-"""Several runs side by side: what differs in their parameters, their figures, their curves."""
+"""Several runs side by side: what differs in their parameters, their metrics, their curves."""
 
 import hashlib
 import io
@@ -72,7 +72,7 @@ def compare_params(params: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [row for row in rows if len(set(row.values)) > 1]
 
 
-def compare_figures(figures: Sequence[Mapping[str, float | None]], partial: Sequence[bool] = ()) -> list[Row]:
+def compare_metrics(metrics: Sequence[Mapping[str, float | None]], partial: Sequence[bool] = ()) -> list[Row]:
     """A row for each metric of any run, by name. The best value is the one that its direction says (directions.py).
 
     Values that are shown alike are equal; all of the best are marked, none where all are equal or the metric has no
@@ -80,12 +80,12 @@ def compare_figures(figures: Sequence[Mapping[str, float | None]], partial: Sequ
     whose eval/partial is not 0.
     """
     rows = []
-    for name in sorted({name for one in figures for name in one}):
-        texts = [ABSENT if one.get(name) is None else f"{one[name]:.4g}" for one in figures]
+    for name in sorted({name for one in metrics for name in one}):
+        texts = [ABSENT if one.get(name) is None else f"{one[name]:.4g}" for one in metrics]
         # float(): what is shown alike is equal.
         known = {run: float(text) for run, text in enumerate(texts) if text != ABSENT and math.isfinite(float(text))}
         of_eval = name.startswith("eval/") and name != "eval/partial"
-        apart = {run for run, one in enumerate(figures) if of_eval and one.get("eval/partial")}
+        apart = {run for run, one in enumerate(metrics) if of_eval and one.get("eval/partial")}
         apart |= {run for run, flag in enumerate(partial) if flag}
         known = {run: value for run, value in known.items() if run not in apart}
         wanted = direction(name)
@@ -98,7 +98,7 @@ def compare_figures(figures: Sequence[Mapping[str, float | None]], partial: Sequ
 
 
 def comparison_table(runs: Sequence[RunRecord]) -> Table:
-    """The comparison for the terminal: parameters that differ, then figures, a column a run; the best is bold."""
+    """The comparison for the terminal: parameters that differ, then metrics, a column a run; the best is bold."""
     table = Table(box=box.SIMPLE_HEAD, title=f"{len(runs)} runs", title_justify="left")
     table.add_column("", overflow="fold")
     for label in run_labels(runs):
@@ -106,20 +106,20 @@ def comparison_table(runs: Sequence[RunRecord]) -> Table:
     for row in compare_params([run.params for run in runs]):
         table.add_row(*cells((row.name, *row.values)), style="dim")
     table.add_section()
-    for row in compare_figures([run.metrics for run in runs]):
+    for row in compare_metrics([run.metrics for run in runs]):
         shown = [f"[bold green]{text}[/]" if row.is_best(i) else text for i, text in enumerate(row.values)]
         table.add_row(cell(row.name), *shown)
     return table
 
 
 def published_rich(published: PublishedTable) -> Table:
-    """Published figures for the terminal: ours are bold."""
-    table = Table(box=box.SIMPLE_HEAD, title="J&F beside published figures", title_justify="left")
+    """Return published results for the terminal: ours are bold."""
+    table = Table(box=box.SIMPLE_HEAD, title="J&F next to published results", title_justify="left")
     table.add_column("", overflow="fold")
     for column in published.columns:
         table.add_column(cell(column), justify="right", overflow="fold")
     for row in published.rows:
-        table.add_row(cell(row.system), *map(_figure, row.figures), style="bold" if row.ours else None)
+        table.add_row(cell(row.system), *map(_one_digit, row.metrics), style="bold" if row.ours else None)
     return table
 
 
@@ -128,16 +128,16 @@ def write_comparison(
 ) -> list[Path]:
     """Write comparison.html (curves inline), comparison.md and curves/NAME.svg into `out`.
 
-    `published` sets figures of others beside them, each with its source. Returns the places, the page first.
+    `published` shows published results next to them, each with its source. Returns the places, the page first.
     Raises EvaluationError for no runs, DataError where `out` cannot be written.
     """
     if not runs:
         raise EvaluationError("no runs to compare: give at least one run that exists")
-    # One point is a figure of the table, no curve.
+    # One point is a value of the table, no curve.
     names = sorted({name for run in runs for name, points in run.history.items() if len(points) > 1})
     labels = run_labels(runs)
     svgs = {name: draw_curves(name, labels, [run.history.get(name, ()) for run in runs]) for name in names}
-    params, figures = compare_params([run.params for run in runs]), compare_figures([run.metrics for run in runs])
+    params, metrics = compare_params([run.params for run in runs]), compare_metrics([run.metrics for run in runs])
     curves = {name: out / "curves" / f"{_file_name(name)}.svg" for name in names}
     if len(set(curves.values())) < len(curves):
         raise EvaluationError(f"two curves would be one file: {sorted(names)}; rename one of these metrics")
@@ -148,14 +148,14 @@ def write_comparison(
         title=title,
         runs=labels,
         params=params,
-        figures=figures,
+        metrics=metrics,
         colours=_COLOURS,
         published=published,
         curves={name: Markup(svg[svg.index("<svg") :]) for name, svg in svgs.items()},
     )
     write_atomic(out / "comparison.html", page.encode())
     links = {name: place.relative_to(out).as_posix() for name, place in curves.items()}
-    text = _markdown(title, labels, params, figures, links) + _published_markdown(published)
+    text = _markdown(title, labels, params, metrics, links) + _published_markdown(published)
     write_atomic(out / "comparison.md", text.encode())
     return [out / "comparison.html", out / "comparison.md", *curves.values()]
 
@@ -170,8 +170,8 @@ def draw_curves(name: str, labels: Sequence[str], lines: Sequence[Sequence[tuple
     beyond = sum(abs(value) > _FARTHEST for value in every) - sum(math.isinf(value) for value in every)
     notes = [f"{gaps} not finite"] * bool(gaps) + [f"{beyond} beyond {_FARTHEST:g}"] * bool(beyond)
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(4.4, 2.7), layout="constrained")
-        axes = figure.add_subplot()
+        fig = Figure(figsize=(4.4, 2.7), layout="constrained")
+        axes = fig.add_subplot()
         for index, (label, points) in enumerate(zip(labels, lines, strict=True)):
             if points:
                 marker = "o" if len(points) < 12 else ""
@@ -188,7 +188,7 @@ def draw_curves(name: str, labels: Sequence[str], lines: Sequence[Sequence[tuple
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(_GREY)
         stream = io.StringIO()
-        figure.savefig(stream, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
+        fig.savefig(stream, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
     return stream.getvalue()
 
 
@@ -207,10 +207,10 @@ def render(template: str, **values: Any) -> str:
 
 
 def _markdown(
-    title: str, labels: Sequence[str], params: Sequence[Row], figures: Sequence[Row], curves: Mapping[str, str]
+    title: str, labels: Sequence[str], params: Sequence[Row], metrics: Sequence[Row], curves: Mapping[str, str]
 ) -> str:
     lines = [f"# {_cell(title)}", ""]
-    for heading, rows in (("Parameters that differ", params), ("Figures", figures)):
+    for heading, rows in (("Parameters that differ", params), ("Metrics", metrics)):
         lines += [f"## {heading}", ""]
         if not rows:
             lines += ["None.", ""]
@@ -229,16 +229,16 @@ def _markdown(
 def _published_markdown(published: PublishedTable | None) -> str:
     if published is None:
         return ""
-    lines = ["", "## Published figures (J&F)", "", f"| | {' | '.join(map(_cell, published.columns))} | source |"]
+    lines = ["", "## Published results (J&F)", "", f"| | {' | '.join(map(_cell, published.columns))} | source |"]
     lines.append("|---" * (len(published.columns) + 2) + "|")
     for row in published.rows:
         name = f"**{_cell(row.system)}**" if row.ours else _cell(row.system)
         sources = _cell("; ".join(row.sources)) or "this project"
-        lines.append(f"| {name} | {' | '.join(map(_figure, row.figures))} | {sources} |")
+        lines.append(f"| {name} | {' | '.join(map(_one_digit, row.metrics))} | {sources} |")
     return "\n".join([*lines, ""])
 
 
-def _figure(value: float | None) -> str:
+def _one_digit(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.1f}"
 
 

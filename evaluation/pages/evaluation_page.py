@@ -1,4 +1,4 @@
-"""One HTML page with the figures, their intervals and breakdowns, the text control, and the best, median and worst
+"""One HTML page with the metrics, their intervals and breakdowns, the text control, and the best, median and worst
 expressions to slide through."""
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ def write_report(
     """Write `out`/report.html and the pictures it shows, below `out`/overlays; it opens without a server.
 
     `examples` best, median and worst expressions are shown of each benchmark: films to slide through on the page, and
-    NAME.png beside them, a strip of a few frames to be shown elsewhere. `predictions` is the folder above DATASET.
-    Returns the page, then the strips, then the films. Raises EvaluationError for predictions that are not whole,
+    NAME.png next to them, a strip of a few frames to be shown elsewhere. `predictions` is the folder above DATASET.
+    Returns the page, then the strips, then the films. Raises EvaluationError for incomplete predictions,
     DataError where `out` cannot be written.
     """
     shown: dict[str, list[Viewer]] = {}
@@ -56,8 +56,8 @@ def write_report(
 
 def facts_of(score: ExpressionScore) -> list[str]:
     """What is written under an expression."""
-    figures = {"J&F": score.JF, "J": score.J, "F": score.F, "control": score.control_JF}
-    facts = [f"{name} {value:.1f}" for name, value in figures.items() if value is not None]
+    metrics = {"J&F": score.JF, "J": score.J, "F": score.F, "control": score.control_JF}
+    facts = [f"{name} {value:.1f}" for name, value in metrics.items() if value is not None]
     facts.append(f"video {score.video}, expression {score.expression}")
     if score.kind:
         facts.append(score.kind)

@@ -92,7 +92,7 @@ def contact_strip(
 
 
 def write_png(place: Path, picture: NDArray[np.uint8]) -> Path:
-    """Write a picture, uint8 [h, w, 3] RGB, whole or not at all; makes the folder. Raises DataError."""
+    """Write a picture, uint8 [h, w, 3] RGB, complete or not at all; make the folder. Raises DataError."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="PNG")
     write_atomic(place, stream.getvalue())

@@ -1,4 +1,4 @@
-"""Several evaluations of the same splits on one page: figures, paired differences, all masks under one slider."""
+"""Several evaluations of the same splits on one page: metrics, paired differences, all masks under one slider."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from statistics import fmean
 from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.data_pipeline.shards.reader import ShardedSplit
-from glus.evaluation.pages.comparison import Row, compare_figures, render
+from glus.evaluation.pages.comparison import Row, compare_metrics, render
 from glus.evaluation.pages.viewer import Shown, Viewer, write_viewer
 from glus.evaluation.results.intervals import Interval, difference
 from glus.evaluation.results.mean_metrics import sample_of
@@ -35,7 +35,7 @@ def write_side_by_side(
 
     Shown are the `examples` expressions of each split where the second run gains most on the first, where both are
     equally good (the median of the gains), and where it loses most. Raises EvaluationError for fewer than two runs or
-    runs without a common expression, and for predictions that are not whole.
+    runs without a common expression, and for incomplete predictions.
     """
     if len(runs) < 2:
         raise EvaluationError(f"{len(runs)} evaluations to set side by side: give two or more")
@@ -63,8 +63,8 @@ def write_side_by_side(
         "side_by_side.html.jinja",
         title=title,
         runs=names,
-        partial=[name for name, run in zip(names, runs, strict=True) if run.summary["partial"]],
-        figures=figure_rows(runs),
+        partial=[name for name, run in zip(names, runs, strict=True) if run.summary.partial],
+        metrics=metric_rows(runs),
         gaps=gaps(names, scored, common),
         examples=shown,
     )
@@ -72,20 +72,20 @@ def write_side_by_side(
     return [out / PAGE, *films]
 
 
-def figure_rows(runs: Sequence[Scored]) -> list[Row]:
+def metric_rows(runs: Sequence[Scored]) -> list[Row]:
     """J, F and J&F of each benchmark, and overall, a column a run."""
     found: list[dict[str, float | None]] = []
     for run in runs:
-        parts = [*run.summary["benchmarks"], *run.summary["variants"]]
-        named = {f"{part['benchmark']}, {name}": part["figures"][key] for part in parts for key, name in _FIGURES}
-        named |= {f"all expressions, {name}": run.summary["overall"][key] for key, name in _FIGURES}
+        parts = (*run.summary.benchmarks, *run.summary.variants)
+        named = {f"{part.benchmark}, {name}": getattr(part.metrics, key) for part in parts for key, name in _METRICS}
+        named |= {f"all expressions, {name}": getattr(run.summary.overall, key) for key, name in _METRICS}
         found.append(named)
     order = list(dict.fromkeys(name for one in found for name in one))
-    partial = [bool(run.summary["partial"]) for run in runs]
-    return sorted(compare_figures(found, partial), key=lambda row: order.index(row.name))
+    partial = [run.summary.partial for run in runs]
+    return sorted(compare_metrics(found, partial), key=lambda row: order.index(row.name))
 
 
-_FIGURES = (("J", "J"), ("F", "F"), ("JF", "J&F"), ("drop", "text control, drop"))
+_METRICS = (("J", "J"), ("F", "F"), ("JF", "J&F"), ("drop", "text control, drop"))
 
 
 def gaps(names: Sequence[str], scored: Sequence[Mapping[str, ExpressionScore]], common: Sequence[str]) -> list[Gap]:

@@ -81,7 +81,7 @@ def write_viewer(
 ) -> tuple[Viewer, list[Path]]:
     """Write the films of one expression as `out`/overlays/PREFIX-*.{jpg,png}; returns the viewer and the files.
 
-    Raises EvaluationError for predictions that are not whole, DataError where `out` cannot be written.
+    Raises EvaluationError for incomplete predictions, DataError where `out` cannot be written.
     """
     video, expression = find_expression(split, score)
     entry = split.videos[video]
@@ -108,7 +108,7 @@ def write_viewer(
         frames=f"overlays/{prefix}-frames.jpg",
         films=tuple(films),
         captions=_captions([entry.frame_names[frame] for frame in shown], preds, target, void),
-        start=_most_telling(target, list(preds.values())),
+        start=_fullest_frame(target, list(preds.values())),
         width=PANEL_WIDTH,
         height=height,
     )
@@ -144,7 +144,7 @@ def _captions(
     return tuple(lines)
 
 
-def _most_telling(target: Masks, preds: Sequence[Masks | None]) -> int:
+def _fullest_frame(target: Masks, preds: Sequence[Masks | None]) -> int:
     """The frame with most object or prediction in it."""
     seen = target.sum(axis=(1, 2))
     for pred in preds:

@@ -1,4 +1,4 @@
-"""What goes into a pass over a split besides the model, and what comes out besides the masks: no heavy imports."""
+"""Settings and counts of inference. No heavy imports."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from glus.common.files import sha256_of
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How a video is gone through."""
+    """Settings of inference on one video."""
 
     #: Every how many frames a memory is kept (the reference: 3 in inference, 1 in training).
     memory_stride: int = 3
@@ -26,7 +26,7 @@ class InferenceConfig:
     precision: Literal["bf16", "fp32"] = "fp32"
 
     def recorded(self) -> dict[str, int | bool | str]:
-        """The settings as they are kept beside predictions: a file of key frames by its SHA-256, left out without one.
+        """Return the settings as predictions.json records them: a file of key frames by its SHA-256.
 
         Raises EvaluationError where the file cannot be read.
         """
@@ -46,7 +46,7 @@ class InferenceConfig:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a pass over a split did: expressions predicted, found on disk, and frames that got no [SEG]."""
+    """Counts of one video: expressions predicted, found on disk, and frames that got no [SEG]."""
 
     expressions: int
     found: int

@@ -53,8 +53,8 @@ def _number(text: str) -> int | None:
 
 
 def _text(path: Path, key: str, value: Any) -> str:
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if isinstance(value, bool) or not (whole or isinstance(value, str)):
+    integral = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not (integral or isinstance(value, str)):
         raise EvaluationError(f"{path}: {key} is {json.dumps(value)}; wanted is {_FORM}")
     return value if isinstance(value, str) else str(int(value))
 

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to predict, its tokenizer, how frames are shown to it, and lines to tell of released weights."""
+    """A model ready to predict, its tokenizer, how it is sampled, and notes to print about released weights."""
 
     model: "Glus"
     tokenizer: Tokenizer
     sampling: SamplingConfig
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ModelSource:
         """From a run folder (its latest checkpoint), a checkpoint folder or a released GLUS; no weights are read.
 
         `hiera` says what a released SAM 2 of unusual size does not show. Raises TrainingError or ModelError where
-        there is none or it is damaged, EvaluationError for `vision` or `hiera` beside a checkpoint.
+        there is none or it is damaged, EvaluationError for `vision` or `hiera` with a checkpoint.
         """
         if is_there(place / "config.json") and not is_there(place / checkpoint.RUN):
             weights = WeightsConfig(glus=str(place), vision=str(vision or ""))
@@ -87,8 +87,8 @@ class ModelSource:
         from glus.training.pretrained import open_glus
 
         if self.release is not None:
-            model, tokenizer, told = open_glus(self.folder, self.vision, self.release.model)
-            loaded = Loaded(model, tokenizer, self.release.sampling, tuple(told))
+            model, tokenizer, notes = open_glus(self.folder, self.vision, self.release.model)
+            loaded = Loaded(model, tokenizer, self.release.sampling, tuple(notes))
         else:
             model, tokenizer, run = build_from_checkpoint(self.folder)
             loaded = Loaded(model.eval(), tokenizer, run.sampling)

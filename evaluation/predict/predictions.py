@@ -1,6 +1,6 @@
 """Predicted masks on disk: ROOT/DATASET/SPLIT/VIDEO/EXP_ID/FRAME.png, 8-bit grey, 0 or 255, the frame's size.
 
-An expression's folder is whole or absent, so its presence says that the expression is done. Names that begin with a
+An expression's folder is complete or absent, so its presence says that the expression is done. Names that begin with a
 dot are folders being written (or left by a process that was killed) and count as absent.
 """
 
@@ -50,7 +50,7 @@ def check_entries(videos: Iterable[VideoEntry]) -> None:
 
 
 def write_masks(root: Path, entry: VideoEntry, expression: Expression, masks: NDArray[np.bool_]) -> Path:
-    """Write the masks of one expression, bool [T, H, W], a PNG a frame; an earlier prediction is replaced as a whole.
+    """Write the masks of one expression, bool [T, H, W], a PNG a frame; an earlier prediction is replaced.
 
     Returns the folder. A process killed on the way leaves no folder of that name (or the earlier one).
     Raises EvaluationError for a wrong number of frames or a wrong size.
@@ -81,7 +81,7 @@ class MaskWriter:
         (self._aside / f"{name}.png").write_bytes(encode_mask(mask))
         self._written.add(index)
 
-    def check_whole(self) -> None:
+    def check_complete(self) -> None:
         """Raises EvaluationError where a frame has no mask."""
         absent = sorted(set(range(len(self._entry.frame_names))) - self._written)
         if absent:
@@ -101,7 +101,7 @@ def writing_masks(root: Path, entry: VideoEntry, expression: Expression) -> Iter
     try:
         writer = MaskWriter(aside, entry, expression)
         yield writer
-        writer.check_whole()
+        writer.check_complete()
         _put_in_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -170,7 +170,7 @@ def _check_names(folder: Path, due: list[str]) -> None:
     absent = [name for name in due if name not in present]
     if absent:
         raise EvaluationError(
-            f"{folder} lacks {len(absent)} of {len(due)} frames, the first is {absent[0]}; "
+            f"{folder} is missing {len(absent)} of {len(due)} frames, the first is {absent[0]}; "
             "write all frames of an expression, or none"
         )
     unknown = sorted(present - set(due))

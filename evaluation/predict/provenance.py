@@ -1,4 +1,4 @@
-"""Whose predictions lie in a folder: kept beside them, so that another checkpoint's are never scored as this one's.
+"""Record of the model that made a folder of predictions, so that another model's are never scored as this one's.
 
 OUT/predictions.json         the checkpoint, the settings, the data, and what was counted on the way
 OUT/predictions/             the masks (predictions.py)
@@ -48,10 +48,10 @@ class Provenance:
 def claim(
     out: Path, source: ModelSource, config: InferenceConfig, splits: Sequence[ShardedSplit], fresh: bool = False
 ) -> Provenance:
-    """Say that predictions in `out` are those of the model of `source`; what it predicted there before is kept.
+    """Record that predictions in `out` are by the model of `source`; keep what it predicted there before.
 
     `fresh` removes what lies there first. Raises EvaluationError where they are of another checkpoint, of other
-    settings or data, or of nobody knows whom.
+    settings or data, or of unknown origin.
     """
     data = {f"{split.dataset}/{split.split}": split.fingerprint for split in splits}
     wanted = Provenance(str(source.folder.resolve()), source.step, source.digest(), config.recorded(), data)
@@ -75,7 +75,7 @@ def claim(
     return wanted
 
 
-_REMEDY = "choose another `out`, or say fresh=true to remove them and predict anew"
+_REMEDY = "choose another `out`, or say fresh=true to remove them and predict again"
 
 
 def record(out: Path, provenance: Provenance) -> None:

@@ -8,9 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glus.data_pipeline.batches.conversations import templates_named
+from glus.common.errors import EvaluationError
+from glus.data_pipeline.batches.batch import padded_ids
+from glus.data_pipeline.batches.conversations import Templates, clean_expression, inference_prompt, templates_named
+from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import middle_context
-from glus.evaluation.predict.expression_prompts import VideoPrompts
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.model_source import Loaded
 
@@ -77,3 +79,37 @@ def masks_of_video(
     for seen in followed:
         masks = ((seen.logits > 0) & seen.answered[:, None, None]).cpu().numpy()
         yield ShownFrame(seen.index, seen.expressions.tolist(), masks, seen.answered.tolist())
+
+
+class VideoPrompts:
+    """Called with the number of query frames: ids int64 [E, L] and attention bool [E, L] on `device`.
+
+    `names` says in messages which expression a text is. Raises EvaluationError for a text with nothing in it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        texts: Sequence[str],
+        names: Sequence[str],
+        context_frames: int,
+        templates: Templates,
+        trailing_blank: bool,
+        device: torch.device,
+    ):
+        for text, name in zip(texts, names, strict=True):
+            if not clean_expression(text).strip():
+                raise EvaluationError(f"{name} is empty ({text!r}): say in words what is to be segmented")
+        self._tokenizer, self._texts, self._context_frames = tokenizer, texts, context_frames
+        self._templates, self._trailing_blank, self._device = templates, trailing_blank, device
+
+    def __call__(self, queries: int) -> tuple[Tensor, Tensor]:
+        """The prompts for the last of `queries` query frames."""
+        rows = [
+            self._tokenizer.encode_with_images(
+                inference_prompt(text, self._context_frames, queries, self._trailing_blank, self._templates)
+            )
+            for text in self._texts
+        ]
+        ids, attention = padded_ids(rows, self._tokenizer.pad_id)
+        return ids.to(self._device), attention.to(self._device)

@@ -1,14 +1,13 @@
-"""What is to be predicted: one item a video, spread over ranks without a word between them.
+"""The work list of an evaluation: one item a video, shared by ranks without communication.
 
 OUT/work.json             the list, costliest first, with the rank of each item
 OUT/work/.../VIDEO.json   written when an item is done: its frames, those without [SEG], seconds
 OUT/.glus.lock            held by the one rank at work, so that no two evaluations write into one folder;
 OUT/.rank-0-of-4.lock     of several ranks each holds its own
 
-What is done is read off the disk: an item is done when every expression of its video has its folder of masks, which
-takes its name when it is whole (predictions.py). So a rank that is killed loses no more than what it was at, nothing
-that was begun is passed over, and any number of ranks can go on. Each rank takes its share of the whole list, not of
-what is left: two ranks that look at different times still agree.
+An item is done when every expression of its video has its folder of masks, which is renamed when it is complete
+(predictions.py). So a killed rank loses at most its current item, and any number of ranks can go on. Each rank of a job
+takes its share of the complete list, not of what is left: ranks that start at different times still agree.
 """
 
 import json
@@ -71,7 +70,7 @@ def share(items: Sequence[WorkItem], rank: int, ranks: int) -> tuple[WorkItem, .
 
 
 def left(items: Sequence[WorkItem], splits: Sequence[ShardedSplit], masks: Path) -> tuple[WorkItem, ...]:
-    """The items that lack masks of an expression."""
+    """Return the items with an expression that has no masks yet."""
     return tuple(item for item in items if not is_done(splits[item.split].videos[item.video], masks))
 
 
@@ -109,7 +108,7 @@ def counted(out: Path, splits: Sequence[ShardedSplit]) -> Counted:
 
 
 @contextmanager
-def only_one(out: Path, rank: int, ranks: int) -> Iterator[None]:
+def exclusive_out(out: Path, rank: int, ranks: int) -> Iterator[None]:
     """Hold OUT for this rank. Ranks of one evaluation, of which an array starts each when it likes, share it.
 
     Raises EvaluationError where another process holds it, or an evaluation by another number of ranks is at work.

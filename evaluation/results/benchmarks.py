@@ -1,10 +1,10 @@
-"""The benchmarks: which split each one scores, how its figures are averaged, and where that is written down."""
+"""The benchmarks: which split each one scores, how its metrics are averaged, and where that is written down."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
 Average = Literal["expressions", "referring-reasoning", "annotators"]
-"""How the figures of a benchmark come from those of its expressions.
+"""How the metrics of a benchmark come from those of its expressions.
 
 expressions: the mean over all expressions.
 annotators: the mean over objects for each annotator, then over the annotators.
@@ -18,7 +18,7 @@ class Protocol:
     the last too.
 
     `dataset` is its name in data_pipeline/datasets/table.py. `split` is None where every split with masks is scored
-    alike; its name then follows the benchmark's. `official` is False where no published figure is made so.
+    alike; its name then follows the benchmark's. `official` is False where no published result is computed so.
     """
 
     name: str
@@ -84,7 +84,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         None,
         "expressions",
         "Wang et al., LV-VIS, ICCV 2023; expressions are category names, as in GLUS",
-        "An expression's target is the union of all instances of its category. No published figures exist for it.",
+        "An expression's target is the union of all instances of its category. No published metrics exist for it.",
         official=False,
     ),
 )

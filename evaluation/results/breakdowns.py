@@ -1,23 +1,23 @@
-"""Where a model is good and where it is not: figures by object size, rivals, kind, and frames without the object."""
+"""Where a model is good and where it is not: metrics by object size, rivals, kind, and frames without the object."""
 
 from collections.abc import Callable, Sequence
 
-from glus.evaluation.results.mean_metrics import Figures, by, figures_of
+from glus.evaluation.results.mean_metrics import MeanMetrics, by, mean_metrics
 from glus.evaluation.score.expression_score import ExpressionScore
 
 SMALL, LARGE = 0.01, 0.1
 """Shares of the frame: a target below the first is small, one from the second on large."""
 
-Breakdown = dict[str, Figures]
+Breakdown = dict[str, MeanMetrics]
 
 
 def breakdowns(scores: Sequence[ExpressionScore]) -> dict[str, Breakdown]:
-    """Title -> name of the part -> its figures; titles with one part only are left out. `scores` have a target."""
+    """Title -> name of the part -> its metrics; titles with one part only are left out. `scores` have a target."""
     found: dict[str, Breakdown] = {}
     for title, name in TITLES.items():
         parts = by(scores, name)
         if len(parts) > 1:
-            found[title] = {_shown(part): figures_of(of_part) for part, of_part in parts.items()}
+            found[title] = {_shown(part): mean_metrics(of_part) for part, of_part in parts.items()}
     return found
 
 

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals of mean figures. Whole videos are drawn: expressions of one video go together.
+"""Bootstrap confidence intervals of mean metrics. Complete videos are drawn: expressions of one video go together.
 
 Percentile intervals (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13); the draws depend on
 the number of videos alone, so the same scores always give the same interval.
@@ -24,26 +24,26 @@ class Interval:
 
 @dataclass(frozen=True)
 class Sample:
-    """The values of a group of expressions, one figure, with the video that each belongs to."""
+    """The values of a group of expressions, one metric, with the video that each belongs to."""
 
     values: Sequence[float]
     videos: Sequence[Hashable]
 
 
-def intervals_of(figures: Mapping[str, Sequence[Sample]]) -> dict[str, Interval]:
-    """Intervals of several figures by name, each the unweighted mean of its samples' means.
+def intervals_of(metrics: Mapping[str, Sequence[Sample]]) -> dict[str, Interval]:
+    """Intervals of several metrics by name, each the unweighted mean of its samples' means.
 
-    A draw takes as many videos as there are, with replacement, over all samples at once; all figures see the same.
-    Draws that leave a sample without any value are left out. A figure with an empty sample, or with fewer than two
+    A draw takes as many videos as there are, with replacement, over all samples at once; all metrics see the same.
+    Draws that leave a sample without any value are left out. A metric with an empty sample, or with fewer than two
     videos, has no interval.
     """
-    places = _places([sample for samples in figures.values() for sample in samples])
-    whole = {name: samples for name, samples in figures.items() if samples and all(len(s.values) for s in samples)}
-    if len(places) < 2 or not whole:
+    places = _places([sample for samples in metrics.values() for sample in samples])
+    known = {name: samples for name, samples in metrics.items() if samples and all(len(s.values) for s in samples)}
+    if len(places) < 2 or not known:
         return {}
     weights = _draws(len(places))
     found = {}
-    for name, samples in whole.items():
+    for name, samples in known.items():
         means = np.mean([_means(sample, places, weights) for sample in samples], axis=0)
         means = means[np.isfinite(means)]
         if means.size:

@@ -1,4 +1,4 @@
-"""Mean figures of expressions, with their confidence intervals."""
+"""Mean metrics of expressions, with their confidence intervals."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +11,8 @@ WITH_INTERVAL = ("J", "F", "JF")
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Mean figures of some expressions, 0 to 100; None where there is nothing to average.
+class MeanMetrics:
+    """Mean metrics of some expressions, 0 to 100; None where there is nothing to average.
 
     `missing` of the `expressions` had no prediction and count as 0. `controlled` of them have a text control:
     `matched_JF` is their J&F, `control_*` what they score with another expression's prediction, `drop` the
@@ -36,11 +36,11 @@ class Figures:
     intervals: dict[str, Interval] = field(default_factory=dict)
 
 
-def figures_of(scores: Sequence[ExpressionScore]) -> Figures:
+def mean_metrics(scores: Sequence[ExpressionScore]) -> MeanMetrics:
     """Means over the expressions."""
     controlled = [score for score in scores if score.control_JF is not None]
     matched, control = _mean(score.JF for score in controlled), _mean(score.control_JF for score in controlled)
-    return Figures(
+    return MeanMetrics(
         expressions=len(scores),
         missing=sum(score.missing for score in scores),
         J=_mean(score.J for score in scores),
@@ -58,15 +58,15 @@ def figures_of(scores: Sequence[ExpressionScore]) -> Figures:
     )
 
 
-def unweighted(groups: Sequence[Sequence[ExpressionScore]]) -> Figures:
-    """The mean of the groups' means; None where a group is empty, rather than the other's figure under their name."""
-    parts = [figures_of(group) for group in groups]
+def unweighted(groups: Sequence[Sequence[ExpressionScore]]) -> MeanMetrics:
+    """Return the mean of the groups' means; None where a group is empty."""
+    parts = [mean_metrics(group) for group in groups]
 
     def mean(name: str) -> float | None:
         values = [getattr(part, name) for part in parts]
         return fmean(values) if None not in values else None
 
-    together = figures_of([score for group in groups for score in group])
+    together = mean_metrics([score for group in groups for score in group])
     return replace(
         together,
         J=mean("J"),
@@ -93,7 +93,7 @@ def by(scores: Iterable[ExpressionScore], key: Callable[[ExpressionScore], str])
 
 
 def sample_of(scores: Iterable[ExpressionScore], name: str) -> Sample:
-    """One figure of the scores that have it, with their videos."""
+    """One metric of the scores that have it, with their videos."""
     shown = [(getattr(score, name), (score.dataset, score.split, score.video)) for score in scores]
     kept = [(value, video) for value, video in shown if value is not None]
     return Sample([value for value, _ in kept], [video for _, video in kept])

@@ -1,4 +1,4 @@
-"""Figures that others published (published.json), each with its source, beside those of our runs."""
+"""Published results (published_results.json), each with its source, for comparison with our runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from glus.common.json_file import parsed_as, read_object
 
 DATA = Path(__file__).with_name("published_results.json")
 FORMAT = 1
-#: Ref-DAVIS17 is published by the official DAVIS code, so our figure by the same protocol stands beside it.
+#: Ref-DAVIS17 is published by the official DAVIS code, so it is compared with our result by the same protocol.
 MERGED = {"ref_davis17/valid": "ref_davis17/valid/merged"}
 
 
 @dataclass(frozen=True)
-class PublishedFigure:
+class PublishedResult:
     """What a system scores on a benchmark (DATASET/SPLIT, or a group of ReVOS), 0 to 100, and who says so."""
 
     system: str
@@ -32,7 +32,7 @@ class PublishedRow:
     """A line of the table: J&F by column (None where there is none); `ours` marks a run of ours."""
 
     system: str
-    figures: tuple[float | None, ...]
+    metrics: tuple[float | None, ...]
     ours: bool
     sources: tuple[str, ...]
 
@@ -45,38 +45,38 @@ class PublishedTable:
     rows: tuple[PublishedRow, ...]
 
 
-def read_published(file: Path = DATA) -> list[PublishedFigure]:
-    """The published figures. Raises EvaluationError for a file that is not in order, with the entry."""
+def read_published(file: Path = DATA) -> list[PublishedResult]:
+    """Return the published results. Raises EvaluationError for a file that is not in order, with the entry."""
     remedy = "take it from the repository again"
-    document = read_object(file, "file of published metrics", raises=EvaluationError, remedy=remedy)
+    document = read_object(file, "file of published results", raises=EvaluationError, remedy=remedy)
     if document.get("format") != FORMAT:
         raise EvaluationError(f"{file} has format {document.get('format')!r}, this code reads {FORMAT}; {remedy}")
-    figures = parsed_as(
-        document.get("figures"), list[PublishedFigure], f"{file}: figures", raises=EvaluationError, remedy=remedy
+    results = parsed_as(
+        document.get("results"), list[PublishedResult], f"{file}: results", raises=EvaluationError, remedy=remedy
     )
     seen = set()
-    for figure in figures:
-        key = (figure.system, figure.benchmark, figure.group)
-        where = f"{file}: {figure.system} on {figure.benchmark} {figure.group}".rstrip()
-        if not figure.source.strip():
+    for each in results:
+        key = (each.system, each.benchmark, each.group)
+        where = f"{file}: {each.system} on {each.benchmark} {each.group}".rstrip()
+        if not each.source.strip():
             raise EvaluationError(f"{where} has no source")
         if key in seen:
             raise EvaluationError(f"{where} is there twice")
-        if not 0 <= figure.JF <= 100:
-            raise EvaluationError(f"{where}: J&F is {figure.JF}; it is 0 to 100")
+        if not 0 <= each.JF <= 100:
+            raise EvaluationError(f"{where}: J&F is {each.JF}; it is 0 to 100")
         seen.add(key)
-    return figures
+    return results
 
 
 def published_table(
-    runs: Mapping[str, Mapping[str, float]], figures: Sequence[PublishedFigure], all_columns: bool = False
+    runs: Mapping[str, Mapping[str, float]], results: Sequence[PublishedResult], all_columns: bool = False
 ) -> PublishedTable:
     """J&F of our runs (name -> metrics as evaluation recorded them), then of the systems in the order of the file.
 
     Only benchmarks that a run of ours has been scored on are columns, unless there is none or `all_columns`. A run
     whose evaluation was partial says so in its name.
     """
-    columns = list(dict.fromkeys(_column(figure.benchmark, figure.group) for figure in figures))
+    columns = list(dict.fromkeys(_column(each.benchmark, each.group) for each in results))
     own = {name: {column: _own(metrics, column) for column in columns} for name, metrics in runs.items()}
     shared = [column for column in columns if any(row[column] is not None for row in own.values())]
     kept = columns if all_columns or not shared else shared
@@ -89,16 +89,16 @@ def published_table(
         )
         for name, row in own.items()
     ]
-    systems: dict[str, list[PublishedFigure]] = {}
-    for figure in figures:
-        systems.setdefault(figure.system, []).append(figure)
+    systems: dict[str, list[PublishedResult]] = {}
+    for each in results:
+        systems.setdefault(each.system, []).append(each)
     theirs = []
     for name, found in systems.items():
-        by_column = {_column(figure.benchmark, figure.group): figure for figure in found}
+        by_column = {_column(each.benchmark, each.group): each for each in found}
         shown = [by_column.get(column) for column in kept]
         if any(shown):
-            sources = dict.fromkeys(figure.source for figure in shown if figure)
-            values = tuple(figure.JF if figure else None for figure in shown)
+            sources = dict.fromkeys(each.source for each in shown if each)
+            values = tuple(each.JF if each else None for each in shown)
             theirs.append(PublishedRow(name, values, False, tuple(sources)))
     return PublishedTable(tuple(kept), (*ours, *theirs))
 

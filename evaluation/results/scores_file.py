@@ -11,7 +11,7 @@ from typing import Any
 from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.common.json_file import parsed_as, read_object
-from glus.evaluation.results.mean_metrics import Figures, figures_of
+from glus.evaluation.results.mean_metrics import mean_metrics
 from glus.evaluation.results.summary import Summary
 from glus.evaluation.score.expression_score import WITHOUT_TARGET, ExpressionScore
 
@@ -19,20 +19,22 @@ FORMAT = 2
 """Version of scores.json. 2 added A, R, size, rivals, frames without the object, intervals, breakdowns and variants."""
 SCORES, EXPRESSIONS, VIDEOS = "scores.json", "scores.csv", "videos.csv"
 
+#: The key of a benchmark's metrics in scores.json.
+_METRICS_ON_DISK = "figures"
 #: How a cell begins that a spreadsheet computes.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
-VIDEO_FIGURES = ("J", "F", "JF", "A", "R", "control_JF", "drop")
+VIDEO_METRICS = ("J", "F", "JF", "A", "R", "control_JF", "drop")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The content of a scores.json: whose figures, from which masks and shards, and the expressions."""
+    """The content of a scores.json: whose metrics, from which masks and shards, and the expressions."""
 
     title: str
     predictions: Path
     shards: str
-    summary: Mapping[str, Any]
+    summary: Summary
     expressions: tuple[ExpressionScore, ...]
 
 
@@ -52,15 +54,15 @@ def write_scores(
     merged: Mapping[str, Sequence[ExpressionScore]] | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> tuple[Path, Path, Path]:
-    """Write scores.json, scores.csv and videos.csv into `out`, each whole or absent; returns the places.
+    """Write scores.json, scores.csv and videos.csv into `out`, each complete or absent; return the places.
 
-    `origin` says where the figures come from (title, predictions, shards). Raises DataError where they cannot be
+    `origin` says where the metrics come from (title, predictions, shards). Raises DataError where they cannot be
     written.
     """
     document = {
         "format": FORMAT,
         "origin": dict(origin or {}),
-        "summary": asdict(summary),
+        "summary": _rename_key(asdict(summary), "metrics", _METRICS_ON_DISK),
         "expressions": [asdict(score) for score in scores],
         "variants": {name: [asdict(score) for score in found] for name, found in (merged or {}).items()},
     }
@@ -69,7 +71,7 @@ def write_scores(
     write_atomic(places[0], text.encode() + b"\n")
     rows = [asdict(s) | {"object_ids": " ".join(s.object_ids), "missing": int(s.missing)} for s in scores]
     write_atomic(places[1], _table([field.name for field in fields(ExpressionScore)], rows))
-    columns = ["dataset", "split", "video", "expressions", "hidden", "missing", "left_out", *VIDEO_FIGURES]
+    columns = ["dataset", "split", "video", "expressions", "hidden", "missing", "left_out", *VIDEO_METRICS]
     absent = [
         {"dataset": each.dataset, "split": each.split, "video": video, "expressions": 0, "left_out": 1}
         for each in summary.benchmarks
@@ -88,23 +90,24 @@ def read_scores(out: Path) -> Scored:
     if document.get("format") != FORMAT:
         raise EvaluationError(f"{file} has format {document.get('format')!r}, this code reads {FORMAT}: {remedy}")
     known = {name: document.get(name) for name in ("origin", "summary", "expressions")}
+    _rename_key(known["summary"], _METRICS_ON_DISK, "metrics")
     found = parsed_as(known, _Document, str(file), raises=EvaluationError, remedy=remedy)
     origin = found.origin
     for name in ("predictions", "shards"):
         if name not in origin:
             raise EvaluationError(f"{file}: origin names no {name}; {remedy}")
     title = origin.get("title", out.name)
-    return Scored(title, Path(origin["predictions"]), origin["shards"], asdict(found.summary), found.expressions)
+    return Scored(title, Path(origin["predictions"]), origin["shards"], found.summary, found.expressions)
 
 
 def video_rows(scores: Sequence[ExpressionScore]) -> list[dict[str, Any]]:
-    """One row a video: figures are means over its expressions, those without target left out as in the summary."""
+    """One row a video: metrics are means over its expressions, those without target left out as in the summary."""
     videos: dict[tuple[str, str, str], list[ExpressionScore]] = {}
     for score in scores:
         videos.setdefault((score.dataset, score.split, score.video), []).append(score)
     rows = []
     for (dataset, split, video), found in videos.items():
-        shown: Figures = figures_of([score for score in found if not score.hidden and score.type_id != WITHOUT_TARGET])
+        shown = mean_metrics([score for score in found if not score.hidden and score.type_id != WITHOUT_TARGET])
         rows.append(
             {
                 "dataset": dataset,
@@ -114,10 +117,20 @@ def video_rows(scores: Sequence[ExpressionScore]) -> list[dict[str, Any]]:
                 "hidden": sum(score.hidden for score in found),
                 "missing": sum(score.missing for score in found),
                 "left_out": 0,
-                **{name: getattr(shown, name) for name in VIDEO_FIGURES},
+                **{name: getattr(shown, name) for name in VIDEO_METRICS},
             }
         )
     return rows
+
+
+def _rename_key(summary: Any, old: str, new: str) -> Any:
+    """Rename a key of every benchmark of a summary in place; return the summary."""
+    for name in ("benchmarks", "variants"):
+        found = summary.get(name) if isinstance(summary, dict) else None
+        for part in found if isinstance(found, (list, tuple)) else ():
+            if isinstance(part, dict) and old in part:
+                part[new] = part.pop(old)
+    return summary
 
 
 def _as_text(value: Any) -> Any:

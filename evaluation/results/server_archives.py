@@ -61,7 +61,7 @@ def write_package(
 
     `any_size` packs a split that has not as many videos or expressions as the server's (a part of it, demo data).
     Raises EvaluationError for a split of no server, for missing expressions (by name), stray folders and masks that are
-    not whole; nothing is written then. DataError where `place` cannot be written.
+    incomplete; nothing is written then. DataError where `place` cannot be written.
     """
     name = f"{split.dataset}/{split.split}"
     if name not in SERVERS:

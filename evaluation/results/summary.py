@@ -1,11 +1,11 @@
-"""From expressions to benchmark figures."""
+"""From expressions to benchmark metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from glus.evaluation.results.benchmarks import MERGED, Protocol, protocol_for
 from glus.evaluation.results.breakdowns import Breakdown, breakdowns
-from glus.evaluation.results.mean_metrics import Figures, by, figures_of, unweighted
+from glus.evaluation.results.mean_metrics import MeanMetrics, by, mean_metrics, unweighted
 from glus.evaluation.score.expression_score import WITHOUT_TARGET, ExpressionScore
 
 TYPE_NAMES = {0: "referring", 1: "reasoning"}
@@ -15,10 +15,10 @@ _HALVES = tuple(TYPE_NAMES.values())
 
 @dataclass(frozen=True)
 class BenchmarkSummary:
-    """The figures of one benchmark. `hidden` expressions have no known target: nothing of them is in the figures.
+    """The metrics of one benchmark. `hidden` expressions have no known target: nothing of them is in the metrics.
 
-    `partial` says that predictions are missing, or videos of the split: `left_out` names those that its shards lack
-    (the manifest's quarantine). `without_target` holds ReVOS type_id 2, which is in no other figure.
+    `partial` says that predictions are missing, or videos of the split: `left_out` names those missing from its
+    shards (the manifest's quarantine). `without_target` holds ReVOS type_id 2, which is in no other metric.
     """
 
     benchmark: str
@@ -29,9 +29,9 @@ class BenchmarkSummary:
     note: str
     official: bool
     videos: int
-    figures: Figures
-    groups: dict[str, Figures]
-    without_target: Figures | None
+    metrics: MeanMetrics
+    groups: dict[str, MeanMetrics]
+    without_target: MeanMetrics | None
     hidden: int
     partial: bool
     left_out: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class BenchmarkSummary:
     @property
     def scored(self) -> bool:
         """Whether the split has any ground truth."""
-        return self.figures.expressions > 0
+        return self.metrics.expressions > 0
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Summary:
     """
 
     benchmarks: tuple[BenchmarkSummary, ...]
-    overall: Figures
-    kinds: dict[str, Figures]
+    overall: MeanMetrics
+    kinds: dict[str, MeanMetrics]
     partial: bool
     variants: tuple[BenchmarkSummary, ...] = ()
     breakdowns: dict[str, Breakdown] = field(default_factory=dict)
@@ -66,7 +66,7 @@ def summarise(
     notes: Sequence[str] = (),
     left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> Summary:
-    """Figures per benchmark (in the order of `scores`), by kind of expression, and over all. Pure.
+    """Metrics per benchmark (in the order of `scores`), by kind of expression, and over all. Pure.
 
     `merged` maps "dataset/split" to its scores by the second protocol; `notes` are kept as they are; `left_out` maps
     "dataset/split" to its videos that are not in the shards.
@@ -74,19 +74,19 @@ def summarise(
     splits: dict[tuple[str, str], list[ExpressionScore]] = {}
     for score in scores:
         splits.setdefault((score.dataset, score.split), []).append(score)
-    lacking = {name: tuple(videos) for name, videos in (left_out or {}).items()}
+    absent = {name: tuple(videos) for name, videos in (left_out or {}).items()}
     benchmarks = tuple(
-        _benchmark(protocol_for(*name), found, lacking.get("/".join(name), ())) for name, found in splits.items()
+        _benchmark(protocol_for(*name), found, absent.get("/".join(name), ())) for name, found in splits.items()
     )
     variants = tuple(
-        _benchmark(replace(MERGED, split=found[0].split), list(found), lacking.get(name, ()))
+        _benchmark(replace(MERGED, split=found[0].split), list(found), absent.get(name, ()))
         for name, found in (merged or {}).items()
     )
     with_target = [score for score in scores if not score.hidden and score.type_id != WITHOUT_TARGET]
     return Summary(
         benchmarks=benchmarks,
-        overall=figures_of(with_target),
-        kinds={kind: figures_of(found) for kind, found in by(with_target, lambda score: score.kind).items()},
+        overall=mean_metrics(with_target),
+        kinds={kind: mean_metrics(found) for kind, found in by(with_target, lambda score: score.kind).items()},
         partial=any(benchmark.partial for benchmark in benchmarks),
         variants=variants,
         breakdowns=breakdowns(with_target),
@@ -95,8 +95,8 @@ def summarise(
     )
 
 
-def named_figures(summary: Summary) -> dict[str, float]:
-    """The figures under the names that a tracking run keeps them by; what has no value is left out.
+def named_metrics(summary: Summary) -> dict[str, float]:
+    """The metrics under the names that a tracking run keeps them by; what has no value is left out.
 
     eval/mevis/valid_u/{J,F,JF,JF_low,JF_high,A,R,control_JF,drop,missing}, eval/revos/valid/referring/JF,
     eval/ref_davis17/valid/merged/{J,F,JF,...},
@@ -106,30 +106,30 @@ def named_figures(summary: Summary) -> dict[str, float]:
     named: dict[str, float | None] = {}
     for benchmark in summary.benchmarks:
         place = f"eval/{benchmark.dataset}/{benchmark.split}"
-        named |= _with_interval(place, benchmark.figures, ("J", "F", "JF", "A", "R", "control_JF", "drop"))
+        named |= _with_interval(place, benchmark.metrics, ("J", "F", "JF", "A", "R", "control_JF", "drop"))
         if benchmark.average == "referring-reasoning":
             named |= {f"{place}/{name}/JF": part.JF for name, part in benchmark.groups.items() if name in _HALVES}
         if benchmark.scored:
-            named[f"{place}/missing"] = float(benchmark.figures.missing)
+            named[f"{place}/missing"] = float(benchmark.metrics.missing)
         if benchmark.left_out:
             named[f"{place}/videos_left_out"] = float(len(benchmark.left_out))
     for variant in summary.variants:
         place = f"eval/{variant.dataset}/{variant.split}/merged"
-        named |= _with_interval(place, variant.figures, ("J", "F", "JF"))
+        named |= _with_interval(place, variant.metrics, ("J", "F", "JF"))
     named |= _with_interval("eval/overall", summary.overall, ("J", "F", "JF"))
-    named |= {f"eval/kind/{kind}/JF": figures.JF for kind, figures in summary.kinds.items()}
+    named |= {f"eval/kind/{kind}/JF": metrics.JF for kind, metrics in summary.kinds.items()}
     for title, parts in summary.breakdowns.items():
         if title != "kind":
             place = f"eval/{title.replace(' ', '_')}"
-            named |= {f"{place}/{name.replace(' ', '_')}/JF": figures.JF for name, figures in parts.items()}
+            named |= {f"{place}/{name.replace(' ', '_')}/JF": metrics.JF for name, metrics in parts.items()}
     named |= {"eval/control/JF": summary.overall.control_JF, "eval/control/drop": summary.overall.drop}
     named["eval/partial"] = float(summary.partial)
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _with_interval(place: str, figures: Figures, names: Sequence[str]) -> dict[str, float | None]:
-    found: dict[str, float | None] = {f"{place}/{name}": getattr(figures, name) for name in names}
-    interval = figures.intervals.get("JF")
+def _with_interval(place: str, metrics: MeanMetrics, names: Sequence[str]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {f"{place}/{name}": getattr(metrics, name) for name in names}
+    interval = metrics.intervals.get("JF")
     if interval is not None:
         found |= {f"{place}/JF_low": interval.low, f"{place}/JF_high": interval.high}
     return found
@@ -141,10 +141,10 @@ def _benchmark(protocol: Protocol, scores: list[ExpressionScore], left_out: tupl
     scored = [score for score in known if score.type_id != WITHOUT_TARGET]
     by_type = by(scored, lambda score: TYPE_NAMES.get(score.type_id, "") if score.type_id is not None else "")
     by_kind = by(scored, lambda score: score.kind)
-    figures = figures_of(scored)
+    metrics = mean_metrics(scored)
     if protocol.average == "referring-reasoning":
-        figures = unweighted([by_type.get(name, []) for name in TYPE_NAMES.values()])
-        figures = replace(figures, expressions=len(scored), missing=sum(score.missing for score in scored))
+        metrics = unweighted([by_type.get(name, []) for name in TYPE_NAMES.values()])
+        metrics = replace(metrics, expressions=len(scored), missing=sum(score.missing for score in scored))
     groups = by_type | {name: part for name, part in by_kind.items() if name not in by_type}
     return BenchmarkSummary(
         benchmark=protocol.name,
@@ -155,9 +155,9 @@ def _benchmark(protocol: Protocol, scores: list[ExpressionScore], left_out: tupl
         note=protocol.note,
         official=protocol.official,
         videos=len({score.video for score in scores}),
-        figures=figures,
-        groups={name: figures_of(part) for name, part in groups.items()},
-        without_target=figures_of(apart) if apart else None,
+        metrics=metrics,
+        groups={name: mean_metrics(part) for name, part in groups.items()},
+        without_target=mean_metrics(apart) if apart else None,
         hidden=len(scores) - len(known),
         partial=bool(left_out) or any(score.missing for score in scores),
         left_out=left_out,

@@ -1,7 +1,7 @@
 """Masks of a clip with eight frames to a byte, so that one operation on a plane is done for eight frames at once.
 
-Only the bounding box of each eight frames is kept. J and F need nothing but numbers of pixels, which are whole:
-working this way changes no figure.
+Only the bounding box of each eight frames is kept. J and F need nothing but numbers of pixels, which are integers:
+working this way changes no metric.
 """
 
 from collections.abc import Iterator, Sequence

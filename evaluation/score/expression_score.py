@@ -11,10 +11,10 @@ WITHOUT_TARGET = 2
 
 @dataclass(frozen=True)
 class ExpressionScore:
-    """One expression's figures: means over all frames of the video, 0 to 100.
+    """One expression's metrics: means over all frames of the video, 0 to 100.
 
     J, F and JF (their mean) are None where the split hides the target. `missing` says that there was no prediction:
-    such an expression has 0. A and R are ReVOS's and None elsewhere. The control figures are None where the expression
+    such an expression has 0. A and R are ReVOS's and None elsewhere. The control metrics are None where the expression
     has no partner (scoring.py). `size` is the target's mean share of the frame, 0 to 1, over frames where it is seen
     (None where it never is), `rivals` the number of the video's other objects. `exchanged_with` names the expression
     whose target this prediction fits instead of its own, while that one's prediction fits this target: ids may have

@@ -6,7 +6,7 @@ Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
 cilinyan/VISA, tools/metrics.py (`get_r2vos_accuracy`, `get_r2vos_robustness`); Li et al., "Robust Referring Video
 Object Segmentation with Cyclic Structural Consensus", ICCV 2023.
 
-What makes this quick changes no figure (bitplanes.py): eight frames go through one operation, and only the bounding box
+What makes this quick changes no metric (bitplanes.py): eight frames go through one operation, and only the bounding box
 of both masks is looked at.
 """
 

@@ -42,7 +42,7 @@ def score_merged(split: ShardedSplit, predictions: Path) -> list[ExpressionScore
     """Scores of every expression after merging, in the split's order; for splits with `why_not_merged` empty.
 
     A missing prediction scores 0 and is marked; in the label map it is empty. Raises EvaluationError for predictions
-    that are not whole.
+    that are incomplete.
     """
     return [score for video in range(len(split.videos)) for score in _score_video(split, video, predictions)]
 
@@ -66,8 +66,8 @@ def _score_video(split: ShardedSplit, video: int, predictions: Path) -> list[Exp
         read = [read_masks(predictions, entry, expression) for expression in asked]
         empty = np.zeros((len(entry.frame_names), entry.height, entry.width), np.bool_)
         labels = label_map([empty if masks is None else without(masks, void) for masks in read])
-        figures = assigned([pack(labels == number) for number in range(1, len(asked) + 1)], targets)
-        for expression, masks, (j, f) in zip(asked, read, figures, strict=True):
+        metrics = assigned([pack(labels == number) for number in range(1, len(asked) + 1)], targets)
+        for expression, masks, (j, f) in zip(asked, read, metrics, strict=True):
             j, f = (0.0, 0.0) if masks is None else (j, f)
             scores[expression.id] = replace(
                 unscored(entry, expression), missing=masks is None, J=j, F=f, JF=(j + f) / 2
@@ -80,7 +80,7 @@ def assigned(proposals: Sequence[BitPlanes], targets: Sequence[BitPlanes]) -> li
     means = np.zeros((2, len(proposals), len(targets)))
     for row, proposal in enumerate(proposals):
         for column, target in enumerate(targets):
-            means[:, row, column] = [figure.mean() for figure in jf(proposal, target)]
+            means[:, row, column] = [values.mean() for values in jf(proposal, target)]
     rows, columns = linear_sum_assignment(-means.mean(axis=0))
     found = {
         int(column): (100 * float(means[0, row, column]), 100 * float(means[1, row, column]))

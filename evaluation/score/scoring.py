@@ -1,9 +1,10 @@
 """J and F of each expression of a split from the predictions on disk, with the text control."""
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,42 @@ from glus.common.errors import EvaluationError
 from glus.common.progress import Progress
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.predictions import check_folders
+from glus.evaluation.results.summary import Summary, summarise
 from glus.evaluation.score.expression_score import ExpressionScore, has_known_target
+from glus.evaluation.score.merged import DATASET as MERGED_DATASET
+from glus.evaluation.score.merged import score_merged, why_not_merged
 from glus.evaluation.score.video_scoring import score_video
+
+
+@dataclass(frozen=True)
+class ScoredSplits:
+    """Scores of all expressions; `merged` maps "dataset/split" to those of Ref-DAVIS17 by its second protocol."""
+
+    scores: list[ExpressionScore]
+    merged: dict[str, list[ExpressionScore]]
+    summary: Summary
+
+
+def score_splits(
+    splits: Sequence[ShardedSplit], predictions: Path, workers: int = 1, progress: bool = True
+) -> ScoredSplits:
+    """Score the masks below `predictions` (the folder above DATASET) with `workers` processes.
+
+    Raises EvaluationError for incomplete predictions, or of another split.
+    """
+    scores = [score for split in splits for score in score_split(split, predictions, progress, workers)]
+    merged: dict[str, list[ExpressionScore]] = {}
+    notes = []
+    for split in splits:
+        if split.dataset != MERGED_DATASET or not has_targets(split):
+            continue
+        reason = why_not_merged(split)
+        if reason:
+            notes.append(f"{split.dataset}/{split.split} is not scored with four annotators merged: {reason}")
+        else:
+            merged[f"{split.dataset}/{split.split}"] = score_merged(split, predictions)
+    left_out = {f"{s.dataset}/{s.split}": [bad.video for bad in s.manifest.quarantine] for s in splits}
+    return ScoredSplits(scores, merged, summarise(scores, merged, notes, left_out))
 
 
 def score_split(
@@ -21,7 +56,7 @@ def score_split(
 ) -> list[ExpressionScore]:
     """Score every expression of a split, in the split's order. `workers` processes take a video each.
 
-    A missing prediction scores 0 and is marked. An expression whose target is hidden is in the list without figures.
+    A missing prediction scores 0 and is marked. An expression whose target is hidden is in the list without metrics.
 
     The text control: for each expression, the prediction made for another expression of the same video is scored
     against this one's target. The partner is one whose objects are all others and whose text differs, chosen by the
@@ -30,7 +65,7 @@ def score_split(
     prediction made for the partner is what exchanging the texts would give: no second inference is needed.
 
     `predictions` is the folder above DATASET. Memory is that of the largest video, packed, whatever the split's size.
-    Raises EvaluationError for predictions that are not whole (by file name) or that belong to no expression, and for a
+    Raises EvaluationError for incomplete predictions (by file name) or those that belong to no expression, and for a
     split without expressions.
     """
     if workers < 1:

@@ -37,7 +37,7 @@ class VideoMasks:
 
 
 def score_video(split: ShardedSplit, video: int, predictions: Path) -> list[ExpressionScore]:
-    """Scores of a video's expressions in their order. Raises EvaluationError for predictions that are not whole."""
+    """Scores of a video's expressions in their order. Raises EvaluationError for incomplete predictions."""
     masks = _read(split, video, predictions)
     entry = masks.entry
     by_id = {exp.id: exp for exp in entry.expressions}
@@ -75,7 +75,7 @@ def control_partner(entry: VideoEntry, expression: Expression) -> Expression | N
 def exchanged_pairs(masks: VideoMasks) -> dict[str, str]:
     """Expressions whose predictions each fit the other's target, and not their own: id -> the other's id.
 
-    A model that mistakes two objects for each other looks the same, so this is a hint and changes no figure.
+    A model that mistakes two objects for each other looks the same, so this is a hint and changes no metric.
     """
     fit: dict[tuple[str, ObjectSet], float] = {}
     shown = [exp for exp in masks.entry.expressions if masks.predictions[exp.id] is not None and exp.object_ids]

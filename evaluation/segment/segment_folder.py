@@ -1,4 +1,4 @@
-"""What `glus segment` leaves: the benchmarks' layout for one video, written aside and renamed when whole.
+"""What `glus segment` writes: the benchmarks' layout for one video, renamed when it is complete.
 
 OUT/masks/VIDEO/EXP_ID/FRAME.png    one a frame, in the one form of masks (mask_png.py): 8-bit grey, 0 and 255
 OUT/meta_expressions.json           which expression an EXP_ID is, as in MeViS, and what was counted
@@ -24,8 +24,8 @@ MASKS, DOCUMENT = "masks", "meta_expressions.json"
 
 
 @contextmanager
-def written_whole(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its name when the block ends well, and is removed when it does not.
+def renamed_when_complete(out: Path) -> Iterator[Path]:
+    """Yield a new folder next to `out`; rename it to `out` when the block ends well, else remove it.
 
     Raises EvaluationError where `out` is there already and not an empty folder, or cannot be written.
     """

@@ -19,7 +19,7 @@ TINTS = (PREDICTION, (86, 180, 233), (240, 228, 66), (0, 158, 115), (213, 94, 0)
 FOLDER_RATE = 10.0
 """Frames a second where a video says nothing of it."""
 _NARROWEST, _LONGEST = 320, 1280
-_LINE, _MARGIN, _TOLD = 22, 8, 12
+_LINE, _MARGIN, _MOST_LINES = 22, 8, 12
 _PAPER, _INK = (24, 29, 35), (231, 234, 238)
 _PANELS, _PANEL_WIDTH = 6, 320
 
@@ -76,9 +76,9 @@ def _picture_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def _legend(expressions: Sequence[str], width: int) -> NDArray[np.uint8]:
     """A line an expression, its tint before it: uint8 [h, width, 3]; h is even."""
-    lines = [(tint_of(number), f"{number}  {text}") for number, text in enumerate(expressions[:_TOLD])]
-    if len(expressions) > _TOLD:
-        lines.append((_PAPER, f"and {len(expressions) - _TOLD} more"))
+    lines = [(tint_of(number), f"{number}  {text}") for number, text in enumerate(expressions[:_MOST_LINES])]
+    if len(expressions) > _MOST_LINES:
+        lines.append((_PAPER, f"and {len(expressions) - _MOST_LINES} more"))
     font = text_font(14)
     legend = Image.new("RGB", (width, 2 * _MARGIN + _LINE * len(lines)), _PAPER)
     pen = ImageDraw.Draw(legend)

@@ -100,6 +100,6 @@ def even_times(count: int, rate: Fraction) -> list[Fraction]:
 
 
 def _unit(times: Sequence[Fraction]) -> Fraction:
-    """The unit of time in which all times are whole, or the finest that is used."""
+    """The unit of time in which all times are integers, or the finest that is used."""
     unit = math.lcm(*(time.denominator for time in times))
     return Fraction(1, unit if unit <= _TICKS else _TICKS)

@@ -25,13 +25,13 @@ class CompareConfig:
     title: str = "Runs compared"
     """Title of the page."""
     published: bool = False
-    """Set figures that others published beside those of the runs, for the benchmarks that these were evaluated on."""
+    """Show published results next to those of the runs, for the benchmarks that the runs were evaluated on."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where the runs are recorded; without tracking.uri, where the folders among `runs` say."""
 
 
 def compare(config: CompareConfig) -> None:
-    """Prints the table and writes the pages. Raises TrainingError for an unknown run."""
+    """Print the table and write the pages. Raises TrainingError for an unknown run."""
     runs = find_runs(_place(config), [run_of_folder(Path(run)) or run for run in config.runs])
     published = None
     if config.published:

@@ -1,6 +1,5 @@
 """`glus evaluate`: masks for every expression, their J, F and J&F, the text control, and a page that shows them."""
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,12 +8,10 @@ from typing import Literal
 
 import torch
 
-from glus.common.cores import usable_cores
 from glus.common.errors import LaunchError, TrainingError
 from glus.common.paths import PathText
+from glus.common.terminal import plain
 from glus.data_pipeline.shards.reader import ShardedSplit
-from glus.data_pipeline.shards.storage import Storage
-from glus.evaluation.pages.evaluation_page import write_report
 from glus.evaluation.predict import provenance
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.key_frames import check_key_frames
@@ -23,26 +20,20 @@ from glus.evaluation.predict.predictions import check_entries, remove_unfinished
 from glus.evaluation.predict.worklist import (
     WorkItem,
     counted,
+    exclusive_out,
     left,
-    only_one,
-    record_done,
     share,
     work_list,
     write_list,
 )
-from glus.evaluation.results.scores_file import write_scores
-from glus.evaluation.results.summary import Summary, named_figures
-from glus.evaluation.score.scored_splits import score_splits
-from glus.launch.commands.metrics_table import tell_figures
-from glus.launch.commands.predict import Prediction, PredictionBug, predict, processes_for
-from glus.launch.commands.splits import chosen_splits
+from glus.evaluation.results.summary import Summary, named_metrics
+from glus.launch.commands.predict import Prediction, predict, processes_for
+from glus.launch.commands.score import chosen_splits, score_and_write
 from glus.model.released.release_sam2 import Hiera
 from glus.training.devices import Kind, choose_device
 from glus.training.distributed import Rank
 from glus.training.tracking.evaluation_record import check_recordable, log_evaluation
 from glus.training.tracking.tracking_place import TrackingConfig
-
-BUG = 1
 
 
 @dataclass(frozen=True)
@@ -70,32 +61,31 @@ class EvaluateConfig:
     tracking: TrackingConfig | None = None
     """Where the run that made the checkpoint is recorded; null takes the place that the run itself names."""
     record: bool = True
-    """Record the figures with the run that made the checkpoint."""
+    """Record the metrics with the run that made the checkpoint."""
     report: bool = True
     """Write report.html and overlays/."""
     title: str = ""
     """Title of the page; empty takes the run's name and the step."""
     fresh: bool = False
-    """Remove what an earlier evaluation predicted into `out`, and predict anew."""
+    """Remove what an earlier evaluation predicted into `out`, and predict again."""
     score: bool = True
     """Score when everything is predicted; false only predicts, one part of many of a job array."""
     wait_minutes: float = 60
     """Of several ranks, the first waits for the others' masks: how long nothing new may come before it gives up."""
 
 
-def evaluate(config: EvaluateConfig) -> int:
-    """Predict, score, write and record. What is predicted already is not predicted again.
+def evaluate(config: EvaluateConfig) -> None:
+    """Predict, score, write and record; skips expressions whose masks are on disk.
 
     Under torchrun or srun each rank predicts its share on its GPU; the first then waits for the others and scores.
-    Returns the exit code: 0, or 1 where a process ended by a bug, whose traceback was printed. Raises TrainingError,
-    DataError, EvaluationError or LaunchError, each with one clear message.
+    Raises TrainingError, DataError, EvaluationError or LaunchError, each with one clear message.
     """
     rank = Rank.from_environment()
     kind = choose_device(config.device, "device")
     rank.check_device(torch.cuda.device_count() if kind == "cuda" else 0)
     source = ModelSource.find(config.checkpoint, config.vision, config.hiera)
     if source.notes and rank.rank == 0:
-        print("\n".join(source.notes))
+        print(plain("\n".join(source.notes)))
     splits = chosen_splits(config.shards, config.splits)
     if config.inference.key_frames is not None:
         named, expressions = check_key_frames(config.inference.key_frames, splits)
@@ -104,45 +94,35 @@ def evaluate(config: EvaluateConfig) -> int:
     items = work_list(splits)
     processes = _processes(config, rank, len(items), kind)
     tracking = _tracking(config, source, rank)
-    with only_one(config.out, rank.rank, rank.ranks):
+    with exclusive_out(config.out, rank.rank, rank.ranks):
         made = provenance.claim(config.out, source, config.inference, splits, config.fresh)
         masks = config.out / provenance.MASKS
         if rank.rank == 0:
             write_list(config.out, items, rank.ranks)
         mine = left(share(items, rank.rank, rank.ranks), splits, masks)
-        work = Prediction(source, tuple(splits), masks, config.inference, mine, rank.local, kind)
-        try:
-            _predict(work, processes, config.out)
-        except PredictionBug as bug:
-            print(f"a process that predicts ended by a bug; the others were stopped:\n{bug}", file=sys.stderr)
-            return BUG
+        predict(Prediction(source, tuple(splits), config.out, config.inference, mine, rank.local, kind), processes)
         if rank.rank != 0 or not config.score:
             scorer = "rank 0 scores" if config.score else "the same with score=true scores"
             print(f"rank {rank.rank} of {rank.ranks}: {len(mine)} videos predicted; {scorer}")
-            return 0
+            return
         _wait_for_all(items, splits, masks, config.wait_minutes)
         for entry in (entry for split in splits for entry in split.videos):
             remove_unfinished(masks, entry)
         made = made.with_counts(counted(config.out, splits))
         provenance.record(config.out, made)
-        found = score_splits(splits, masks, _scorers(config.processes, splits))
-        title = config.title or source.title
-        origin = {"title": title, "predictions": str(masks.resolve()), "shards": str(Storage.at(config.shards))}
-        written = list(write_scores(found.scores, found.summary, config.out, found.merged, origin))
-        places = list(written)
-        if config.report:
-            places = [write_report(config.out, title, found.summary, found.scores, splits, masks)[0], *places]
         print(f"frames without [SEG]: {made.frames_without_seg} of {made.frames}")
-        tell_figures(found.summary, [each.name for each in found.scores if each.missing], places)
+        title = config.title or source.title
+        summary, tables = score_and_write(
+            splits, masks, config.shards, config.out, title, config.processes, config.report
+        )
         if tracking:
-            _record(config, source, tracking, made, found.summary, written)
+            _record(config, source, tracking, made, summary, tables)
     if not source.tracking_run:
         print("not recorded: no tracked run made this model")
-    return 0
 
 
 def _tracking(config: EvaluateConfig, source: ModelSource, rank: Rank) -> TrackingConfig | None:
-    """Where the figures are to be recorded, None where they are not.
+    """Where the metrics are to be recorded, None where they are not.
 
     Raises LaunchError where they could not be: hours of prediction end here or not at all.
     """
@@ -165,10 +145,10 @@ def _record(
     written: Sequence[Path],
 ) -> None:
     """Record the metrics with the run, last: they are printed and in OUT/scores.json. Raises LaunchError."""
-    name, figures = source.folder.name, named_figures(summary)
+    name, metrics = source.folder.name, named_metrics(summary)
     tags = {"checkpoint": name, "weights": made.weights[:12], "partial": str(summary.partial)}
     try:
-        log_evaluation(tracking, source.tracking_run, figures, source.step, name, tags, written)
+        log_evaluation(tracking, source.tracking_run, metrics, source.step, name, tags, written)
     except TrainingError as error:
         raise LaunchError(
             f"the metrics are in {written[0]}, but not recorded: {error}; the same command again records them, and "
@@ -187,31 +167,18 @@ def _processes(config: EvaluateConfig, rank: Rank, videos: int, kind: Kind) -> i
     return 1
 
 
-def _predict(work: Prediction, processes: int, out: Path) -> None:
-    began = time.monotonic()
-    for done in predict(work, processes):
-        entry = work.splits[done.item.split].videos[done.item.video]
-        now = time.monotonic()
-        record_done(out, entry, done.predicted, now - began)
-        began = now
-
-
 def _wait_for_all(items: Sequence[WorkItem], splits: Sequence[ShardedSplit], masks: Path, minutes: float) -> None:
     """Return when every item is done. Raises LaunchError where nothing new came for so long."""
-    lacking = left(items, splits, masks)
+    missing = left(items, splits, masks)
     since = time.monotonic()
-    while lacking:
+    while missing:
         if time.monotonic() - since > 60 * minutes:
             raise LaunchError(
-                f"{len(lacking)} videos lack masks and none came for {minutes:g} minutes, the first is "
-                f"{lacking[0].name}: a rank was killed or stopped. The same command goes on from what is done"
+                f"{len(missing)} videos are without masks and none came for {minutes:g} minutes, the first is "
+                f"{missing[0].name}: a rank was killed or stopped. The same command skips what is predicted and goes on"
             )
         time.sleep(min(2.0, 6 * minutes))
-        now = left(lacking, splits, masks)
-        if len(now) < len(lacking):
+        now = left(missing, splits, masks)
+        if len(now) < len(missing):
             since = time.monotonic()
-        lacking = now
-
-
-def _scorers(asked: int, splits: Sequence[ShardedSplit]) -> int:
-    return min(asked or usable_cores(), max(len(split.videos) for split in splits))
+        missing = now

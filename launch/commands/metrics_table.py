@@ -1,4 +1,4 @@
-"""Figures for the terminal, and what a person must know to read them."""
+"""Metrics for the terminal, and what a person must know to read them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glus.common.terminal import cell, one_line, plain
-from glus.evaluation.results.mean_metrics import Figures
+from glus.evaluation.results.mean_metrics import MeanMetrics
 from glus.evaluation.results.summary import Summary
 
 WIDTH = 140
@@ -16,12 +16,12 @@ SHOWN_NAMES = 5
 """How many names a message lists."""
 
 
-def tell_figures(summary: Summary, missing: Sequence[str], places: Sequence[Path]) -> None:
+def print_metrics(summary: Summary, missing: Sequence[str], places: Sequence[Path]) -> None:
     """Print the table, what is missing or looks wrong, and what was written."""
     console = Console()
     if not console.is_terminal:  # a pipe has no width of its own; rich's 80 columns would break the names
         console = Console(width=WIDTH)
-    console.print(figures_table(summary))
+    console.print(metrics_table(summary))
     if missing:
         print(f"PARTIAL: {len(missing)} predictions are missing and count as 0: {listed(missing)}")
     for benchmark in summary.benchmarks:
@@ -37,7 +37,7 @@ def tell_figures(summary: Summary, missing: Sequence[str], places: Sequence[Path
         print(plain(f"written: {place}"))
 
 
-def figures_table(summary: Summary) -> Table:
+def metrics_table(summary: Summary) -> Table:
     """Benchmarks, second protocols, breakdowns, then all: J, F, J&F with its interval, the text control."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("benchmark")
@@ -45,22 +45,22 @@ def figures_table(summary: Summary) -> Table:
         table.add_column(name, justify="right")
     for benchmark in (*summary.benchmarks, *summary.variants):
         name = f"{benchmark.benchmark} (partial)" if benchmark.partial else benchmark.benchmark
-        table.add_row(cell(name), *_cells(benchmark.figures))
+        table.add_row(cell(name), *_cells(benchmark.metrics))
         if benchmark.average == "referring-reasoning":
             for group in ("referring", "reasoning"):
                 if group in benchmark.groups:
                     table.add_row(f"  {group}", *_cells(benchmark.groups[group]), style="dim")
-            if benchmark.figures.A is not None:
+            if benchmark.metrics.A is not None:
                 table.add_row(
-                    f"  accuracy {benchmark.figures.A:.1f}, robustness {benchmark.figures.R:.1f}", style="dim"
+                    f"  accuracy {benchmark.metrics.A:.1f}, robustness {benchmark.metrics.R:.1f}", style="dim"
                 )
     table.add_section()
-    for kind, figures in summary.kinds.items():
-        table.add_row(cell(f"kind: {kind}"), *_cells(figures))
+    for kind, metrics in summary.kinds.items():
+        table.add_row(cell(f"kind: {kind}"), *_cells(metrics))
     for title, parts in summary.breakdowns.items():
         if title != "kind":
-            for part, figures in parts.items():
-                table.add_row(cell(f"{title}: {part}"), *_cells(figures))
+            for part, metrics in parts.items():
+                table.add_row(cell(f"{title}: {part}"), *_cells(metrics))
     table.add_section()
     table.add_row("all expressions", *_cells(summary.overall), style="bold")
     return table
@@ -72,13 +72,13 @@ def listed(names: Sequence[str]) -> str:
     return one_line(", ".join(names[:SHOWN_NAMES]) + more)
 
 
-def _cells(figures: Figures) -> list[str]:
-    interval = figures.intervals.get("JF")
+def _cells(metrics: MeanMetrics) -> list[str]:
+    interval = metrics.intervals.get("JF")
     return [
-        str(figures.expressions),
-        *(_shown(value) for value in (figures.J, figures.F, figures.JF)),
+        str(metrics.expressions),
+        *(_shown(value) for value in (metrics.J, metrics.F, metrics.JF)),
         "–" if interval is None else f"{interval.low:z.1f} to {interval.high:z.1f}",
-        *(_shown(value) for value in (figures.control_JF, figures.drop)),
+        *(_shown(value) for value in (metrics.control_JF, metrics.drop)),
     ]
 
 

@@ -1,6 +1,6 @@
 """`glus plan CONFIG --nodes N --gpus-per-node G`: what a run would take, before it takes it.
 
-Every formula is beside its function, and docs/reproduce.md explains them. Nothing is loaded: the model has no weights.
+Each function's docstring has its formula, and docs/reproduce.md explains them. The model is built without weights.
 """
 
 import math
@@ -103,15 +103,15 @@ def held_bytes(config: RunConfig, sizes: Sizes, ranks: int) -> dict[str, int]:
     def part(elements: tuple[int, ...]) -> int:
         return sum(math.ceil(each / ranks) for each in elements)
 
-    whole = sum(each for each in sizes.every if each <= engine.keep_whole_below)
+    unpartitioned = sum(each for each in sizes.every if each <= engine.keep_whole_below)
     master = 12 if stage or width == 2 else 8
     trained, several = sum(sizes.trained), accumulation_for(config, ranks) > 1
-    # Of stages below 2 the sums lie beside the gradients (training/engines/float32_sums.py).
+    # Of stages below 2 the sums are held next to the gradients (training/engines/float32_sums.py).
     gradients = (4 if several else width) * part(sizes.trained) if stage >= 2 else width * trained
     if several and stage < 2 and width == 2:
         gradients += 4 * trained
     return {
-        "parameters": width * (part(sizes.every) + whole if stage == 3 else sum(sizes.every)),
+        "parameters": width * (part(sizes.every) + unpartitioned if stage == 3 else sum(sizes.every)),
         "gradients": gradients,
         "optimizer": master * (part(sizes.trained) if stage >= 1 else trained),
     }
@@ -122,7 +122,7 @@ def passing_bytes(config: RunConfig, sizes: Sizes, cost: StepCost, load: Load) -
 
     activations   what the parts of a micro-batch keep for the backward pass (training/metrics/cost.py). Recomputed,
                   Llama keeps the input of each layer, and all of one layer at a time
-    buffers       the largest module that ZeRO-3 gathers whole, what it fetches ahead, and the bucket of gradients
+    buffers       the largest module that ZeRO-3 gathers, what it fetches ahead, and the bucket of gradients
     """
     width = 2 if config.engine.precision == "bf16" else 4
     saved = cost.saved_bytes(load)
@@ -169,9 +169,9 @@ def plan(asked: PlanConfig) -> None:
     accumulation = accumulation_for(config, ranks)
     held = held_bytes(config, sizes, ranks)
     held |= passing_bytes(config, sizes, cost, load_of(config, asked, config.engine.micro_batch_size))
-    whole = load_of(config, asked, config.global_batch_size)
-    again = cost.recomputed_flop(whole) if config.engine.gradient_checkpointing else 0.0
-    flop = cost.model_flop(whole)
+    step = load_of(config, asked, config.global_batch_size)
+    again = cost.recomputed_flop(step) if config.engine.gradient_checkpointing else 0.0
+    flop = cost.model_flop(step)
     wire = wire_bytes(config, sizes, ranks, accumulation)
     computing = (flop + again) / (ranks * asked.peak_tflops * TERA * asked.efficiency)
     sending = wire / ((asked.wire_gigabytes if asked.nodes > 1 else asked.node_gigabytes) * 1e9)
@@ -185,7 +185,7 @@ def plan(asked: PlanConfig) -> None:
         ("FLOP of a step", f"{flop / TERA:,.0f} x 10^12, and {again / TERA:,.0f} recomputed"),
         ("received by a GPU in a step", f"{wire / 1e9:,.1f} GB"),
         ("seconds of a step", f"{seconds:.2f} (computing {computing:.2f}, sending {sending:.2f}, the longer counts)"),
-        ("the whole run", f"{config.steps:,} steps, {seconds * config.steps / 3600:,.1f} hours"),
+        ("the complete run", f"{config.steps:,} steps, {seconds * config.steps / 3600:,.1f} hours"),
         ("GPU-hours", f"{seconds * config.steps / 3600 * ranks:,.0f}"),
     ]
     table = Table(box=box.SIMPLE_HEAD, title=cell(f"{config.name} on {asked.nodes} x {asked.gpus_per_node} GPUs"))

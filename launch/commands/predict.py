@@ -1,22 +1,19 @@
-"""Processes that predict, each with a model of its own. The one that started them hands out the items of the work list,
-the next to whoever is free."""
+"""Predict the work list of an evaluation: in this process, or in several that share it as the ranks of a job do."""
 
-import contextlib
 import multiprocessing
-import multiprocessing.connection
 import signal
 import sys
-import traceback
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Literal
 
 import torch
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, spawn
 
+from glus.common.atomic import disk_fault
 from glus.common.cores import usable_cores
 from glus.common.errors import LaunchError, UserError
 from glus.common.out_of_memory import memory_explained
@@ -24,52 +21,34 @@ from glus.common.progress import Progress
 from glus.common.terminal import plain
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.inference_config import InferenceConfig, Predicted
+from glus.evaluation.predict.key_frames import KeyFrames
 from glus.evaluation.predict.model_source import ModelSource
-from glus.evaluation.predict.worklist import WorkItem
+from glus.evaluation.predict.provenance import MASKS
+from glus.evaluation.predict.worklist import WorkItem, record_done, share
 from glus.launch.quiet import quiet_libraries
-from glus.launch.ranks.parent import end_with_parent
+from glus.launch.ranks.signals import end_with_parent
 from glus.training.devices import Kind, claim
 from glus.training.distributed import Rank
 
-#: Seconds that a process has to end by itself.
-GRACE = 10
+USER_ERROR = 2
+#: Seconds between two looks at the processes.
+POLL = 0.5
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is to be predicted: `items` of the work list of the splits by one model, into the folder `masks`.
+    """What is to be predicted: `items` of the work list of the splits by one model, into OUT/predictions.
 
     `device` is the first GPU to use where `kind` is "cuda".
     """
 
     source: ModelSource
     splits: tuple[ShardedSplit, ...]
-    masks: Path
+    out: Path
     config: InferenceConfig
     items: tuple[WorkItem, ...]
     device: int = 0
     kind: Kind = "cpu"
-
-
-@dataclass(frozen=True)
-class Done:
-    """An item that is done, and how."""
-
-    item: WorkItem
-    predicted: Predicted
-
-
-@dataclass(frozen=True)
-class _News:
-    """From a process: "ready" for an item, "done" with one, "told" a message for a person, or a "bug" (a traceback)."""
-
-    what: Literal["ready", "done", "told", "bug"]
-    done: Done | None = None
-    text: str = ""
-
-
-class PredictionBug(Exception):
-    """A process ended by a bug; the message is its traceback."""
 
 
 def processes_for(asked: int, videos: int, kind: Kind = "cpu") -> int:
@@ -84,50 +63,46 @@ def processes_for(asked: int, videos: int, kind: Kind = "cpu") -> int:
     return max(1, min(asked or devices or usable_cores(), videos))
 
 
-def predict(work: Prediction, processes: int) -> Iterator[Done]:
-    """Predict what is not on disk yet and yield each item as it is done.
+def predict(work: Prediction, processes: int) -> None:
+    """Predict and record all items. One process is this one; more are spawned, and each takes its share.
 
-    One process is this one; more are spawned. Raises LaunchError where one dies or stops with a message, PredictionBug
-    where one has a bug; the others are then stopped. What is on disk by then is whole and is kept.
+    Raises LaunchError where a process stops with a message or is killed, torch's ProcessRaisedException where one has a
+    bug; the others are then stopped. What is on disk by then is complete and is kept.
     """
     label = f"segment, {processes} process{'es' if processes > 1 else ''} on {work.kind}"
     with Progress(total=len(work.items), desc=label, unit="video") as bar:
-        if work.items:
-            for done in _alone(work) if processes == 1 else _together(work, processes):
-                bar.update(1)
-                yield done
-
-
-def _alone(work: Prediction) -> Iterator[Done]:
-    one = Predictor(work, 0)
-    for item in work.items:
-        yield one.predict(item)
+        if not work.items:
+            return
+        counts = _predict_here(work, 0, work.items) if processes == 1 else _predict_in_processes(work, processes)
+        before = 0
+        for done in counts:
+            bar.update(done - before)
+            before = done
 
 
 class Predictor:
     """A model that is loaded, for one item after the other."""
 
     def __init__(self, work: Prediction, index: int) -> None:
-        """`index` counts the processes of this machine. Raises TrainingError or ModelError."""
+        """`index` counts the processes of this machine. Raises TrainingError, ModelError or EvaluationError."""
         cuda = work.kind == "cuda"
         self._device = torch.device("cuda", work.device + index) if cuda else torch.device("cpu")
         claim(self._device)
         self._work = work
+        self._key_frames = KeyFrames.read(work.config.key_frames) if work.config.key_frames else None
         with self._memory_explained():
             self._loaded = work.source.load(self._device, work.config.precision)
-        if index == 0 and Rank.from_environment().rank == 0 and self._loaded.told:
-            print(plain("\n".join(self._loaded.told)))
+        if index == 0 and Rank.from_environment().rank == 0 and self._loaded.notes:
+            print(plain("\n".join(self._loaded.notes)))
 
-    def predict(self, item: WorkItem) -> Done:
+    def predict(self, item: WorkItem) -> Predicted:
         """Predict those expressions of the item's video that are not on disk yet."""
-        from glus.evaluation.predict.inference import predict_split
+        from glus.evaluation.predict.inference import predict_video
 
-        split = self._work.splits[item.split]
-        part = (item.video, len(split.videos))
-        masks, config = self._work.masks, self._work.config
+        split, work = self._work.splits[item.split], self._work
         with self._memory_explained():
-            return Done(
-                item, predict_split(self._loaded, split, masks, config, self._device, part=part, progress=False)
+            return predict_video(
+                self._loaded, split, item.video, work.out / MASKS, work.config, self._key_frames, self._device
             )
 
     def _memory_explained(self) -> AbstractContextManager[None]:
@@ -136,87 +111,69 @@ class Predictor:
         )
 
 
-def _together(work: Prediction, processes: int) -> Iterator[Done]:
-    left = iter(work.items)
-    with _started(work, processes) as started:
-        running, released = dict(started), set()
-        while running:
-            for pipe in multiprocessing.connection.wait(list(running)):
-                assert isinstance(pipe, Connection)
-                try:
-                    news: _News = pipe.recv()
-                except (EOFError, ConnectionResetError):
-                    process = running.pop(pipe)
-                    # One with nothing left to do may take its time to end.
-                    if pipe not in released:
-                        _check_end(process)
-                    continue
-                if news.what == "told":
-                    raise LaunchError(news.text)
-                if news.what == "bug":
-                    raise PredictionBug(news.text)
-                if news.done is not None:
-                    yield news.done
-                # None ends the process. One that died meanwhile is told when its pipe is read.
-                item = next(left, None)
-                if item is None:
-                    released.add(pipe)
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.send(item)
+def _predict_here(work: Prediction, index: int, items: Sequence[WorkItem]) -> Iterator[int]:
+    """Predict and record items, and yield how many are done after each."""
+    one = Predictor(work, index)
+    for number, item in enumerate(items, 1):
+        began = time.monotonic()
+        done = one.predict(item)
+        record_done(work.out, work.splits[item.split].videos[item.video], done, time.monotonic() - began)
+        yield number
+
+
+def _predict_in_processes(work: Prediction, processes: int) -> Iterator[int]:
+    """Yield how many items all processes have done, now and then and at the end."""
+    spawned = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads, and CUDA
+    messages: SimpleQueue[str] = spawned.SimpleQueue()
+    counts = spawned.RawArray("i", processes)  # one place for each: no lock that a killed process could hold
+    context = spawn(_share_of_one, (work, processes, counts, messages), processes, join=False)
+    assert isinstance(context, ProcessContext)
+    with _ended(context):
+        try:
+            while not context.join(POLL):
+                yield sum(counts)
+        except ProcessExitedException as error:
+            if not messages.empty():
+                raise LaunchError(messages.get()) from error
+            ended = f"was killed by {error.signal_name}" if error.signal_name else f"ended with {error.exit_code}"
+            if error.signal_name == "SIGKILL":
+                ended += " (most often for lack of memory: give fewer `processes`)"
+            raise LaunchError(
+                f"a process that predicts {ended}; the others were stopped. The same command skips what is predicted "
+                "and goes on"
+            ) from error
+    yield sum(counts)
 
 
 @contextmanager
-def _started(work: Prediction, processes: int) -> Iterator[dict[Connection, SpawnProcess]]:
-    """Processes by the pipe that they tell their news through; none runs any more afterwards."""
-    spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads, and CUDA
-    started: dict[Connection, SpawnProcess] = {}
+def _ended(context: ProcessContext) -> Iterator[None]:
+    """No process runs any more after the block, also where Ctrl-C ends it."""
     try:
-        for index in range(processes):
-            ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=work_part, args=(work, index, processes, theirs), daemon=True)
-            process.start()
-            theirs.close()  # else the end of the process would not be the end of the pipe
-            started[ours] = process
-        yield started
+        yield
     finally:
-        for process in started.values():
+        for process in context.processes:
             process.terminate()
-        for pipe, process in started.items():
-            process.join(GRACE)
-            if process.is_alive():
-                process.kill()
-            pipe.close()
+        for process in context.processes:
+            process.join()
 
 
-def _check_end(process: SpawnProcess) -> None:
-    process.join(GRACE)
-    code = process.exitcode
-    ended = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with {code}"
-    lack = " (most often for lack of memory: give fewer `processes`)" if code == -signal.SIGKILL else ""
-    raise LaunchError(
-        f"a process that predicts {ended}{lack}; the others were stopped. The same command goes on from what is done"
-    )
-
-
-def work_part(work: Prediction, index: int, processes: int, pipe: Connection) -> None:
-    """A spawned process: predicts the items that come through the pipe until None comes, and tells through it."""
-
-    # Ctrl-C goes to all; the one that the person started tells of it and stops the others.
+def _share_of_one(
+    index: int, work: Prediction, processes: int, counts: MutableSequence[int], messages: "SimpleQueue[str]"
+) -> None:
+    """Predict the share of one spawned process. A message for the user goes through `messages`."""
+    # Ctrl-C goes to all; the process that the user started reports it and stops the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Else the same command, started again, would predict the item at hand a second time beside this process.
+    # Else the same command, started again, would predict the item at hand a second time next to this process.
     end_with_parent()
     quiet_libraries()
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, usable_cores() // processes))
     try:
-        one = Predictor(work, index)
-        pipe.send(_News("ready"))
-        while (item := pipe.recv()) is not None:
-            pipe.send(_News("done", one.predict(item)))
-    except UserError as error:
-        pipe.send(_News("told", text=str(error)))
-    except Exception:  # noqa: BLE001 -- told by the process that started this one
-        pipe.send(_News("bug", text=traceback.format_exc()))
-    finally:
-        pipe.close()
-        sys.stdout.flush()
+        for done in _predict_here(work, index, share(work.items, index, processes)):
+            counts[index] = done
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else disk_fault(error)
+        if not message:
+            raise
+        messages.put(message)
+        sys.exit(USER_ERROR)

@@ -1,24 +1,25 @@
-"""`glus score`: figures of masks that are already there. Nothing here needs torch."""
+"""`glus score`: metrics of masks that exist already. Nothing here needs torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from glus.common.cores import usable_cores
-from glus.common.errors import LaunchError
+from glus.common.errors import EvaluationError, LaunchError
 from glus.common.paths import PathText
 from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
 from glus.data_pipeline.shards.storage import Storage
 from glus.evaluation.pages.evaluation_page import write_report
 from glus.evaluation.predict.predictions import split_folder
 from glus.evaluation.results.scores_file import write_scores
-from glus.evaluation.score.scored_splits import score_splits
-from glus.launch.commands.metrics_table import tell_figures
-from glus.launch.commands.splits import chosen_splits
+from glus.evaluation.results.summary import Summary
+from glus.evaluation.score.scoring import has_targets, score_splits
+from glus.launch.commands.metrics_table import print_metrics
 
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Which masks, against which splits, and where the figures go."""
+    """Which masks, against which splits, and where the metrics go."""
 
     predictions: Path
     """Folder of DATASET/SPLIT/VIDEO/EXPRESSION/FRAME.png, or the OUT of a `glus evaluate` that holds predictions/."""
@@ -37,7 +38,7 @@ class ScoreConfig:
 
 
 def score(config: ScoreConfig) -> None:
-    """Score, write, and print the figures.
+    """Score, write, and print the metrics.
 
     Raises DataError, EvaluationError or LaunchError, each with one clear message.
     """
@@ -45,14 +46,42 @@ def score(config: ScoreConfig) -> None:
         raise LaunchError(f"workers={config.workers}: give 1 or more, or 0 for one a core")
     masks = _masks_of(config.predictions)
     splits = _splits(config, masks)
-    workers = min(config.workers or usable_cores(), max(len(split.videos) for split in splits))
-    found = score_splits(splits, masks, workers)
     title = config.title or config.predictions.resolve().name
-    origin = {"title": title, "predictions": str(masks.resolve()), "shards": str(Storage.at(config.shards))}
-    places = list(write_scores(found.scores, found.summary, config.out, found.merged, origin))
-    if config.report:
-        places = [write_report(config.out, title, found.summary, found.scores, splits, masks)[0], *places]
-    tell_figures(found.summary, [each.name for each in found.scores if each.missing], places)
+    score_and_write(splits, masks, config.shards, config.out, title, config.workers, config.report)
+
+
+def score_and_write(
+    splits: Sequence[ShardedSplit], masks: Path, shards: str, out: Path, title: str, workers: int, report: bool
+) -> tuple[Summary, tuple[Path, ...]]:
+    """Score the masks, write the tables and the page into `out`, print the metrics; return the summary and the tables.
+
+    `workers` processes score, 0 takes one a core. Raises DataError or EvaluationError.
+    """
+    found = score_splits(splits, masks, min(workers or usable_cores(), max(len(split.videos) for split in splits)))
+    origin = {"title": title, "predictions": str(masks.resolve()), "shards": str(Storage.at(shards))}
+    tables = write_scores(found.scores, found.summary, out, found.merged, origin)
+    pages = [write_report(out, title, found.summary, found.scores, splits, masks)[0]] if report else []
+    print_metrics(found.summary, [each.name for each in found.scores if each.missing], [*pages, *tables])
+    return found.summary, tables
+
+
+def chosen_splits(shards: str, names: Sequence[str]) -> list[ShardedSplit]:
+    """Return the splits named; without names those that begin with "valid" and have masks, and print the others.
+
+    Raises DataError for an unknown name, EvaluationError where nothing is left.
+    """
+    if names:
+        return open_splits(shards, list(dict.fromkeys(names)))
+    valid = [split for split in open_splits(shards) if split.split.startswith("valid")]
+    scored = [split for split in valid if has_targets(split)]
+    for split in valid:
+        if split not in scored:
+            print(f"left out: {split.dataset}/{split.split} hides its masks (name it in `splits` to predict it)")
+    if not scored:
+        raise EvaluationError(
+            f"{shards} holds no valid split with masks: name splits to evaluate, such as splits=[mevis/train]"
+        )
+    return scored
 
 
 def _masks_of(predictions: Path) -> Path:

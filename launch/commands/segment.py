@@ -12,7 +12,14 @@ from glus.data_pipeline.batches.conversations import clean_expression
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.key_frames import KeyFrames
 from glus.evaluation.segment.clip import Clip, open_clip
-from glus.evaluation.segment.segment_folder import DOCUMENT, MASKS, MaskFiles, Outcome, check_free, written_whole
+from glus.evaluation.segment.segment_folder import (
+    DOCUMENT,
+    MASKS,
+    MaskFiles,
+    Outcome,
+    check_free,
+    renamed_when_complete,
+)
 from glus.model.released.release_sam2 import Hiera
 
 if TYPE_CHECKING:
@@ -50,7 +57,7 @@ class SegmentConfig:
 
 
 def segment(config: SegmentConfig) -> None:
-    """Write `out`, whole or not at all, and tell what was found.
+    """Write `out`, complete or not at all, and print what was found.
 
     Raises DataError, ModelError, TrainingError, EvaluationError or LaunchError, each with one clear message.
     """
@@ -62,9 +69,9 @@ def segment(config: SegmentConfig) -> None:
     kind = choose_device(config.device, "device")
     source = ModelSource.find(config.weights, config.vision, config.hiera)
     if source.notes:
-        print("\n".join(source.notes))
+        print(plain("\n".join(source.notes)))
     source.digest()  # damaged weights end here
-    with written_whole(config.out) as folder:
+    with renamed_when_complete(config.out) as folder:
         scratch = folder / ".frames"
         clip = open_clip(config.video, scratch)
         for note in clip.notes:
@@ -77,18 +84,18 @@ def segment(config: SegmentConfig) -> None:
         _write_pictures(config, files)
         files.write_document()
         shutil.rmtree(scratch, ignore_errors=True)
-    _tell(config.out, files)
+    _print_outcomes(config.out, files)
 
 
 def _check(config: SegmentConfig) -> None:
-    """What needs neither the video nor the model is told before either is read."""
+    """Refuse what needs neither the video nor the model, before either is read."""
     if not config.expressions:
         raise LaunchError('no expression: say what to segment, such as glus segment VIDEO "the dog on the left"')
     for number, text in enumerate(config.expressions):
         if not clean_expression(text).strip():
             raise LaunchError(f"expression {number} is empty ({text!r}): say in words what is to be segmented")
         if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise LaunchError(f"expression {number} is no UTF-8 text ({text!r}): write it anew")
+            raise LaunchError(f"expression {number} is no UTF-8 text ({text!r}): write it again as UTF-8")
     if config.overlay_rate and not 0.001 <= config.overlay_rate <= 1000:
         raise LaunchError(f"overlay_rate={config.overlay_rate}: give frames a second, or 0 for the video's own")
     if config.inference.key_frames is not None:
@@ -130,8 +137,8 @@ def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles,
 
     device = torch.device(kind)
     loaded = source.load(device, config.inference.precision)
-    if loaded.told:
-        print(plain("\n".join(loaded.told)))
+    if loaded.notes:
+        print(plain("\n".join(loaded.notes)))
     clip, keys = files.clip, [outcome.key_frame for outcome in files.outcomes]
     names = [f"expression {number}" for number in range(len(keys))]
     asked = Asked(config.expressions, names, keys)
@@ -152,7 +159,7 @@ def _write_pictures(config: SegmentConfig, files: MaskFiles) -> None:
     write_contact_sheet(files.folder / SHEET, clip, files.read, texts)
 
 
-def _tell(out: Path, files: MaskFiles) -> None:
+def _print_outcomes(out: Path, files: MaskFiles) -> None:
     frames, outcomes = len(files.clip), files.outcomes
     for number, outcome in enumerate(outcomes):
         shown = f"{outcome.text[:80]}..." if len(outcome.text) > 83 else outcome.text

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from glus.common.errors import InputError, LaunchError
-from glus.common.json_file import is_unfit
 from glus.common.paths import expand_path, expand_paths, holds_paths
-from glus.launch.config.config_secrets import refuse_secrets
 from glus.launch.config.schema import is_flag, is_list, is_table, known_keys, nearest_key, section_of, type_name
+from glus.launch.config.value_checks import refuse_texts
 from glus.launch.config.yaml_text import format_yaml, parse_yaml, read_yaml
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ _LOADER = "glus"
 
 @dataclass(frozen=True)
 class Override:
-    """One `key=value` of the command line; `source` is how the person wrote it."""
+    """One `key=value` of the command line; `source` is how the user wrote it."""
 
     key: str
     value: Any
@@ -92,8 +91,7 @@ def build_config(cls: type[Config], path: Path | None, overrides: Sequence[Overr
             value = parse_yaml(value, override.source)
         for key, leaf in _leaves(value, keys, override.key):
             _put(tree, sources, key, leaf, override.source)
-    _refuse_unfit(tree, sources)
-    refuse_secrets({key: _get(tree, key) for key in sources})
+    refuse_texts({key: _get(tree, key) for key in sources})
     _refuse_unknown(cls, keys, sources)
     _refuse_no_section(keys, tree, sources)
     return _with_paths(_instance(cls, keys, tree, sources), sources, None if path is None else str(path))
@@ -174,15 +172,15 @@ def _expanded_file(path: Path) -> Path:
 def _type_message(
     cls: type, message: str, keys: Mapping[str, Any], tree: Mapping[str, Any], sources: Mapping[str, str]
 ) -> str:
-    """jsonargparse names the parser's key; a person wants to know which file or option, and what would be right."""
+    """Return a message with the file or option and the type wanted; jsonargparse names the parser's key only."""
     missing = re.search(r'arguments are required: ([\w., ]+)|[Kk]ey "([\w.]+)" is required', message)
     if missing:
         # Of an optional section only the last part is named.
         full = {name: name if name in keys else _ending_in(name, keys, tree) for name in _names(missing)}
-        lacking = ", ".join(
+        missing_keys = ", ".join(
             f"{key}=... ({type_name(keys[key])})" if key in keys else f"{key}=..." for key in full.values()
         )
-        return f"{cls.__name__} lacks {lacking}; there is no default"
+        return f"{cls.__name__} needs {missing_keys}; there is no default"
     named = re.search(r'[Kk]ey "([\w.\-]+)"', message)
     key = named[1] if named else ""
     given = [name for name in sources if name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.")]
@@ -205,20 +203,6 @@ def _ending_in(name: str, keys: Mapping[str, Any], tree: Mapping[str, Any]) -> s
     """The one key of a section that is given which ends in `name`; `name` itself where there are none or several."""
     found = [key for key in keys if key.endswith(f".{name}") and key.partition(".")[0] in tree]
     return found[0] if len(found) == 1 else name
-
-
-def _refuse_unfit(tree: Mapping[str, Any], sources: Mapping[str, str]) -> None:
-    """Bytes of a command line that are no UTF-8 come as halves of surrogate pairs; neither can be written back."""
-    for key in sources:
-        waiting = [key, _get(tree, key)]
-        while waiting:
-            value = waiting.pop()
-            if isinstance(value, str) and is_unfit(value):
-                raise LaunchError(f"{key}: holds NUL or bytes that are no UTF-8 text; rename it")
-            if isinstance(value, Mapping):
-                waiting += [*value.keys(), *value.values()]
-            elif isinstance(value, list):
-                waiting += value
 
 
 def _refuse_unknown(cls: type, keys: Mapping[str, Any], sources: Mapping[str, str]) -> None:

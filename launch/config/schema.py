@@ -42,7 +42,7 @@ def is_flag(hint: Any) -> bool:
 
 
 def type_name(hint: Any) -> str:
-    """A type as a person reads it: "tuple[float, float]", "one of: a, b", "a section"."""
+    """Return a type for messages: "tuple[float, float]", "one of: a, b", "a section"."""
     if get_origin(hint) is Literal:
         return "one of: " + ", ".join(str(value) for value in get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):
@@ -51,7 +51,7 @@ def type_name(hint: Any) -> str:
         return "a section"
     if hint is types.NoneType:
         return "null"
-    plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    plain = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
     if hint in plain:
         return plain[hint]
     if isinstance(hint, type) and get_origin(hint) is None:

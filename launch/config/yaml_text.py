@@ -100,7 +100,7 @@ class _Dumper(yaml.SafeDumper):
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = str(loader.construct_scalar(node))
     if len(text) > DIGITS or not re.fullmatch(_PATTERNS["int"], text):
-        raise _problem(f"{shortened(text)} is no whole number of at most {DIGITS} digits", node.start_mark)
+        raise _problem(f"{shortened(text)} is no integer of at most {DIGITS} digits", node.start_mark)
     return int(text, 0) if text.startswith(("0x", "0o")) else int(text)
 
 

@@ -1,4 +1,4 @@
-"""What a job does when a training has ended: done, again, back into the queue, or given up with the cause on one line.
+"""Decide what a job does when a training has ended: done, again, requeue, or fail with the cause on one line.
 
 OUT/failures/HOST.json    what ended the ranks of a machine, until the next attempt
 OUT/attempts.json         every attempt that ended before the last step: when, at which step, why
@@ -27,8 +27,8 @@ FAILURES, ATTEMPTS = "failures", "attempts.json"
 #: Exit codes of this module.
 DONE, FAILED, AGAIN, REQUEUE, ENDED = 0, 1, 10, 11, 12
 
-#: What srun ends with where a launcher was told to stop before it listened: it dies of the signal.
-TOLD_EARLY = (0x80 | signal.SIGTERM, 0x80 | signal.SIGUSR2)
+#: srun's exit codes where a launcher was signalled before it listened: it dies of the signal.
+SIGNALLED_EARLY = (0x80 | signal.SIGTERM, 0x80 | signal.SIGUSR2)
 
 Kind = Literal["told", "killed", "hung", "bug", "lost"]
 #: A machine whose rank lost its peer records that as a bug, so what others record counts more.
@@ -37,7 +37,8 @@ ORDER: tuple[Kind, ...] = ("told", "killed", "hung", "bug", "lost")
 
 @dataclass(frozen=True)
 class Failure:
-    """What ended the ranks of one machine: the first of them, and why. "told" is for a person to mend."""
+    """What ended the ranks of one machine: the first of them, and why. "told" is an error that the user
+    must fix; the others may go away by themselves."""
 
     host: str
     rank: int
@@ -59,7 +60,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is next, and why, in one line."""
+    """What the job does next, and why, in one line."""
 
     code: int
     words: str
@@ -87,8 +88,8 @@ def decide(config: RunConfig, code: int, most: int) -> Decision:
         words = f"stopped after step {stopped.step} of {stopped.steps} by {stopped.cause}"
         decision = Decision(REQUEUE if stopped.again else ENDED, words)
         failed = 0
-    elif failure.kind == "lost" and code in TOLD_EARLY:
-        decision, failed = Decision(REQUEUE, f"told to stop at step {step} before it had started"), 0
+    elif failure.kind == "lost" and code in SIGNALLED_EARLY:
+        decision, failed = Decision(REQUEUE, f"stopped at step {step} before it had started"), 0
     else:
         # How many attempts in a row ended at this step, this one with them.
         failed = 1
@@ -107,15 +108,15 @@ def decide(config: RunConfig, code: int, most: int) -> Decision:
 
 
 def _after_failure(failure: Failure, failed: int, most: int, step: int) -> Decision:
-    told = f"{failure.host}: {failure.cause}" if failure.host else failure.cause
-    told = " ".join(told.split())
+    cause = f"{failure.host}: {failure.cause}" if failure.host else failure.cause
+    cause = " ".join(cause.split())
     if failure.kind == "told":
-        return Decision(FAILED, told)
+        return Decision(FAILED, cause)
     if failed > most:
-        return Decision(FAILED, f"{failed} attempts ended at step {step} without a new checkpoint; the last: {told}")
+        return Decision(FAILED, f"{failed} attempts ended at step {step} without a new checkpoint; the last: {cause}")
     again = f"{failed} of at most {most} failures in a row at step {step}"
     # Where nobody recorded anything a machine may be gone: the scheduler finds others.
-    return Decision(REQUEUE if failure.kind == "lost" else AGAIN, f"{told} ({again})")
+    return Decision(REQUEUE if failure.kind == "lost" else AGAIN, f"{cause} ({again})")
 
 
 def _cause(out: Path, code: int) -> Failure:
@@ -125,7 +126,7 @@ def _cause(out: Path, code: int) -> Failure:
     ]
     if not found:
         return Failure(
-            "", -1, "lost", f"srun ended with {code}; no machine told why: one was lost, or its launcher killed"
+            "", -1, "lost", f"srun ended with {code}; no machine reported why: one was lost, or its launcher killed"
         )
     return min(found, key=lambda failure: ORDER.index(failure.kind))
 

@@ -38,8 +38,8 @@ class Nodes:
         values = [os.environ.get(name, "") for name in names]
         place, _, port = endpoint.rpartition(":")
         if not (_is_number(values[0]) and _is_number(values[1]) and int(values[0]) < int(values[1]) and values[2]):
-            told = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
-            raise LaunchError(f"{RENDEZVOUS} is set, but not by a job: {told}; start with srun, or unset {RENDEZVOUS}")
+            found = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+            raise LaunchError(f"{RENDEZVOUS} is set, but not by a job: {found}; start with srun, or unset {RENDEZVOUS}")
         if not place or not (_is_number(port) and 0 < int(port) < 2**16):
             raise LaunchError(f"{RENDEZVOUS}={endpoint}: it must be HOST:PORT of the first machine")
         return cls(int(values[0]), int(values[1]), endpoint, f"glus-{values[2]}", host)

@@ -22,8 +22,7 @@ from glus.launch.config.configuration import load_config, to_yaml
 from glus.launch.quiet import quiet_libraries
 from glus.launch.ranks.attempts import Failure, record_failure
 from glus.launch.ranks.nodes import ALONE, Nodes
-from glus.launch.ranks.parent import end_with_launcher
-from glus.launch.ranks.signals import INTERRUPTED, OF_ELASTIC, listen_as_rank, passing_on_signals
+from glus.launch.ranks.signals import INTERRUPTED, OF_ELASTIC, end_with_parent, listen_as_rank, passing_on_signals
 from glus.training.run_config import RunConfig
 from glus.training.stopping.stopping import StopFlag, read_stopped
 from glus.training.stopping.watchdog import HUNG
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
     from torch.distributed.launcher.api import LaunchConfig
 
-TOLD, BUG = 2, 1
-#: A run that was told to stop: there is more to do. (EX_TEMPFAIL of sysexits.h)
+USER_ERROR, BUG = 2, 1
+#: Exit code of a run that was stopped before its last step (EX_TEMPFAIL of sysexits.h).
 STOPPED = 75
 #: Seconds in which the launchers of all machines must have found each other.
 MEET = 300
@@ -44,10 +43,10 @@ GRACE = 10
 def train(config: RunConfig) -> int:
     """Train with `config.ranks` ranks on this machine; in a job of several machines, with those of all of them.
 
-    Under torchrun, as the rank that the environment names. Returns the exit code: 0; STOPPED where the run was told to
-    stop before its last step, outside of a job; 1 where a rank ended by a bug, whose traceback was printed.
+    Under torchrun, as the rank that the environment names. Returns the exit code: 0; STOPPED where the run was
+    stopped before its last step, outside of a job; 1 where a rank ended by a bug, whose traceback was printed.
     Raises InUseError where another run is at work in `out`, LaunchError where a rank stopped with a message or was
-    killed; it is told once, however many ranks found it.
+    killed; it is printed once, however many ranks raised it.
     """
     # One process holds the folder for all ranks: the first of torchrun's, or the launcher on the first machine.
     if "WORLD_SIZE" in os.environ:
@@ -79,9 +78,9 @@ def main() -> int:
 
     OUT is for those who list processes.
 
-    What ends it is written to the file that torch elastic names; `train` tells the first of them.
+    What ends it is written to the file that torch elastic names; `train` prints the first of them.
     """
-    end_with_launcher()
+    end_with_parent()
     stop = StopFlag()
     listen_as_rank(stop)
     quiet_libraries()
@@ -95,8 +94,8 @@ def main() -> int:
         return INTERRUPTED
     except UserError as error:
         handler.record_exception(error)
-        return TOLD
-    except Exception as error:  # noqa: BLE001 -- told by `train`, with its traceback
+        return USER_ERROR
+    except Exception as error:  # noqa: BLE001 -- `train` prints it, with its traceback
         handler.record_exception(error)
         return BUG
 
@@ -134,7 +133,7 @@ def _many_ranks(config: RunConfig, ranks: int, nodes: Nodes) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    # It tells of a failed rank by process number; what follows here tells why.
+    # It names a failed rank by its process number; what follows here says why.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="glus-ranks-") as folder, passing_on_signals():
         launch = elastic_launch(launch_settings(Path(folder), ranks, nodes), sys.executable)
@@ -148,7 +147,7 @@ def _many_ranks(config: RunConfig, ranks: int, nodes: Nodes) -> int:
             failure = _as_failure(_cause(error.failures.values()), nodes, ranks)
             if not nodes.alone:
                 record_failure(Path(config.out), failure)
-            return _tell(failure, Path(config.out))
+            return _report(failure, Path(config.out))
     return 0
 
 
@@ -184,7 +183,7 @@ def _cause(failures: Iterable["ProcessFailure"]) -> "ProcessFailure":
         file = Path(failure.error_file)
         # A killed rank leaves no file; its time is that of its finding, which is a little later than its end.
         when = file.stat().st_mtime if file.is_file() else failure.timestamp - 1.0
-        return failure.exitcode != TOLD, stopped, when
+        return failure.exitcode != USER_ERROR, stopped, when
 
     return min(failures, key=order)
 
@@ -196,19 +195,19 @@ def _as_failure(found: "ProcessFailure", nodes: Nodes, ranks: int) -> Failure:
         with contextlib.suppress(UserError, KeyError):
             recorded = as_object(read_object(found.error_file, "record of a failed rank")["message"], "message")
     rank = nodes.number * ranks + found.local_rank
-    if found.exitcode in (TOLD, HUNG) and recorded:
+    if found.exitcode in (USER_ERROR, HUNG) and recorded:
         text = hide_secrets(recorded["message"].partition(": ")[2])
-        return Failure(nodes.host, rank, "told" if found.exitcode == TOLD else "hung", text)
+        return Failure(nodes.host, rank, "told" if found.exitcode == USER_ERROR else "hung", text)
     if recorded:
         return Failure(
             nodes.host, rank, "bug", *map(hide_secrets, (recorded["message"], recorded["extraInfo"]["py_callstack"]))
         )
     ended = f"was killed by {found.signal_name()}" if found.exitcode < 0 else f"ended with {found.exitcode}"
-    lack = " (most often for lack of memory)" if found.exitcode == -signal.SIGKILL else ""
-    return Failure(nodes.host, rank, "killed", f"rank {rank} {ended}{lack}")
+    advice = " (most often for lack of memory)" if found.exitcode == -signal.SIGKILL else ""
+    return Failure(nodes.host, rank, "killed", f"rank {rank} {ended}{advice}")
 
 
-def _tell(failure: Failure, out: Path) -> int:
+def _report(failure: Failure, out: Path) -> int:
     if failure.kind == "bug":
         print(plain(f"rank {failure.rank}:\n{failure.traceback}"), file=sys.stderr)
         return BUG

@@ -1,11 +1,12 @@
-"""Signals that ask a launcher to stop go to its ranks, which save first and then end by themselves.
+"""Forward signals from a launcher to its ranks, and end ranks with their launcher.
 
-To its ranks a launcher says USR2 for "save and end". SIGTERM from it means that another rank failed: end now. From
-anybody else (a scheduler sends it to every process of a job) SIGTERM means "save and end", too.
+A launcher sends USR2 for "save and end". SIGTERM from it means that another rank failed: end now. SIGTERM from any
+other process (a scheduler sends it to every process of a job) means "save and end", too.
 """
 
 import _thread
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -26,16 +27,16 @@ TO_END = 5.0
 
 @contextlib.contextmanager
 def passing_on_signals() -> Iterator[None]:
-    """While it is entered, SIGTERM and SIGUSR2 go to the child processes, also to those that are born later.
+    """Forward SIGTERM and SIGUSR2 to the child processes during the block, also to those that start later.
 
-    They are blocked here and waited for by a thread: a child is born with them blocked, and loses none before it is
-    ready to listen.
+    They are blocked here and a thread waits for them: a child starts with them blocked, and loses none before it
+    listens.
     """
-    told, ended = StopFlag(), threading.Event()
+    stop, ended = StopFlag(), threading.Event()
     # For threads of libraries that were there before and do not block them.
-    handlers = {number: signal.signal(number, told.on_signal) for number in SIGNALS}
+    handlers = {number: signal.signal(number, stop.on_signal) for number in SIGNALS}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    waiting = threading.Thread(target=_wait, args=(told, ended), name="signals", daemon=True)
+    waiting = threading.Thread(target=_wait, args=(stop, ended), name="signals", daemon=True)
     waiting.start()
     try:
         yield
@@ -47,12 +48,12 @@ def passing_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait(told: StopFlag, ended: threading.Event) -> None:
+def _wait(stop: StopFlag, ended: threading.Event) -> None:
     passed_on: set[int] = set()
     while not ended.is_set():
         if found := signal.sigtimedwait(SIGNALS, 0.2):
-            told.on_signal(found.si_signo)
-        if told.cause:
+            stop.on_signal(found.si_signo)
+        if stop.cause:
             for child in psutil.Process().children():
                 if child.pid not in passed_on:
                     passed_on.add(child.pid)
@@ -61,17 +62,34 @@ def _wait(told: StopFlag, ended: threading.Event) -> None:
 
 
 def listen_as_rank(stop: StopFlag) -> None:
-    """From now on a thread of this process waits for what it is told. Called before any other thread is there."""
+    """Start a thread that waits for signals. Called before any other thread exists."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.Thread(target=_listen, args=(stop, os.getppid()), name="signals", daemon=True).start()
 
 
 def _listen(stop: StopFlag, launcher: int) -> None:
     while True:
-        told = signal.sigwaitinfo(SIGNALS)
-        if told.si_signo == signal.SIGTERM and told.si_pid == launcher:
+        received = signal.sigwaitinfo(SIGNALS)
+        if received.si_signo == signal.SIGTERM and received.si_pid == launcher:
             _thread.interrupt_main()
             # It may wait in a library for a rank that is dead.
             time.sleep(TO_END)
             os._exit(INTERRUPTED)
-        stop.on_signal(told.si_signo)
+        stop.on_signal(received.si_signo)
+
+
+def end_with_parent() -> None:
+    """End this process at once where the one that started it is gone, however that ended; looks twice a second.
+
+    A launcher that is killed cannot stop its ranks, and the next run may begin in its folder: no rank may go on.
+    """
+    # A process of multiprocessing knows its parent even where that ended before this call.
+    started_by = multiprocessing.parent_process()
+    parent = os.getppid() if started_by is None else started_by.pid
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -1,4 +1,4 @@
-"""What is particular to a site: partition, account, modules, container, network. configs/cluster/*.yaml."""
+"""Settings of one site: partition, account, modules, container, network (configs/cluster/*.yaml)."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from glus.common.paths import PathText, refuse_unexpanded
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
-#: What `glus submit` says itself.
+#: Options that `glus submit` sets itself.
 _OURS = (
     "array",
     "chdir",
@@ -59,7 +59,7 @@ class ClusterConfig:
     forward: tuple[str, ...] = ("HOME", "PATH", "LANG", "USER")
     """Variables of the shell that submits which a job is given, by name; no others are."""
     warn_seconds: int = 180
-    """How long before the time limit a training is told to save."""
+    """Seconds before the time limit at which a training is signalled to save."""
     attempts: int = 3
     """How many attempts in a row may end without a new checkpoint."""
 

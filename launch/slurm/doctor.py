@@ -1,6 +1,6 @@
-"""`glus doctor CONFIG`: what a training needs, looked at before it waits in a queue, and again as its job starts.
+"""`glus doctor CONFIG`: check what a training needs, before it waits in a queue and again as its job starts.
 
-Each line is "ok" or says what to do. In a job every machine looks; all but the first print only what is wrong.
+Each line is "ok" or says what to do. In a job every machine checks; all but the first print only errors.
 """
 
 import os
@@ -37,7 +37,7 @@ MIB, GIB = 1024**2, 1024**3
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """What is to be looked at."""
+    """What is checked."""
 
     config: Path
     """Config file of the training."""
@@ -55,7 +55,7 @@ class DoctorConfig:
 
 @dataclass(frozen=True)
 class Finding:
-    """A line: what was looked at, and what was found. `remedy` is "" where all is well."""
+    """A line: what was checked, and what was found. `remedy` is "" where all is well."""
 
     name: str
     found: str
@@ -63,7 +63,7 @@ class Finding:
 
 
 def doctor(config: DoctorConfig) -> int:
-    """Look at everything and print a line each; returns 0, or 2 where something must be done first.
+    """Check everything and print a line each; returns 0, or 2 where something must be done first.
 
     Raises LaunchError where the config cannot be read.
     """
@@ -100,8 +100,8 @@ def _finding(name: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(name, look())
     except UserError as error:
-        told = hide_secrets(str(error))
-        found, _, remedy = told.partition(": ")
+        message = hide_secrets(str(error))
+        found, _, remedy = message.partition(": ")
         return Finding(name, found, remedy or "see docs/cluster.md")
 
 
@@ -129,11 +129,11 @@ def _gpus(run: RunConfig, least_free: float) -> Iterator[Finding]:
     for number in range(count):
         device = torch.device("cuda", number)
         # This process alone looks, before any rank is there: its context is gone when it ends.
-        taken, whole = memory_taken(device)
-        name = f"{torch.cuda.get_device_name(device)}, {(whole - taken) / GIB:.0f} of {whole / GIB:.0f} GB free"
+        taken, total = memory_taken(device)
+        name = f"{torch.cuda.get_device_name(device)}, {(total - taken) / GIB:.0f} of {total / GIB:.0f} GB free"
         if unknown_gpu(device, run.engine.peak_tflops):
             name += "; an unknown GPU: without engine.peak_tflops there is no MFU"
-        busy = "" if whole - taken >= least_free * whole else "somebody else is on it: nvidia-smi names them"
+        busy = "" if total - taken >= least_free * total else "somebody else is on it: nvidia-smi names them"
         yield Finding(f"GPU {number}", name, busy)
     if run.model.language.attention == "flash_attention_2":
         try:
@@ -152,9 +152,9 @@ def _weights(run: RunConfig) -> str:
             if file.is_file():
                 _first_byte(file)
     trained = sum(row.elements for row in built.trainable)
-    whole = sum(parameter.numel() for parameter in built.model.parameters())
+    elements = sum(parameter.numel() for parameter in built.model.parameters())
     start = resumed.name if resumed else run.init_from or ", ".join(run.weights.named.values()) or "freshly drawn"
-    return f"{whole:,} elements, {trained:,} trained, from {start}"
+    return f"{elements:,} elements, {trained:,} trained, from {start}"
 
 
 def _first_byte(file: Path) -> None:
@@ -162,7 +162,7 @@ def _first_byte(file: Path) -> None:
         with open(file, "rb") as opened:
             opened.read(1)
     except OSError as error:
-        raise LaunchError(f"{file} cannot be read ({error.strerror}): mend that, or name other weights") from error
+        raise LaunchError(f"{file} cannot be read ({error.strerror}): fix that, or name other weights") from error
 
 
 def planned_bytes(run: RunConfig) -> int:
@@ -172,9 +172,9 @@ def planned_bytes(run: RunConfig) -> int:
     """
     built = build_for_training(run, None, with_weights=False)
     trained = sum(row.elements for row in built.trainable)
-    whole = sum(parameter.numel() for parameter in built.model.parameters())
+    elements = sum(parameter.numel() for parameter in built.model.parameters())
     width = 2 if run.engine.precision == "bf16" else 4
-    return (whole * (4 + width) + trained * 12) * (max(run.keep.last, 1) + run.keep.best + 1)
+    return (elements * (4 + width) + trained * 12) * (max(run.keep.last, 1) + run.keep.best + 1)
 
 
 def _disk(run: RunConfig, nodes: Nodes) -> str:
@@ -187,10 +187,10 @@ def _disk(run: RunConfig, nodes: Nodes) -> str:
     except OSError as error:
         raise LaunchError(f"{out} cannot be written ({error.strerror}): choose another `out`") from error
     free, planned = shutil.disk_usage(out).free, planned_bytes(run)
-    told = f"{free / GIB:.1f} GB free in {out}, checkpoints will take about {planned / GIB:.2f} GB"
+    found = f"{free / GIB:.1f} GB free in {out}, checkpoints will take about {planned / GIB:.2f} GB"
     if free < planned:
-        raise LaunchError(f"{told}: make room, or keep fewer (keep.last={run.keep.last}, keep.best={run.keep.best})")
-    return told
+        raise LaunchError(f"{found}: make room, or keep fewer (keep.last={run.keep.last}, keep.best={run.keep.best})")
+    return found
 
 
 def _shards(run: RunConfig) -> str:
@@ -201,7 +201,7 @@ def _shards(run: RunConfig) -> str:
         place = Storage.at(run.shards).below(split.dataset, split.split)
         if place.sha256(shard.name) != shard.sha256:
             raise LaunchError(
-                f"{place}/{shard.name} is not what was prepared: run `glus prepare` again, or copy it anew"
+                f"{place}/{shard.name} is not what was prepared: run `glus prepare` again, or copy it again"
             )
     videos = sum(len(split.videos) for split in splits)
     return f"{len(splits)} splits in {run.shards}, {videos:,} videos; a shard of each hashed"

@@ -16,7 +16,7 @@ from glus.training.tracking.code_version import code_version
 
 @dataclass(frozen=True)
 class Meeting:
-    """Seconds of an all-reduce, of this machine's clock beside the first one's, and whether both have the same code."""
+    """Seconds of an all-reduce, this clock's difference from the first machine's, and whether the code is the same."""
 
     seconds: float
     skew: float

@@ -95,8 +95,8 @@ def _submitted(note: _Note, folder: Path, states: dict[str, str]) -> Submitted:
 def _progress(run: Path, steps: int) -> str:
     newest = next(iter(checkpoint.newest_first(run / "checkpoints")), None)
     stopped = read_stopped(run)
-    told = f" (stopped by {stopped.cause})" if stopped else ""
-    return f"step {checkpoint.step_of(newest) if newest else 0} of {steps}{told}"
+    stop = f" (stopped by {stopped.cause})" if stopped else ""
+    return f"step {checkpoint.step_of(newest) if newest else 0} of {steps}{stop}"
 
 
 def _note(file: Path) -> _Note:

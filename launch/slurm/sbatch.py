@@ -1,4 +1,4 @@
-"""Batch files: slurm/NAME.sbatch with the settings of one job in it, and the words that hand it to sbatch.
+"""Batch files: slurm/NAME.sbatch with the settings of one job in it, and the sbatch command that submits it.
 
 Values go into the file as quoted assignments and to sbatch as words of its own, never through a shell.
 """
@@ -29,8 +29,8 @@ JOBS = "jobs"
 class Batch:
     """A job before it is submitted: slurm/TEMPLATE.sbatch with its settings, in OUT/jobs/NUMBER-NAME.
 
-    `files` (name -> text) lie beside it, the first is the config. `settings` are variables of the batch file (a tuple
-    becomes an array), `exported` those of its environment, `forward` names of variables of the submitting shell.
+    `files` (name -> text) are written next to it, the first is the config. `settings` are variables of the batch file
+    (a tuple becomes an array), `exported` those of its environment, `forward` names of the submitter's variables.
     `array` counts the tasks of a job array, 0 for none. `after` are the jobs that must have ended well before.
     """
 
@@ -93,13 +93,13 @@ class Batch:
         return [*words, str(self.file)]
 
     def write(self) -> None:
-        """Write the batch file and what lies beside it. Raises DataError where it cannot be written."""
+        """Write the batch file and its other files. Raises DataError where it cannot be written."""
         for name, text in self.files.items():
             write_atomic(self.folder / name, text.encode())
         write_atomic(self.file, self.text().encode())
 
     def submit(self, now: float) -> str:
-        """Write the batch file, hand it to SLURM, note that beside it; returns the job's number. Raises LaunchError."""
+        """Write the batch file, submit it, record that in job.json; return the job's number. Raises LaunchError."""
         self.write()
         try:
             done = subprocess.run(

@@ -1,4 +1,4 @@
-"""`glus submit WHAT CONFIG`: batch files beside the run, with a snapshot of config and code version, to SLURM."""
+"""`glus submit WHAT CONFIG`: submit batch files with a snapshot of config and code version to SLURM."""
 
 import re
 import shlex
@@ -73,8 +73,8 @@ def _submit(batches: list[Batch], config: SubmitConfig) -> None:
     for batch in batches:
         batch = replace(batch, after=after)
         if config.dry_run:
-            beside = ", ".join(batch.files)
-            print(f"# {batch.file}, beside {beside}\n{batch.text()}\n# {shlex.join(batch.words())}\n")
+            files = ", ".join(batch.files)
+            print(f"# {batch.file}, with {files}\n{batch.text()}\n# {shlex.join(batch.words())}\n")
             after = ("JOB_BEFORE",)
         else:
             after = (batch.submit(time.time()),)

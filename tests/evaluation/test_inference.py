@@ -13,8 +13,9 @@ from glus.common.errors import EvaluationError, TrainingError
 from glus.data_pipeline.batches.conversations import inference_prompt
 from glus.data_pipeline.sampling.sample_plan import middle_context
 from glus.data_pipeline.shards.reader import ShardedSplit
-from glus.evaluation.predict.inference import predict_split
+from glus.evaluation.predict.inference import predict_video
 from glus.evaluation.predict.inference_config import InferenceConfig, Predicted
+from glus.evaluation.predict.key_frames import KeyFrames
 from glus.evaluation.predict.model_source import Loaded, ModelSource
 from glus.evaluation.predict.predictions import expression_folder, read_masks
 from glus.training.checkpoints.integrity import note_digests
@@ -35,7 +36,7 @@ def split(tiny_demo: Path) -> ShardedSplit:
 
 
 def test_every_expression_gets_a_mask_for_every_frame(loaded: Loaded, split: ShardedSplit, tmp_path: Path) -> None:
-    done = predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, progress=False)
+    done = predict_video(loaded, split, 0, tmp_path, InferenceConfig(), None, CPU)
     [entry] = split.videos
     expressions, frames = len(entry.expressions), len(entry.frame_names)
     assert (done.expressions, done.found, done.frames) == (expressions, 0, expressions * frames)
@@ -49,16 +50,16 @@ def test_every_expression_gets_a_mask_for_every_frame(loaded: Loaded, split: Sha
 def test_what_is_on_disk_is_not_predicted_again(loaded: Loaded, split: ShardedSplit, tmp_path: Path) -> None:
     [entry] = split.videos
     first, *others = entry.expressions
-    predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, progress=False)
+    predict_video(loaded, split, 0, tmp_path, InferenceConfig(), None, CPU)
     for expression in others:
         for picture in expression_folder(tmp_path, entry, expression).iterdir():
             picture.unlink()
         expression_folder(tmp_path, entry, expression).rmdir()
     kept = {each: each.stat().st_mtime_ns for each in expression_folder(tmp_path, entry, first).iterdir()}
-    again = predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, progress=False)
+    again = predict_video(loaded, split, 0, tmp_path, InferenceConfig(), None, CPU)
     assert (again.expressions, again.found) == (len(others), 1)
     assert all(each.stat().st_mtime_ns == when for each, when in kept.items())
-    nothing = predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, progress=False)
+    nothing = predict_video(loaded, split, 0, tmp_path, InferenceConfig(), None, CPU)
     assert nothing == Predicted(0, len(entry.expressions), 0, 0)
 
 
@@ -66,7 +67,7 @@ def test_expressions_together_are_as_one_by_one(loaded: Loaded, split: ShardedSp
     [entry] = split.videos
     for number in (1, 4, 100):
         config = InferenceConfig(expressions_together=number)
-        predict_split(loaded, split, tmp_path / str(number), config, CPU, progress=False)
+        predict_video(loaded, split, 0, tmp_path / str(number), config, None, CPU)
     shown = 0.0
     for expression in entry.expressions:
         alone, some, every = (read_masks(tmp_path / str(number), entry, expression) for number in (1, 4, 100))
@@ -83,7 +84,7 @@ def test_masks_in_bf16_are_nearly_those_in_fp32(
     half = ModelSource.find(answering_run).load(CPU, "bf16")
     assert {each.dtype for each in half.model.parameters()} == {torch.bfloat16}
     for model, name in ((loaded, "fp32"), (half, "bf16")):
-        done = predict_split(model, split, tmp_path / name, InferenceConfig(precision=name), CPU, progress=False)
+        done = predict_video(model, split, 0, tmp_path / name, InferenceConfig(precision=name), None, CPU)
         assert done.frames_without_seg == 0
     [entry] = split.videos
     whole, rounded = (
@@ -100,7 +101,7 @@ def test_a_videos_frames_are_encoded_once_for_all_of_its_expressions(
     seen: list[int] = []
     encoder = loaded.model.segmenter.sam2.image_encoder
     hook = encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-    predict_split(loaded, split, tmp_path, InferenceConfig(expressions_together=2), CPU, progress=False)
+    predict_video(loaded, split, 0, tmp_path, InferenceConfig(expressions_together=2), None, CPU)
     hook.remove()
     assert len(split.videos[0].expressions) > 2
     assert seen == [1] * len(split.videos[0].frame_names)
@@ -125,18 +126,8 @@ def test_an_expression_that_cannot_be_asked_is_told_and_leaves_nothing(
     first, *others = entry.expressions
     split.videos = [replace(entry, expressions=(replace(first, text=text), *others))]
     with pytest.raises(EvaluationError, match=message):
-        predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, progress=False)
+        predict_video(loaded, split, 0, tmp_path, InferenceConfig(), None, CPU)
     assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.part"))
-
-
-def test_parts_of_a_split_are_each_video_once(loaded: Loaded, tiny_demo: Path, tmp_path: Path) -> None:
-    split = ShardedSplit.open(tiny_demo / "shards" / "mevis" / "train")
-    parts = [
-        predict_split(loaded, split, tmp_path, InferenceConfig(), CPU, part=(part, 2), progress=False)
-        for part in range(2)
-    ]
-    assert [part.found for part in parts] == [0, 0]
-    assert sum(part.expressions for part in parts) == sum(len(entry.expressions) for entry in split.videos)
 
 
 @pytest.mark.parametrize("key_frame", [0, 3, 5])
@@ -163,7 +154,7 @@ def test_a_loaded_model_is_the_one_that_was_trained(answering_run: Path, loaded:
     source = ModelSource.find(answering_run)
     assert source == ModelSource.find(answering_run / "checkpoints" / "step-000012")
     assert source.step == 12 and source.title.endswith(", step 12") and source.tracking_run
-    assert not loaded.model.training and loaded.told == ()
+    assert not loaded.model.training and loaded.notes == ()
 
 
 def test_a_checkpoint_of_other_code_is_told(answering_run: Path, tmp_path: Path) -> None:
@@ -196,7 +187,7 @@ def test_an_expression_begins_at_the_key_frame_that_a_file_gives_it(
     monkeypatch.setattr(split, "read_frames", read_frames)
     (tmp_path / "keys.json").write_text(json.dumps({f"{entry.video}_{first.id}": 4}), encoding="utf-8")
     config = InferenceConfig(key_frames=tmp_path / "keys.json")
-    done = predict_split(loaded, split, tmp_path, config, CPU, progress=False)
+    done = predict_video(loaded, split, 0, tmp_path, config, KeyFrames.read(tmp_path / "keys.json"), CPU)
     assert done == Predicted(1, len(others), 6, 0)
     assert read == [*middle_context(6, 2), 4, 5, 3, 2, 1, 0]
     masks = read_masks(tmp_path, entry, first)

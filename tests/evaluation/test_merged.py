@@ -10,7 +10,7 @@ from PIL import Image
 
 from glus.data_pipeline.raw.records import Expression
 from glus.evaluation.predict.predictions import expression_folder, write_masks
-from glus.evaluation.results.summary import named_figures, summarise
+from glus.evaluation.results.summary import named_metrics, summarise
 from glus.evaluation.score.jf import jf_per_frame
 from glus.evaluation.score.merged import label_map, score_merged, why_not_merged
 
@@ -80,9 +80,9 @@ def test_figures_are_those_of_the_official_code(davis, noisy):
     (variant,) = summary.variants
     assert variant.benchmark == "Ref-DAVIS17 valid, four annotators merged"
     j, f = official(davis, noisy)
-    assert (variant.figures.J, variant.figures.F) == pytest.approx((j, f), abs=1e-9)
-    assert 20 < variant.figures.JF < 95
-    assert named_figures(summary)["eval/ref_davis17/valid/merged/JF"] == variant.figures.JF
+    assert (variant.metrics.J, variant.metrics.F) == pytest.approx((j, f), abs=1e-9)
+    assert 20 < variant.metrics.JF < 95
+    assert named_metrics(summary)["eval/ref_davis17/valid/merged/JF"] == variant.metrics.JF
 
 
 def test_exchanged_labels_of_one_annotator_cost_nothing_since_labels_are_assigned(davis, tmp_path):
@@ -102,7 +102,7 @@ def test_a_missing_prediction_scores_0_and_makes_the_figures_partial(davis, tmp_
     scores = score_merged(davis, tmp_path)
     assert [(score.expression, score.JF) for score in scores if score.missing] == [(gone.id, 0.0)]
     (variant,) = summarise(scores, {"ref_davis17/valid": scores}).variants
-    assert variant.partial and variant.figures.missing == 1
+    assert variant.partial and variant.metrics.missing == 1
 
 
 def test_a_pixel_that_several_objects_claim_goes_to_the_first():

@@ -1,4 +1,4 @@
-"""J and F against the official code's figures and against its definition written out in full."""
+"""J and F against the official code's metrics and against its definition written out in full."""
 
 import json
 import math
@@ -206,14 +206,14 @@ def test_masks_of_osvos_score_as_the_official_code_scored_them():
         pytest.skip(f"official scores are not at {scored}")
     official = json.loads((scored / "official_scores.json").read_text())
     compared = 0
-    for name, figures in official.items():
+    for name, metrics in official.items():
         video, number = name.rsplit("_", 1)
         places = sorted((truth / video).glob("*.png"))
         target = np.stack([np.asarray(Image.open(place)) for place in places])
         pred = np.stack([np.asarray(Image.open(scored / "osvos" / video / place.name)) for place in places])
         void = target == 255
         j, f = jf_per_frame(pred == int(number), target == int(number), void if void.any() else None)
-        np.testing.assert_allclose(j, figures["J_all_frames"], rtol=0, atol=1e-12)
-        np.testing.assert_allclose(f, figures["F_all_frames"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(j, metrics["J_all_frames"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(f, metrics["F_all_frames"], rtol=0, atol=1e-12)
         compared += len(j)
     assert compared == 210

@@ -108,7 +108,7 @@ def coloured(masks: Path, split) -> None:
         (missing, r"1 of \d+ expressions of mevis/valid have no masks: demo-1/0; the server wants all"),
         (stray, r"holds 1 folders that are no video or expression of mevis/valid: demo-0/999"),
         (small, r"00010\.png: this mask is 64x95 \(height x width\), its frame is 64x96"),
-        (unfinished, r"demo-0/0 lacks 1 of 6 frames, the first is 00025\.png"),
+        (unfinished, r"demo-0/0 is missing 1 of 6 frames, the first is 00025\.png"),
         (coloured, r"00000\.png: this mask is a PNG of mode RGB"),
     ],
 )

@@ -84,7 +84,7 @@ def test_masks_that_stop_half_way_leave_nothing(written):
 def test_a_missing_frame_is_told_by_name(written):
     root, entry, expression, _, folder = written
     (folder / "00010.png").unlink()
-    with pytest.raises(EvaluationError, match=r"demo-0/0 lacks 1 of 6 frames, the first is 00010\.png"):
+    with pytest.raises(EvaluationError, match=r"demo-0/0 is missing 1 of 6 frames, the first is 00010\.png"):
         read_masks(root, entry, expression)
 
 

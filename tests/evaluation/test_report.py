@@ -61,10 +61,10 @@ def test_the_page_shows_figures_kinds_control_and_pictures(mevis, revos, half_ri
     assert text.count("<script") == 1 and "src" not in text.split("<script")[1].split(">")[0]
     assert not re.search(r"https?://", text)
     for benchmark in summary.benchmarks:
-        assert f"{benchmark.figures.JF:.1f}" in text
-        for name, figures in benchmark.groups.items():
+        assert f"{benchmark.metrics.JF:.1f}" in text
+        for name, metrics in benchmark.groups.items():
             assert f"<td>{name}</td>" in text
-            assert f"{figures.drop:.1f}" in text
+            assert f"{metrics.drop:.1f}" in text
     assert "Partial evaluation." in text
     assert "without target" in text
     strips, films = pictures[:12], pictures[12:]
@@ -103,8 +103,8 @@ def test_examples_are_never_twice_and_the_best_come_first(mevis, half_right):
     for count in (1, 2, 3, 100):
         ranked = pick_examples(scores, count)
         assert len({(score.video, score.expression) for _, score in ranked}) == len(ranked)
-        figures = [score.JF for _, score in ranked]
-        assert figures == sorted(figures, reverse=True)
+        metrics = [score.JF for _, score in ranked]
+        assert metrics == sorted(metrics, reverse=True)
     assert len(pick_examples(scores, 100)) == len(scores)
     middle = sorted(score.JF for score in scores)[len(scores) // 2]
     assert [score.JF for rank, score in pick_examples(scores, 1) if rank == "median"] == [middle]

@@ -131,7 +131,7 @@ def test_a_broken_prediction_stops_the_scoring_by_name_with_processes_too(mevis,
     write_perfect(mevis, tmp_path)
     (tmp_path / "mevis/valid_u/demo-2/1/00025.png").unlink()
     for workers in (1, 2):
-        with pytest.raises(EvaluationError, match=r"demo-2/1 lacks 1 of 6 frames, the first is 00025\.png"):
+        with pytest.raises(EvaluationError, match=r"demo-2/1 is missing 1 of 6 frames, the first is 00025\.png"):
             score_split(mevis, tmp_path, progress=False, workers=workers)
 
 

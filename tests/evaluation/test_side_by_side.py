@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from glus.common.errors import EvaluationError
-from glus.evaluation.pages.side_by_side import figure_rows, gaps, pick_gains, write_side_by_side
+from glus.evaluation.pages.side_by_side import gaps, metric_rows, pick_gains, write_side_by_side
 from glus.evaluation.results.scores_file import read_scores, write_scores
 from glus.evaluation.results.summary import summarise
 from glus.evaluation.score.scoring import score_split
@@ -32,9 +32,9 @@ def two_runs(mevis, tmp_path, write_perfect, write_everything):
 def test_figures_and_differences_stand_beside_each_other(mevis, two_runs, tmp_path):
     page, *films = write_side_by_side(tmp_path / "out", "Two", two_runs, [mevis])
     text = page.read_text(encoding="utf-8")
-    right, every = (run.summary["overall"]["JF"] for run in two_runs)
+    right, every = (run.summary.overall.JF for run in two_runs)
     assert f"{every - right:+.1f}" in text and right == 100.0
-    assert [row.best for row in figure_rows(two_runs)][:3] == [0, 0, 0]
+    assert [row.best for row in metric_rows(two_runs)][:3] == [0, 0, 0]
     assert all(
         text.count(f"{name}: {what}</span>") == 6 for name in ("right", "all") for what in ("prediction", "difference")
     )

@@ -1,4 +1,4 @@
-"""Figures of benchmarks from made-up scores that can be checked by hand, and the files."""
+"""Metrics of benchmarks from made-up scores that can be checked by hand, and the files."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from glus.common.errors import EvaluationError
 from glus.data_pipeline.datasets.table import DATASETS
 from glus.evaluation.results.benchmarks import PROTOCOLS, protocol_for
 from glus.evaluation.results.scores_file import read_scores, write_scores
-from glus.evaluation.results.summary import named_figures, summarise
+from glus.evaluation.results.summary import named_metrics, summarise
 from glus.evaluation.score.expression_score import ExpressionScore
 from glus.evaluation.score.scoring import score_split
 
@@ -35,11 +35,11 @@ def test_a_benchmark_is_the_mean_over_its_expressions_and_kinds_are_apart():
     summary = summarise(scores)
     (benchmark,) = summary.benchmarks
     assert benchmark.benchmark == "MeViS valid_u"
-    assert (benchmark.figures.J, benchmark.figures.F) == pytest.approx((40.0, 140 / 3))
-    assert benchmark.figures.JF == pytest.approx((40.0 + 140 / 3) / 2)
+    assert (benchmark.metrics.J, benchmark.metrics.F) == pytest.approx((40.0, 140 / 3))
+    assert benchmark.metrics.JF == pytest.approx((40.0 + 140 / 3) / 2)
     assert benchmark.groups["look"].JF == pytest.approx(22.5)
     assert benchmark.groups["motion"].JF == pytest.approx(85.0)
-    assert (benchmark.figures.missing, benchmark.partial, summary.partial) == (1, True, True)
+    assert (benchmark.metrics.missing, benchmark.partial, summary.partial) == (1, True, True)
 
 
 def test_the_drop_counts_only_expressions_with_a_control():
@@ -48,9 +48,9 @@ def test_the_drop_counts_only_expressions_with_a_control():
         score("mevis", "valid_u", 1, 60.0, 60.0, control=30.0),
         score("mevis", "valid_u", 2, 0.0, 0.0),
     ]
-    figures = summarise(scores).overall
-    assert (figures.expressions, figures.controlled) == (3, 2)
-    assert (figures.matched_JF, figures.control_JF, figures.drop) == (70.0, 20.0, 50.0)
+    metrics = summarise(scores).overall
+    assert (metrics.expressions, metrics.controlled) == (3, 2)
+    assert (metrics.matched_JF, metrics.control_JF, metrics.drop) == (70.0, 20.0, 50.0)
 
 
 def test_revos_is_the_unweighted_mean_of_referring_and_reasoning_and_keeps_type_2_apart():
@@ -59,9 +59,9 @@ def test_revos_is_the_unweighted_mean_of_referring_and_reasoning_and_keeps_type_
     scores += [score("revos", "valid", 4, 100.0, 100.0, type_id=2)]
     summary = summarise(scores)
     (benchmark,) = summary.benchmarks
-    assert (benchmark.figures.J, benchmark.figures.F, benchmark.figures.JF) == (70.0, 80.0, 75.0)
-    assert benchmark.figures.drop == pytest.approx((60.0 + 10.0) / 2)
-    assert benchmark.figures.expressions == 4
+    assert (benchmark.metrics.J, benchmark.metrics.F, benchmark.metrics.JF) == (70.0, 80.0, 75.0)
+    assert benchmark.metrics.drop == pytest.approx((60.0 + 10.0) / 2)
+    assert benchmark.metrics.expressions == 4
     assert list(benchmark.groups) == ["reasoning", "referring"]
     assert benchmark.without_target.JF == 100.0
     assert summary.overall.JF == pytest.approx((3 * 90 + 60) / 4)
@@ -69,16 +69,16 @@ def test_revos_is_the_unweighted_mean_of_referring_and_reasoning_and_keeps_type_
 
 def test_revos_without_one_of_its_halves_has_no_overall_figure():
     (benchmark,) = summarise([score("revos", "valid", 0, 90.0, 90.0, type_id=0)]).benchmarks
-    assert benchmark.figures.JF is None
+    assert benchmark.metrics.JF is None
     assert benchmark.groups["referring"].JF == 90.0
 
 
 def test_hidden_targets_are_counted_and_change_no_figure():
     known, hidden = score("mevis", "valid_u", 0, 60.0, 60.0), score("mevis", "valid_u", 1, None, None)
     (benchmark,) = summarise([known, hidden]).benchmarks
-    assert (benchmark.figures.JF, benchmark.figures.expressions, benchmark.hidden) == (60.0, 1, 1)
+    assert (benchmark.metrics.JF, benchmark.metrics.expressions, benchmark.hidden) == (60.0, 1, 1)
     (benchmark,) = summarise([hidden]).benchmarks
-    assert (benchmark.scored, benchmark.figures.JF, benchmark.hidden) == (False, None, 1)
+    assert (benchmark.scored, benchmark.metrics.JF, benchmark.hidden) == (False, None, 1)
 
 
 def test_overall_is_the_mean_over_all_expressions_of_all_benchmarks():
@@ -86,7 +86,7 @@ def test_overall_is_the_mean_over_all_expressions_of_all_benchmarks():
         score("reason_vos", "valid", 0, 70.0, 70.0)
     ]
     summary = summarise(scores)
-    assert [benchmark.figures.JF for benchmark in summary.benchmarks] == [30.0, 70.0]
+    assert [benchmark.metrics.JF for benchmark in summary.benchmarks] == [30.0, 70.0]
     assert summary.overall.JF == 40.0
 
 
@@ -126,6 +126,8 @@ def test_files_hold_every_expression_and_video_and_are_replaced_as_a_whole(mevis
     assert float(found[0]["JF"]) == pytest.approx(sum(of_first) / len(of_first))
     read = read_scores(tmp_path / "out")
     assert (read.title, read.predictions, list(read.expressions)) == ("Demo", tmp_path, scores)
+    assert read.summary == summarise(scores)
+    assert document["summary"]["benchmarks"][0]["figures"]["JF"] == read.summary.benchmarks[0].metrics.JF
 
 
 def test_a_folder_without_scores_or_with_other_ones_is_told(tmp_path):
@@ -154,32 +156,32 @@ def test_a_text_that_a_spreadsheet_would_compute_is_marked_as_text(tmp_path, tex
     assert json.loads(as_json.read_text(encoding="utf-8"))["expressions"][0]["text"] == text
 
 
-def in_videos(figures, name="mevis"):
+def in_videos(metrics, name="mevis"):
     """Scores of several videos, one list of J&F a video."""
     return [
         replace(score(name, "valid_u", number, jf, jf), video=f"v{video}")
-        for video, found in enumerate(figures)
+        for video, found in enumerate(metrics)
         for number, jf in enumerate(found)
     ]
 
 
 def test_an_interval_is_that_of_drawing_whole_videos():
     """Against a bootstrap written out, with draws of its own."""
-    figures = [[10.0, 20.0, 30.0], [80.0], [40.0, 60.0], [55.0], [90.0, 10.0]]
-    (benchmark,) = summarise(in_videos(figures)).benchmarks
-    found = benchmark.figures.intervals["JF"]
+    metrics = [[10.0, 20.0, 30.0], [80.0], [40.0, 60.0], [55.0], [90.0, 10.0]]
+    (benchmark,) = summarise(in_videos(metrics)).benchmarks
+    found = benchmark.metrics.intervals["JF"]
     rng = np.random.Generator(np.random.Philox(key=77))
-    means = [np.mean(np.concatenate([figures[v] for v in rng.integers(0, 5, 5)])) for _ in range(20_000)]
+    means = [np.mean(np.concatenate([metrics[v] for v in rng.integers(0, 5, 5)])) for _ in range(20_000)]
     assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=2.0)
-    assert found.low < benchmark.figures.JF < found.high
-    assert summarise(in_videos(figures)).benchmarks[0].figures.intervals == benchmark.figures.intervals
+    assert found.low < benchmark.metrics.JF < found.high
+    assert summarise(in_videos(metrics)).benchmarks[0].metrics.intervals == benchmark.metrics.intervals
 
 
 def test_videos_that_score_alike_have_a_narrow_interval_and_a_single_video_none():
     (alike,) = summarise(in_videos([[50.0, 50.0], [50.0], [50.0]])).benchmarks
-    assert (alike.figures.intervals["JF"].low, alike.figures.intervals["JF"].high) == (50.0, 50.0)
+    assert (alike.metrics.intervals["JF"].low, alike.metrics.intervals["JF"].high) == (50.0, 50.0)
     (single,) = summarise(in_videos([[50.0, 60.0]])).benchmarks
-    assert single.figures.intervals == {}
+    assert single.metrics.intervals == {}
 
 
 def test_breakdowns_tell_size_rivals_and_absence_apart():
@@ -196,21 +198,21 @@ def test_breakdowns_tell_size_rivals_and_absence_apart():
         "rivals": {"0": 10.0, "4 or more": 65.0},
         "frames without object": {"always seen": 10.0, "absent in up to half": 40.0, "absent in more than half": 90.0},
     }
-    assert named_figures(summary)["eval/frames_without_object/always_seen/JF"] == 10.0
+    assert named_metrics(summary)["eval/frames_without_object/always_seen/JF"] == 10.0
 
 
 def test_accuracy_and_robustness_are_averaged_as_j_and_f_are():
     scores = [replace(score("revos", "valid", n, 50.0, 50.0, type_id=n % 2), A=90.0 - 10 * n, R=80.0) for n in range(3)]
     (benchmark,) = summarise(scores).benchmarks
-    assert (benchmark.figures.A, benchmark.figures.R) == (80.0, 80.0)
+    assert (benchmark.metrics.A, benchmark.metrics.R) == (80.0, 80.0)
     assert benchmark.groups["referring"].A == 80.0 and benchmark.groups["reasoning"].A == 80.0
-    assert named_figures(summarise(scores))["eval/revos/valid/A"] == 80.0
+    assert named_metrics(summarise(scores))["eval/revos/valid/A"] == 80.0
 
 
 def test_partial_figures_say_so_under_every_name():
-    named = named_figures(summarise([score("mevis", "valid_u", 0, 0.0, 0.0, missing=True)]))
+    named = named_metrics(summarise([score("mevis", "valid_u", 0, 0.0, 0.0, missing=True)]))
     assert (named["eval/partial"], named["eval/mevis/valid_u/missing"]) == (1.0, 1.0)
     whole = [score("mevis", "valid_u", 0, 90.0, 90.0)]
-    assert named_figures(summarise(whole))["eval/partial"] == 0.0
-    named = named_figures(summarise(whole, left_out={"mevis/valid_u": ["a", "b"], "revos/valid": []}))
+    assert named_metrics(summarise(whole))["eval/partial"] == 0.0
+    named = named_metrics(summarise(whole, left_out={"mevis/valid_u": ["a", "b"], "revos/valid": []}))
     assert (named["eval/partial"], named["eval/mevis/valid_u/videos_left_out"]) == (1.0, 2.0)

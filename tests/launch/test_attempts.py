@@ -62,7 +62,7 @@ def test_a_run_that_was_told_to_stop_goes_back_into_the_queue_or_ends(run: RunCo
 def test_a_stop_before_the_launchers_listened_is_no_failure(run: RunConfig, code: int) -> None:
     for _ in range(9):
         decision = decide(run, code, 3)
-        assert (decision.code, decision.words) == (REQUEUE, "told to stop at step 0 before it had started")
+        assert (decision.code, decision.words) == (REQUEUE, "stopped at step 0 before it had started")
     assert not any(entry["failed"] for entry in json.loads((Path(run.out) / ATTEMPTS).read_text(encoding="utf-8")))
 
 
@@ -102,7 +102,7 @@ def test_a_hang_is_tried_again_and_a_lost_machine_goes_to_the_scheduler(run: Run
     record_failure(Path(run.out), HUNG)
     assert decide(run, 1, 3).code == AGAIN
     lost = decide(run, 137, 3)
-    assert lost.code == REQUEUE and "srun ended with 137; no machine told why: one was lost" in lost.words
+    assert lost.code == REQUEUE and "srun ended with 137; no machine reported why: one was lost" in lost.words
 
 
 def test_a_record_that_cannot_be_read_is_told(run: RunConfig) -> None:

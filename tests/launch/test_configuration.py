@@ -114,7 +114,7 @@ def test_texts_that_look_like_other_things_stay_texts(tmp_path: Path) -> None:
         (["learning_rate=1"], r"no key 'learning_rate' in Run; did you mean optimizer\.learning_rate"),
         (["optimizer.zzz=1"], r"there are: optimizer\.learning_rate, optimizer\.betas"),
         (["zzz=1"], r"there are: out, optimizer, bank, steps"),
-        (["steps=1.5"], r'steps=1\.5: steps = "1\.5" does not fit; wanted: a whole number'),
+        (["steps=1.5"], r'steps=1\.5: steps = "1\.5" does not fit; wanted: an integer'),
         (["optimizer.learning_rate=fast"], r"optimizer\.learning_rate=fast: .* wanted: a number"),
         (["kind=both"], r"kind = \"both\" does not fit; wanted: one of: lora, full"),
         (["datasets=mevis"], r"wanted: tuple\[str, \.\.\.\], such as datasets=\[mevis\]"),
@@ -138,9 +138,9 @@ def test_a_wrong_override_is_told_with_what_would_be_right(words: list[str], mes
             "out: a\noptimizer:\n  lerning_rate: 1\n",
             r"run\.yaml: no key 'optimizer\.lerning_rate' in Run; did you mean",
         ),
-        ("out: a\nsteps: many\n", r'run\.yaml: steps = "many" does not fit; wanted: a whole number'),
+        ("out: a\nsteps: many\n", r'run\.yaml: steps = "many" does not fit; wanted: an integer'),
         ("out: a\nnote: 5\n", r"run\.yaml: note = 5 does not fit; wanted: a text"),
-        ("steps: 3\n", r"Run lacks out=\.\.\. \(a path\)"),
+        ("steps: 3\n", r"Run needs out=\.\.\. \(a path\)"),
         ("out: a\nsteps: [1\n", r"run\.yaml, line 3, column 1: not readable as YAML"),
         ("out: a\nsteps: 1\nsteps: 2\n", r"run\.yaml, line 3, column 1: .*'steps' stands twice, in lines 2 and 3"),
         ("out: !!python/object/apply:os.getcwd []\n", r"could not determine a constructor"),
@@ -343,7 +343,7 @@ class Asking:
 
 
 def test_what_an_optional_section_is_missing_is_named_in_full() -> None:
-    with pytest.raises(LaunchError, match=r"Asking lacks sizes\.stages=\.\.\. \(a whole number\)"):
+    with pytest.raises(LaunchError, match=r"Asking needs sizes\.stages=\.\.\. \(an integer\)"):
         load_config(Asking, None, ["sizes.heads=1"])
     with pytest.raises(LaunchError, match=r"sizes\.heads"):
         load_config(Asking, None, ["sizes.heads=many", "sizes.stages=2"])

@@ -1,4 +1,4 @@
-"""`glus evaluate`: a checkpoint in, figures on disk and in tracking; what is there is kept, what is foreign refused."""
+"""`glus evaluate`: a checkpoint in, metrics on disk and in tracking; what is there is kept, what is foreign refused."""
 
 import json
 import multiprocessing
@@ -19,7 +19,7 @@ from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.model_source import ModelSource
 from glus.evaluation.predict.predictions import expression_folder, write_masks
-from glus.evaluation.predict.worklist import only_one, work_list
+from glus.evaluation.predict.worklist import counted, exclusive_out, left, work_list
 from glus.launch import cli
 from glus.launch.commands.predict import Prediction, predict, processes_for
 from glus.model.released.release_sums import write_sums
@@ -200,19 +200,20 @@ def test_what_cannot_work_is_told_before_anything_is_predicted(
     assert not (tmp_path / "eval").exists()
 
 
-def test_several_processes_share_the_videos_and_tell_what_stops_one(run: RunConfig, tmp_path: Path) -> None:
+def test_several_processes_share_the_videos_and_report_what_stops_one(run: RunConfig, tmp_path: Path) -> None:
     splits = tuple(ShardedSplit.open(Path(run.shards) / name) for name in ("mevis/train", SPLIT))
     items = work_list(splits)
     assert 1 <= processes_for(0, len(items)) <= 3
-    work = Prediction(ModelSource.find(Path(run.out)), splits, tmp_path / "masks", InferenceConfig(), items)
-    done = list(predict(work, 2))
-    assert sorted(each.item.name for each in done) == sorted(item.name for item in items) and len(done) == 3
-    due = sum(len(entry.expressions) for split in splits for entry in split.videos)
-    assert sum(each.predicted.expressions for each in done) == due
+    work = Prediction(ModelSource.find(Path(run.out)), splits, tmp_path, InferenceConfig(), items)
+    predict(work, 2)
+    assert len(items) == 3 and left(items, splits, tmp_path / "predictions") == ()
+    assert counted(tmp_path, splits).frames == sum(
+        len(entry.expressions) * len(entry.frame_names) for split in splits for entry in split.videos
+    )
     gone = replace(work.source, folder=tmp_path / "gone")
-    damaged = replace(work, source=gone, masks=tmp_path / "none")
     with pytest.raises(LaunchError, match=r"gone/config\.json: no such config of a run: correct the path"):
-        list(predict(damaged, 2))
+        predict(replace(work, source=gone, out=tmp_path / "none"), 2)
+    assert multiprocessing.active_children() == []
 
 
 def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, ranks: int) -> None:
@@ -246,8 +247,8 @@ def test_the_first_rank_tells_whose_masks_do_not_come(
     both = [*words, "splits=[mevis/train, mevis/valid_u]", "processes=0", "record=false", "wait_minutes=0.001"]
     assert cli.main(both) == 2
     told = capsys.readouterr().err
-    assert "2 videos lack masks and none came for 0.001 minutes, the first is mevis/train/" in told
-    assert "a rank was killed or stopped. The same command goes on from what is done" in told
+    assert "2 videos are without masks and none came for 0.001 minutes, the first is mevis/train/" in told
+    assert "a rank was killed or stopped. The same command skips what is predicted and goes on" in told
     assert cli.main([*both, "fresh=true"]) == 2
     assert "remove `out` first" in capsys.readouterr().err
 
@@ -256,7 +257,7 @@ def test_two_evaluations_do_not_write_into_one_folder(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "eval").mkdir()
-    with only_one(tmp_path / "eval", 0, 1):
+    with exclusive_out(tmp_path / "eval", 0, 1):
         assert cli.main(words) == 2
     assert "another evaluation is at work in" in capsys.readouterr().err
 
@@ -276,7 +277,7 @@ from glus.launch.commands import predict as launch_predict
 checkpoint, shards, masks, seed = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 splits = tuple(ShardedSplit.open(shards / name) for name in ("mevis/train", "mevis/valid_u"))
 items = work_list(splits)
-work = launch_predict.Prediction(ModelSource.find(checkpoint), splits, masks, InferenceConfig(), items)
+work = launch_predict.Prediction(ModelSource.find(checkpoint), splits, masks.parent, InferenceConfig(), items)
 one = launch_predict.Predictor(work, 0)
 chance, kills = random.Random(seed), 0
 

@@ -1,23 +1,15 @@
-"""Processes that predict: they end with the command that started them, and may take their time to end."""
+"""Processes that predict end with the command that started them."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
-import pytest
-
-from glus.data_pipeline.shards.reader import ShardedSplit
-from glus.evaluation.predict.inference_config import InferenceConfig
-from glus.evaluation.predict.model_source import ModelSource
-from glus.evaluation.predict.worklist import work_list
-from glus.launch.commands import predict as prediction
-from glus.launch.commands.predict import Prediction, predict
 
 #: Starts a process that would sleep for minutes, and says its number when it watches its parent.
 PARENT = """
 import multiprocessing, os, time
-from glus.launch.ranks.parent import end_with_parent
+from glus.launch.ranks.signals import end_with_parent
 
 def child():
     end_with_parent()
@@ -41,14 +33,3 @@ def test_a_process_ends_when_the_one_that_started_it_is_killed(tmp_path: Path) -
         for each in left:
             each.kill()
     assert left == []
-
-
-def test_a_process_with_nothing_left_to_do_may_take_its_time_to_end(
-    tiny_demo: Path, answering_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a machine that does much else, ending Python and torch takes longer than any limit."""
-    monkeypatch.setattr(prediction, "GRACE", 0)
-    split = ShardedSplit.open(tiny_demo / "shards" / "mevis" / "train")
-    items = work_list([split])
-    work = Prediction(ModelSource.find(answering_run), (split,), tmp_path / "masks", InferenceConfig(), items)
-    assert sorted(done.item.name for done in predict(work, 2)) == sorted(item.name for item in items)

@@ -1,4 +1,4 @@
-"""`glus score`: folders of masks in, figures out, on a machine that has no torch; each mutation is told by name."""
+"""`glus score`: folders of masks in, metrics out, on a machine that has no torch; each mutation is told by name."""
 
 import csv
 import json
@@ -95,7 +95,7 @@ def test_videos_that_are_not_in_the_shards_make_an_evaluation_partial(
     summary = json.loads((out / "scores.json").read_text(encoding="utf-8"))["summary"]
     assert summary["partial"] is True and summary["benchmarks"][0]["left_out"] == ["broken-one"]
     page = " ".join((out / "report.html").read_text(encoding="utf-8").split())
-    assert f"Partial evaluation.</b> 1 videos of {SPLIT} are not in the shards and in no figure: broken-one." in page
+    assert f"Partial evaluation.</b> 1 videos of {SPLIT} are not in the shards and in no metric: broken-one." in page
     with open(out / "videos.csv", encoding="utf-8", newline="") as rows:
         assert {row["video"]: row["left_out"] for row in csv.DictReader(rows)} == {
             split.videos[0].video: "0",
@@ -151,7 +151,7 @@ def extra_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("mutate", "told"),
     [
-        (missing_frame, "{folder} lacks 1 of 6 frames, the first is 00002.png"),
+        (missing_frame, "{folder} is missing 1 of 6 frames, the first is 00002.png"),
         (wrong_size, "{folder}/00002.png: this mask is 48x65 (height x width), its frame is 48x64"),
         (three_values, "holds the values [0, 1, 255]; a mask holds only 0 and 255, or only 0 and 1"),
         (turned_palette, "{folder}/00002.png is an indexed PNG whose index 0 shows (255, 255, 255), index 1 (0, 0, 0)"),

@@ -15,7 +15,7 @@ from PIL import Image
 from glus.data_pipeline.raw.frames import FrameFolder, VideoFile
 from glus.data_pipeline.sampling.sample_plan import middle_context
 from glus.data_pipeline.shards.reader import ShardedSplit
-from glus.evaluation.predict.inference import predict_split
+from glus.evaluation.predict.inference import predict_video
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.model_source import ModelSource
 from glus.evaluation.predict.predictions import read_masks
@@ -82,9 +82,8 @@ def test_masks_are_those_of_evaluation_in_the_benchmarks_layout(
     texts = [expression.text for expression in entry.expressions]
     assert segment(video, answering_run, out, *texts) == 0
     cpu = torch.device("cpu")
-    predict_split(
-        ModelSource.find(answering_run).load(cpu), split, tmp_path / "due", InferenceConfig(), cpu, progress=False
-    )
+    loaded = ModelSource.find(answering_run).load(cpu)
+    predict_video(loaded, split, 0, tmp_path / "due", InferenceConfig(), None, cpu)
     for number, expression in enumerate(entry.expressions):
         due, found = read_masks(tmp_path / "due", entry, expression), masks_of(out, video.name, number)
         assert due is not None and due.any() and tuple(found) == FRAMES
@@ -288,7 +287,7 @@ def test_a_file_without_a_frame_is_told(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "SegmentConfig lacks expressions=..."),
+        ([], "SegmentConfig needs expressions=..."),
         (["expressions=[]"], "no expression: say what to segment"),
         (["the circle", " . "], "expression 1 is empty (' . '): say in words what is to be segmented"),
         (["the circle \udcff"], "expressions: holds NUL or bytes that are no UTF-8 text"),

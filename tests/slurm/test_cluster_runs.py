@@ -86,7 +86,7 @@ def test_reproduce_goes_through_to_j_and_f_in_mlflow(reproduced: Reproduced, clu
     assert [step for step, _ in record.history["total"]] == list(range(1, STEPS + 1))
     assert {"eval/mevis/valid_u/JF", "eval/ref_davis17/valid/JF", "eval/overall/JF"} <= record.metrics.keys()
     [log] = (Path(reproduced.config.out) / "jobs").glob("*-compare/log.txt")
-    assert "J&F beside published figures" in log.read_text(encoding="utf-8")
+    assert "J&F next to published results" in log.read_text(encoding="utf-8")
     # Nothing was run that came as a value; it arrived as it was, up to the figures.
     scores = read_scores(Path(reproduced.config.out) / "evaluation")
     assert HOSTILE_EXPRESSION in {each.text for each in scores.expressions}

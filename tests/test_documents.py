@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from glus.launch.cli import COMMANDS, main
 from glus.launch.commands.evaluate import EvaluateConfig
@@ -155,3 +156,17 @@ def test_containers_copy_what_is_there():
     assert copied and sorted({word.rstrip("/") for word in copied} - first) == []
     bases = re.findall(r"^(?:FROM|From:) (\S+)", docker + apptainer, re.MULTILINE)
     assert len(bases) == 2 and len(set(bases)) == 1 and ":" in bases[0] and not bases[0].endswith(":latest")
+
+
+def test_the_workflow_calls_what_ci_runs_with_pinned_actions():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["ci"]["steps"]
+    assert steps[-1] == {"run": ".ci/run"}
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", step["uses"]) for step in steps[:-1])
+
+
+def test_the_citation_names_the_software_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["type"] == "software" and citation["license"] == "Apache-2.0"
+    [paper] = citation["references"]
+    assert paper["title"] in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,13 +11,12 @@ There it takes MeViS tokens only; here it takes all.
 import argparse
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from glus.data_pipeline.raw.annotated_split import read_entries
 from glus.data_pipeline.raw.annotations import parse_video
-from glus.data_pipeline.sampling.groups import contrasted
 from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig, Slot
 from glus.data_pipeline.shards.index import Counts, IndexedVideo, Manifest, VideoEntry
 from glus.data_pipeline.shards.index_table import IndexBuilder, IndexTable, spans_from
@@ -61,7 +60,22 @@ def tokens_of(split: ShardedSplit, slots: Sequence[Slot]) -> Iterator[tuple[int,
     """(video, object set) of each expression of a micro-batch."""
     for slot in slots:
         said = split.videos[slot.video].expressions
-        yield from ((slot.video, frozenset(said[number].object_ids)) for number in slot.expressions)
+        yield from ((slot.video, said[number].object_set) for number in slot.expressions)
+
+
+def contrasted(tokens: Iterable[tuple[object, frozenset[str]]]) -> tuple[int, int, int]:
+    """Of the expressions of a micro-batch, each (video, object set): all, those with a partner and any rival, and
+
+    those with a partner and a rival of their own video.
+    """
+    held = list(tokens)
+    with_both = with_near = 0
+    for video, objects in held:
+        partner = sum(other == (video, objects) for other in held) > 1
+        near = any(other_video == video and not other & objects for other_video, other in held)
+        with_near += partner and near
+        with_both += partner and (near or any(other_video != video for other_video, _ in held))
+    return len(held), with_both, with_near
 
 
 def our_shares(split: ShardedSplit, steps: int, expressions: int = 4, seed: int = 0) -> Shares:
@@ -90,7 +104,7 @@ def bank_share(split: ShardedSplit, steps: int, seed: int = 0) -> float:
             for slot in slots[first : first + MICRO_BATCH]:
                 said = split.videos[slot.video].expressions
                 for expression in slot.expressions:
-                    objects = frozenset(said[expression].object_ids)
+                    objects = said[expression].object_set
                     tokens += [(slot.video, expression, objects, frame) for frame in slot.query]
             bank.extend(tokens)
             for token in tokens:

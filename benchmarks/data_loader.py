@@ -193,7 +193,7 @@ def measure(width: int, height: int, workers: int, samples: int, rounds: int, so
             for turn in range(rounds + 1):
                 # In turn, so that what else the machine does meets both alike, and the frames of the same slots.
                 same = plan.global_batch(turn)
-                held = [split.read_jpegs(slot.video, sorted({*slot.context, *slot.query})) for slot in same]
+                held = [list(split.read_jpegs(slot.video, sorted({*slot.context, *slot.query}))) for slot in same]
                 loads.append(seconds(load))
                 bares.append(seconds(partial(bare_decoding, held, (height, width, 3), workers)))
             painting = min(paint(next(loader)) for _ in range(rounds + 1))
@@ -204,7 +204,7 @@ def measure(width: int, height: int, workers: int, samples: int, rounds: int, so
         next(way)
         reference = seconds(lambda: list(way))[0] / (len(few) - MICRO_BATCH)
         frames = sum(len({*slot.context, *slot.query}) for slot in slots) / len(slots)
-        jpeg = np.mean([len(split.read_jpegs(0, [index])[0]) for index in range(FRAMES)])
+        jpeg = np.mean([len(next(split.read_jpegs(0, [index]))) for index in range(FRAMES)])
     ratios = [bare_time / load_time for (bare_time, _), (load_time, _) in zip(bares, loads, strict=True)]
     (best_load, load_core), (best_bare, bare_core) = (map(min, zip(*turns, strict=True)) for turns in (loads, bares))
     return {

@@ -81,9 +81,7 @@ def go_through(
         return torch.randint(0, 256, (3, height, height * 4 // 3), dtype=torch.uint8, generator=random)
 
     def prompts(queries: int) -> tuple[Tensor, Tensor]:
-        return padded_ids(
-            [tokenizer.encode_with_images(inference_prompt(text, 4, queries)) for text in texts], tokenizer.pad_id
-        )
+        return padded_ids([tokenizer.encode(inference_prompt(text, 4, queries)) for text in texts], tokenizer.pad_id)
 
     llama = model.language.llama.model
     hooks = [llama.register_forward_pre_hook(before, with_kwargs=True), llama.register_forward_hook(after)]

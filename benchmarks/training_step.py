@@ -90,10 +90,11 @@ def random_batch(config: RunConfig, arguments: argparse.Namespace, seed: int) ->
         query_numbers=torch.arange(query).repeat(videos, 1),
         video_of=torch.arange(videos).repeat_interleave(each),
         ids=ids,
-        labels=torch.where(ids == SEG, SEG, -100),
         attention=torch.ones_like(ids, dtype=torch.bool),
         masks=[MaskRuns.of(torch.rand((each, query, *size), generator=random) > 0.8) for _ in range(videos)],
         video_key=torch.arange(videos).repeat_interleave(each) + 1000 * seed,
+        split=torch.zeros(rows, dtype=torch.long),
+        expression=torch.arange(rows),
         objects=torch.ones(rows, 1, dtype=torch.bool),
         names=[f"noise/train/{seed}/{row}" for row in range(rows)],
     )
@@ -120,7 +121,7 @@ def where_time_goes(step: Any, device: torch.device) -> dict[str, float]:
 def measure(config: RunConfig, arguments: argparse.Namespace, rank: Rank) -> dict[str, Any]:
     device = rank.device
     with joined(config, rank):
-        engine, contrast = make_engine(config, drawn(config, device), rank), make_contrast(config, rank)
+        engine, contrast = make_engine(config, drawn(config, device), rank), make_contrast(config, rank, ["noise"])
         read, seconds = batches(config, arguments, rank), []
         for number in range(arguments.warmup + arguments.steps):
             began = time.perf_counter()

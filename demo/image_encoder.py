@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from glus.common.errors import TrainingError
+from glus.common.seeds import numpy_generator
 from glus.data_pipeline.batches.conversations import clean_expression
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 from glus.model.preprocess import for_segmenter
@@ -167,7 +168,7 @@ def _batch(
     segmenter: Segmenter,
 ) -> tuple[Tensor, Tensor]:
     """Frames float [N, 3, S, S] and the words of each place, float [N, S/4, S/4, W] with NaN where unknown."""
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    random = numpy_generator(*key)
     pixels, targets = [], []
     for number in random.integers(len(told), size=frames):
         each = told[int(number)]

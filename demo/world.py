@@ -1,7 +1,7 @@
 """A small world for referring video object segmentation: `demo_video` draws one video with its masks and expressions.
 
 Coloured shapes move before a grey ground, hide each other, enter and leave. Everything is a pure function of (seed,
-name, config). Words and wants are in demo_expressions.py, attributes and paths in demo_objects.py.
+name, config). Words and counts of expressions are in expressions.py, attributes and paths in objects.py.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glus.common.errors import DataError
+from glus.common.seeds import numpy_generator
 from glus.demo.expressions import KINDS, DemoExpression, all_expressions
 from glus.demo.objects import ROUND, DemoObject, DemoScene, DemoWorldConfig, sample_objects
 
@@ -107,7 +108,7 @@ def expressions_for(
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, crc32(name.encode())])))
+    return numpy_generator(seed, crc32(name.encode()))
 
 
 def _patches(objects: Sequence[DemoObject], config: DemoWorldConfig) -> list[_Patch]:

@@ -5,7 +5,6 @@ so against a bank of past states (token_bank.py); here what is read together hol
 groups slots by object.
 """
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -18,21 +17,22 @@ from torch import Tensor
 Frames = Literal["same", "all"]
 
 
-class NamedBatch(Protocol):
-    """What is read of a batch to say what its [SEG] states stand for. Shapes: data_pipeline/batches/batch.py."""
+class BatchIds(Protocol):
+    """The fields of a batch that identify its [SEG] states. Shapes: data_pipeline/batches/batch.py."""
 
     query_numbers: Tensor
     video_of: Tensor
+    split: Tensor
     video_key: Tensor
+    expression: Tensor
     objects: Tensor
-    names: list[str]
 
 
 @dataclass(frozen=True)
 class SegTokens:
     """N [SEG] states and what each stands for.
 
-    states: float [N, C]; video, expression, frame: int64 [N], equal for the same one; objects: bool [N, O], the object
+    states: float [N, C]; video, expression (within its video), frame: int64 [N]; objects: bool [N, O], the object
     set, as columns of its video.
     """
 
@@ -43,16 +43,17 @@ class SegTokens:
     objects: Tensor
 
     @staticmethod
-    def of(states: Tensor, batch: NamedBatch, datasets: Sequence[str] = ()) -> "SegTokens":
-        """The states float [E, Q, C] of a batch; with `datasets`, only those of expressions of these."""
-        device, queries = states.device, states.shape[1]
-        kept = [not datasets or name.split("/")[0] in datasets for name in batch.names]
-        rows = torch.tensor([row for row, keep in enumerate(kept) if keep], dtype=torch.long, device=device)
-        names = torch.tensor([zlib.crc32(name.encode()) for name in batch.names], device=device)
+    def of(states: Tensor, batch: BatchIds, splits: Sequence[int] | None = None) -> "SegTokens":
+        """Return the states float [E, Q, C] of a batch; with `splits`, only those of expressions of these."""
+        queries = states.shape[1]
+        rows = torch.arange(len(states), device=states.device)
+        if splits is not None:
+            wanted = torch.tensor(list(splits), dtype=torch.long, device=states.device)
+            rows = rows[torch.isin(batch.split, wanted)]
         return SegTokens(
             states[rows].flatten(0, 1),
             batch.video_key[rows].repeat_interleave(queries),
-            names[rows].repeat_interleave(queries),
+            batch.expression[rows].repeat_interleave(queries),
             batch.query_numbers[batch.video_of[rows]].flatten(),
             batch.objects[rows].repeat_interleave(queries, dim=0),
         )

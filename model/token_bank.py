@@ -13,7 +13,8 @@ from glus.model.contrastive import Contrasted, SegTokens
 
 #: Integers kept with each state: video, expression, frame, object set.
 _VIDEO, _EXPRESSION, _FRAME, _OBJECTS = range(4)
-_NUMBERS = "bank.numbers"
+#: Banks of older checkpoints hold hashes of names under "bank.numbers".
+_NUMBERS = "bank.ids"
 _STATES = "bank.states"
 
 
@@ -64,9 +65,10 @@ class TokenBank:
         return {_STATES: self._states.cpu(), _NUMBERS: self._numbers.cpu()}
 
     def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Go on with what `state` gave."""
-        self._states = state[_STATES].to(device) if state else None
-        self._numbers = state[_NUMBERS].to(device) if state else None
+        """Go on with what `state` gave; begin empty with the bank of an older checkpoint, whose ids are others."""
+        known = _NUMBERS in state
+        self._states = state[_STATES].to(device) if known else None
+        self._numbers = state[_NUMBERS].to(device) if known else None
 
     def _take(self, states: Tensor, numbers: Tensor) -> None:
         if self._states is not None and self._numbers is not None:

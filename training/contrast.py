@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -13,14 +12,15 @@ from torch.distributed import ProcessGroup
 from torch.nn import functional
 
 from glus.common.errors import TrainingError
-from glus.model.contrastive import Contrasted, NamedBatch, SegTokens, object_contrastive_loss
+from glus.common.seeds import torch_generator
+from glus.model.contrastive import BatchIds, Contrasted, SegTokens, object_contrastive_loss
 from glus.model.model_config import LossConfig
 from glus.model.released.safetensors_file import open_tensors, save_tensors
 from glus.model.token_bank import TokenBank
 from glus.training.distributed import Rank
 
 #: One micro-batch: its [SEG] states, float [E, Q, C], and the batch that they are of.
-Read = tuple[Tensor, NamedBatch]
+Read = tuple[Tensor, BatchIds]
 
 
 def pool_shape(together: int, ranks: int, most: int = 1) -> tuple[int, int]:
@@ -47,9 +47,18 @@ def pool_shape(together: int, ranks: int, most: int = 1) -> tuple[int, int]:
 class ContrastiveLoss:
     """Gives the loss of what this rank read. The ranks stand together before it is made: pools are process groups."""
 
-    def __init__(self, config: LossConfig, rank: Rank, seed: int, wide: int = 1, each: int = 1):
+    def __init__(
+        self,
+        config: LossConfig,
+        rank: Rank,
+        seed: int,
+        wide: int = 1,
+        each: int = 1,
+        splits: Sequence[int] | None = None,
+    ):
+        """`splits` are the numbers of the sample plan's splits that take part; None is all."""
         self.config, self.rank, self.seed = config, rank, seed
-        self._wide, self.each = wide, each
+        self._wide, self.each, self._splits = wide, each, splits
         self._bank: TokenBank | None = None
         if config.contrastive_pool == "bank":
             self._bank = TokenBank(config.bank_size, config.bank_negatives, config.contrastive_temperature)
@@ -68,10 +77,9 @@ class ContrastiveLoss:
         ranks, gives the mean over pools. In the graph whatever they hold. Every rank calls it.
         """
         config = self.config
-        tokens = _joined([SegTokens.of(states, batch, config.contrastive_datasets) for states, batch in read])
+        tokens = _joined([SegTokens.of(states, batch, self._splits) for states, batch in read])
         if self._bank is not None:
-            key = np.random.SeedSequence([self.seed, step, turn, self.rank.rank]).generate_state(1, np.uint64)
-            random = torch.Generator().manual_seed(int(key[0]) >> 1)
+            random = torch_generator(self.seed, step, turn, self.rank.rank)
             found = self._bank.loss(tokens, random)
             return replace(found, loss=config.contrastive * found.loss)
         own = slice(0, len(tokens.states))

@@ -100,7 +100,8 @@ def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: C
             forget_stop(out)
             _print_model(built)
         watchdog.beat()
-        engine, contrast = make_engine(config, built.model, rank), make_contrast(config, rank)
+        engine = make_engine(config, built.model, rank)
+        contrast = make_contrast(config, rank, [split.dataset for split in plan.splits])
         decider = StepDecider(config, rank, flag)
         trainer = Trainer(config, engine, plan, built.tokenizer, rank, tracker, contrast, decider, watchdog)
         start = _load_state(trainer, resumed) if resumed else 0

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from glus.common.errors import TrainingError
 from glus.common.progress import Progress
+from glus.common.seeds import seed_of
 from glus.common.urls import without_secrets
 from glus.data_pipeline.batches.batch import Batch
 from glus.data_pipeline.batches.tokenizer import Tokenizer
@@ -107,8 +107,7 @@ class Trainer:
         stopped, on any number of ranks."""
         for turn in itertools.count():
             place = turn * self.rank.ranks + self.rank.rank
-            key = np.random.SeedSequence([self.config.seed, step, place]).generate_state(1, np.uint64)
-            torch.manual_seed(int(key[0]))
+            torch.manual_seed(seed_of(self.config.seed, step, place))
             yield next(batches)
 
     def _stop(self, stop: Cause, done: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glus.common.errors import DataError
 from glus.data_pipeline.batches.buffers import Buffers
-from glus.data_pipeline.batches.conversations import conversation, seg_labels, templates_named
+from glus.data_pipeline.batches.conversations import conversation, templates_named
 from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 from glus.data_pipeline.raw.masks import CodedPlanes, edges
@@ -28,10 +28,11 @@ class Batch:
     colours of a pixel side by side in memory;
     context: int64 [V, C] and query: int64 [V, Q], indices into the video's frames;
     query_numbers: int64 [V, Q], which frames of the whole video the query frames are;
-    video_of: int64 [E], ascending; ids, labels: int64 [E, L], padded, -200 a frame and -100 no label;
+    video_of: int64 [E], ascending; ids: int64 [E, L], padded, -200 a frame;
     attention: bool [E, L];
     masks: V x MaskRuns of bool [E_v, Q, H, W], the union of each expression's objects, and void;
-    video_key: int64 [E], which video of all the data; objects: bool [E, O], its object set, as columns of that video;
+    split: int64 [E], which split of the sample plan; video_key: int64 [E], which video of all splits; expression:
+    int64 [E], its number in the video; objects: bool [E, O], its object set, as columns of that video;
     names: E x "dataset/split/video/expression", for messages.
     """
 
@@ -41,10 +42,11 @@ class Batch:
     query_numbers: Tensor
     video_of: Tensor
     ids: Tensor
-    labels: Tensor
     attention: Tensor
     masks: list[MaskRuns]
+    split: Tensor
     video_key: Tensor
+    expression: Tensor
     objects: Tensor
     names: list[str]
 
@@ -144,7 +146,7 @@ def _describe(
     plan: SamplePlan, slots: Sequence[Slot], masks: list[MaskRuns], tokenizer: Tokenizer, max_text_tokens: int
 ) -> Described:
     wanted, context, query = [], [], []
-    ids, video_of, video_key, objects, names = [], [], [], [], []
+    ids, video_of, keys, objects, names = [], [], [], [], []
     words = templates_named(plan.config.prompts)
     widest = max(len(plan.splits[slot.split].videos[slot.video].object_ids) for slot in slots)
     for number, slot in enumerate(slots):
@@ -161,14 +163,14 @@ def _describe(
             said = entry.expressions[expression]
             name = f"{entry.dataset}/{entry.split}/{entry.video}/{said.id}"
             text = conversation(said.text, len(slot.context), templates, words)
-            ids.append(tokenizer.encode_with_images(text)[:max_text_tokens])
+            ids.append(tokenizer.encode(text)[:max_text_tokens])
             if (ids[-1].count(IMAGE_TOKEN_ID), ids[-1].count(tokenizer.seg_id)) != due:
                 raise DataError(
                     f"{name}: {said.text!r} has an <image> of its own or is too long for {max_text_tokens} tokens with "
                     f"{len(slot.query)} query frames; change it in the annotations and prepare again"
                 )
             video_of.append(number)
-            video_key.append(slot.split * 2**32 + slot.video)
+            keys.append((slot.split, slot.split * 2**32 + slot.video, expression))
             objects.append(
                 [
                     column < len(entry.object_ids) and entry.object_ids[column] in said.object_ids
@@ -177,6 +179,7 @@ def _describe(
             )
             names.append(name)
     padded, attention = padded_ids(ids, tokenizer.pad_id)
+    split, video_key, expression_number = torch.tensor(keys).unbind(1)
     batch = Batch(
         frames=[],
         context=torch.tensor(context, dtype=torch.int64),  # an empty list has no dtype of its own
@@ -184,10 +187,11 @@ def _describe(
         query_numbers=torch.tensor([slot.query for slot in slots]),
         video_of=torch.tensor(video_of),
         ids=padded,
-        labels=seg_labels(padded, tokenizer.seg_id),
         attention=attention,
         masks=masks,
-        video_key=torch.tensor(video_key),
+        split=split,
+        video_key=video_key,
+        expression=expression_number,
         objects=torch.tensor(objects),
         names=names,
     )

@@ -1,4 +1,4 @@
-"""Conversations of GLUS: templates, context and query frames, answers; text -> token ids and labels.
+"""Conversations of GLUS: templates, context and query frames, answers; the words around expressions.
 
 Source: the reference's train_ds.py and utils/utils.py (question and answer lists, LLaVA v1 conversation).
 """
@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from glus.common.errors import DataError
-from glus.data_pipeline.batches.tokenizer import IGNORED_LABEL, IMAGE_PLACEHOLDER, SEG_TOKEN
+from glus.data_pipeline.batches.tokenizer import IMAGE_PLACEHOLDER, SEG_TOKEN
 
 FRAME = f"<im_start>{IMAGE_PLACEHOLDER}<im_end>"
 
@@ -117,8 +115,3 @@ def draw_templates(
     counts = np.array((len(templates.questions), len(templates.answers)))
     drawn = random.integers(0, counts, (expressions, query_frames, 2)).tolist()
     return tuple(tuple((question, answer) for question, answer in pairs) for pairs in drawn)
-
-
-def seg_labels(ids: Tensor, seg_id: int) -> Tensor:
-    """Labels, int64 as `ids`, -100 for none. Only [SEG] carries one: GLUS's cross-entropy takes nothing else."""
-    return torch.where(ids == seg_id, ids, IGNORED_LABEL)

@@ -23,7 +23,6 @@ ADDED_TOKENS = (SEG_TOKEN, IMAGE_START, IMAGE_END)
 END_OF_TEXT = "</s>"
 #: Stands for a frame in the text, and its id in the token ids (LLaVA's constants).
 IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID = "<image>", -200
-IGNORED_LABEL = -100
 #: Pieces of text whose ids are kept.
 KEPT_PIECES = 256
 #: The embedding table has a row for each id below the largest: a wrong one must not ask for terabytes.
@@ -75,11 +74,7 @@ class Tokenizer:
         return max(self._vocabulary.size, max(self.added.values()) + 1)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, the begin-of-text id first."""
-        return [self.bos_id, *self._part(text)]
-
-    def encode_with_images(self, text: str) -> list[int]:
-        """As `encode`, with IMAGE_TOKEN_ID for every <image> (LLaVA's tokenizer_image_token)."""
+        """Ids of `text`: begin-of-text first, IMAGE_TOKEN_ID for every <image> (LLaVA's tokenizer_image_token)."""
         ids = [self.bos_id]
         for number, part in enumerate(text.split(IMAGE_PLACEHOLDER)):
             ids += [IMAGE_TOKEN_ID] if number else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glus.data_pipeline.raw.masks import area
-from glus.data_pipeline.sampling.groups import contrast_of, object_sets
+from glus.data_pipeline.sampling.groups import contrast_of
 from glus.data_pipeline.shards.index import Counts
 from glus.data_pipeline.shards.reader import ShardedSplit
 
@@ -66,7 +66,7 @@ def split_statistics(split: ShardedSplit, masks: bool = True) -> SplitStatistics
     contrasts = []
     without = paired = 0
     for entry in split.videos:
-        sets = list(object_sets(entry).values())
+        sets = list(entry.object_sets().values())
         held = Counter(sets)
         frames.append(len(entry.frame_names))
         said.append(len(entry.expressions))

@@ -49,11 +49,6 @@ def jpeg_header(content: bytes, origin: str) -> JpegHeader:
     return JpegHeader(picture.size, Orientation(picture.orientation()))
 
 
-def jpeg_size(content: bytes, origin: str) -> tuple[int, int]:
-    """(height, width) as stored. Raises DataError as `jpeg_header`."""
-    return jpeg_header(content, origin).size
-
-
 def decode_jpeg(content: bytes, picture: NDArray[np.uint8]) -> None:
     """Decode JPEG bytes into `picture`, uint8 [H, W, 3] RGB. No rotation by EXIF, which the masks do not know of.
 

@@ -47,6 +47,11 @@ class Expression:
     kind: str = ""
     type_id: int | None = None
 
+    @property
+    def object_set(self) -> frozenset[str]:
+        """The ids without their order: expressions of one set share their target mask."""
+        return frozenset(self.object_ids)
+
 
 @dataclass(frozen=True)
 class VideoRecord:

@@ -4,7 +4,7 @@ The object-contrastive loss compares the [SEG] tokens of a micro-batch (model/co
 there when it has both: a partner of its own object and a rival.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from glus.data_pipeline.shards.index import VideoEntry
@@ -23,14 +23,9 @@ class VideoContrast:
         return self.partners and self.rivals
 
 
-def object_sets(entry: VideoEntry) -> dict[int, frozenset[str]]:
-    """Number of each expression whose objects are known -> its object set."""
-    return {number: frozenset(each.object_ids) for number, each in enumerate(entry.expressions) if each.object_ids}
-
-
 def contrast_of(entry: VideoEntry) -> VideoContrast:
     """What a video offers; `rivals` counts only those of sets that have partners."""
-    sets = list(object_sets(entry).values())
+    sets = list(entry.object_sets().values())
     paired = {one for one in sets if sets.count(one) > 1}
     return VideoContrast(bool(paired), any(not one & other for one in paired for other in sets))
 
@@ -70,18 +65,3 @@ def _first_three(sets: dict[int, frozenset[str]], order: Sequence[int]) -> list[
         if partners and rivals:
             return [anchor, partners[0], rivals[0]]
     return []
-
-
-def contrasted(tokens: Iterable[tuple[object, frozenset[str]]]) -> tuple[int, int, int]:
-    """Of the expressions of a micro-batch, each (video, object set): all, those with a partner and any rival, and
-
-    those with a partner and a rival of their own video.
-    """
-    held = list(tokens)
-    with_both = with_near = 0
-    for video, objects in held:
-        partner = sum(other == (video, objects) for other in held) > 1
-        near = any(other_video == video and not other & objects for other_video, other in held)
-        with_near += partner and near
-        with_both += partner and (near or any(other_video != video for other_video, _ in held))
-    return len(held), with_both, with_near

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glus.common.errors import DataError
+from glus.common.seeds import numpy_generator
 
 #: Steps over which a slot's draws are spread evenly.
 BLOCK = 1024
@@ -53,5 +54,4 @@ class Mixture:
 def _order(seed: int, block: int, slot: int) -> NDArray[np.int64]:
     """int64 [BLOCK]: in which order the draws of a slot fall into the strips."""
     # A key of four words: those of the slots' own draws have three.
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, block, slot, BLOCK])))
-    return random.permutation(BLOCK)
+    return numpy_generator(seed, block, slot, BLOCK).permutation(BLOCK)

@@ -4,7 +4,6 @@ A slot is one video with its context frames, query frames and expressions. The p
 rank takes its slots, so the order of samples depends on neither the number of ranks nor of workers.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glus.common.errors import DataError
+from glus.common.seeds import numpy_generator
 from glus.data_pipeline.batches.conversations import draw_templates, templates_named
-from glus.data_pipeline.sampling.groups import VideoContrast, contrast_of, draw_group, object_sets
+from glus.data_pipeline.sampling.groups import draw_group
 from glus.data_pipeline.sampling.mixture import Mixture, check_weights
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 
@@ -89,20 +89,6 @@ class SamplePlan:
         """The data that this plan draws from: the splits' own fingerprints, in order."""
         return "-".join(split.fingerprint[:16] for split in self.splits)
 
-    @property
-    def left_out(self) -> dict[str, int]:
-        """Videos of each split that are never drawn: too short, or without an expression whose masks are known."""
-        pairs = zip(self.splits, self._eligible, strict=True)
-        return {f"{split.dataset}/{split.split}": len(split.videos) - len(eligible) for split, eligible in pairs}
-
-    def contrasts(self) -> dict[str, Counter[VideoContrast]]:
-        """What the videos of each split that are ever drawn offer to the contrastive loss. Reads all expressions."""
-        pairs = zip(self.splits, self._eligible, strict=True)
-        return {
-            f"{split.dataset}/{split.split}": Counter(contrast_of(split.videos[int(video)]) for video in eligible)
-            for split, eligible in pairs
-        }
-
     def global_batch(self, step: int) -> list[Slot]:
         """The slots of a step, in order."""
         return [self.slot(step, number) for number in range(self.slots)]
@@ -110,7 +96,7 @@ class SamplePlan:
     def slot(self, step: int, number: int) -> Slot:
         """Slot `number` of a step, drawn alone: a rank need not draw those of the others."""
         config, step = self.config, step % self.repeat if self.repeat else step
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step, number])))
+        random = numpy_generator(self.seed, step, number)
         split = self._mixture.draw(step, number, random.random(), config.independent_draws)
         eligible = self._eligible[split]
         video = int(eligible[random.integers(len(eligible))])
@@ -165,7 +151,7 @@ def _draw_expressions(
 
     The first one drawn is always among them, so that every expression is trained on, whatever groups its video has.
     """
-    sets = object_sets(entry)
+    sets = entry.object_sets()
     known = list(sets)
     order = [known[place] for place in random.permutation(len(known))]
     if not config.group_by_object:

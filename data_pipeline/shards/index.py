@@ -46,12 +46,15 @@ class VideoEntry:
     expressions: tuple[Expression, ...]
     object_ids: tuple[str, ...]
 
+    def object_sets(self) -> dict[int, frozenset[str]]:
+        """Number of each expression whose objects are known -> its object set."""
+        return {number: each.object_set for number, each in enumerate(self.expressions) if each.object_ids}
+
     def groups(self) -> list[tuple[str, ...]]:
         """Ids of expressions that share an object set, a tuple a set; expressions without target are in none."""
         found: dict[frozenset[str], list[str]] = {}
-        for expression in self.expressions:
-            if expression.object_ids:
-                found.setdefault(frozenset(expression.object_ids), []).append(expression.id)
+        for number, objects in self.object_sets().items():
+            found.setdefault(objects, []).append(self.expressions[number].id)
         return [tuple(ids) for ids in found.values()]
 
 

@@ -8,7 +8,6 @@ and the sizes tell where all of them are.
 import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -286,10 +285,6 @@ class IndexTable(Sequence[VideoEntry]):
         """CRC-32 of a video's masks as they were written."""
         return int(self._batch.column("masks_crc")[video].as_py())
 
-    def key(self, video: int) -> str:
-        """The key of a video's members in its tar."""
-        return str(self._batch.column("key")[video].as_py())
-
     def videos_of(self, shard: str) -> range:
         """The videos of a shard: they follow each other."""
         column, number = self._shard_numbers, self._shards.index(shard)
@@ -306,7 +301,3 @@ class IndexTable(Sequence[VideoEntry]):
         objects = np.diff(lists.values.field("objects").offsets.to_numpy())
         known = np.concatenate(([0], np.cumsum(objects > 0)))
         return np.asarray(known[bounds[1:]] - known[bounds[:-1]], dtype=np.int64)
-
-    def texts(self) -> Iterable[str]:
-        """The text of every expression, in order."""
-        return chain.from_iterable([each.text for each in entry.expressions] for entry in self)

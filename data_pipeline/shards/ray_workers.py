@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from glus.common.cores import usable_cores
-from glus.common.errors import DataError, UserError
+from glus.common.errors import DataError, UserError, first_line
 from glus.data_pipeline.shards.shard_job import JobReport, ShardJob, ShardMaker
 
 #: Ray's shared memory: only small reports travel through it.
@@ -113,7 +113,7 @@ def _start_ray(cores: int | None, held: ExitStack) -> None:
             _temp_dir=str(folder),
         )
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise DataError(f"Ray cannot be started here: {_first_line(error)}") from error
+        raise DataError(f"Ray cannot be started here: {first_line(error)}") from error
 
 
 def _short_folder() -> Path:
@@ -137,13 +137,8 @@ def _join_ray(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, OverflowError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise DataError(
-            f"no Ray cluster at {address} ({_first_line(error)}): start one (ray start --head), or leave ray_address "
-            "out"
+            f"no Ray cluster at {address} ({first_line(error)}): start one (ray start --head), or leave ray_address out"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _ask_for_an_answer(address: str) -> None:
@@ -243,7 +238,7 @@ class Workers:
             self._failed += 1
             if self._failed > RETRIES:
                 raise DataError(
-                    f"Ray's workers do not start ({_first_line(error)}): every machine needs this environment, with "
+                    f"Ray's workers do not start ({first_line(error)}): every machine needs this environment, with "
                     "glus installed, or sent with the Ray job (docs/cluster.md)"
                 ) from error
             self._start()

@@ -166,11 +166,8 @@ class ShardedSplit:
                 yield StreamedVideo(number, self.videos[number], codes, tuple(jpegs), void)
             self._compare(shard.name, shard.sha256, reader.digest())
 
-    def read_jpegs(self, video: int, frames: Sequence[int]) -> list[bytes]:
+    def read_jpegs(self, video: int, frames: Sequence[int]) -> Iterator[bytes]:
         """The original bytes of the frames."""
-        return list(self._jpegs(video, frames))
-
-    def _jpegs(self, video: int, frames: Sequence[int]) -> Iterator[bytes]:
         shard, (_, _, *spans) = self.index.spans(video)
         for frame in frames:
             if not 0 <= frame < len(spans):
@@ -186,7 +183,7 @@ class ShardedSplit:
         """
         entry = self.videos[video]
         pictures = np.empty((len(frames), entry.height, entry.width, 3), np.uint8) if into is None else into
-        for place, (frame, content) in enumerate(zip(frames, self._jpegs(video, frames), strict=True)):
+        for place, (frame, content) in enumerate(zip(frames, self.read_jpegs(video, frames), strict=True)):
             try:
                 decode_jpeg(content, pictures[place])
             except ValueError as error:
@@ -316,7 +313,7 @@ class ShardedSplit:
 
 def distinct_sets(expressions: Sequence[Expression]) -> tuple[list[frozenset[str]], list[int]]:
     """The object sets that expressions name, each once, and which of them each expression names."""
-    named = [frozenset(expression.object_ids) for expression in expressions]
+    named = [expression.object_set for expression in expressions]
     sets = list(dict.fromkeys(named))
     return sets, [sets.index(each) for each in named]
 

@@ -95,8 +95,8 @@ class ShardMaker:
     def __init__(self) -> None:
         self._open: tuple[tuple[str, Path, str], AnnotatedSplit, tuple[Note, ...]] | None = None
 
-    def ready(self, root: Path, seen: Mapping[str, bytes]) -> str:
-        """The name of this machine, once it is known to see `root` and the driver's files: path -> content.
+    def ready(self, root: Path, seen: Mapping[str, bytes]) -> None:
+        """Check that this machine sees `root` and the driver's files: path -> content.
 
         Raises DataError where it does not: then they are not shared between the machines.
         """
@@ -113,7 +113,6 @@ class ShardMaker:
                     f"{Path(path).parent}: {host} does not see in it what this machine wrote; name a folder that all "
                     "machines share, or a URL such as s3://bucket/shards"
                 )
-        return host
 
     def make(self, job: ShardJob) -> JobReport:
         """Write the shard of `job` and its part, unless they are whole and of the same source.

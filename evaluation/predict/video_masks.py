@@ -106,7 +106,7 @@ class VideoPrompts:
     def __call__(self, queries: int) -> tuple[Tensor, Tensor]:
         """The prompts for the last of `queries` query frames."""
         rows = [
-            self._tokenizer.encode_with_images(
+            self._tokenizer.encode(
                 inference_prompt(text, self._context_frames, queries, self._trailing_blank, self._templates)
             )
             for text in self._texts

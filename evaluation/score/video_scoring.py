@@ -151,7 +151,7 @@ def _own_score(masks: VideoMasks, exp: Expression) -> ExpressionScore:
 
 
 def _objects(expression: Expression) -> ObjectSet:
-    return frozenset() if expression.type_id == WITHOUT_TARGET else frozenset(expression.object_ids)
+    return frozenset() if expression.type_id == WITHOUT_TARGET else expression.object_set
 
 
 def _means(pred: BitPlanes, target: BitPlanes) -> tuple[float, float]:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from glus.common.errors import ModelError
+from glus.common.seeds import torch_generator
 from glus.model.glus import Glus
 from glus.model.precision import why_unusable
 from glus.model.released.release_files import ReleasedWeights
@@ -187,8 +187,7 @@ def _redraw(module: nn.Module, seed: int, name: str) -> None:
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
-    key = np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(key[0]) >> 1)
+    return torch_generator(seed, zlib.crc32(name.encode()))
 
 
 def listed_names(names: Sequence[str]) -> str:

@@ -92,20 +92,19 @@ def test_a_mask_is_the_union_of_the_expressions_objects(batch, slots):
     assert of_several
 
 
-def test_ids_labels_and_attention_are_the_padded_conversations(batch, slots, tokenizer):
+def test_ids_and_attention_are_the_padded_conversations(batch, slots, tokenizer):
     expressions = sum(len(slot.expressions) for slot in slots)
-    assert batch.ids.shape == batch.labels.shape == batch.attention.shape == (expressions, batch.ids.shape[1])
-    assert batch.ids.dtype == batch.labels.dtype == torch.int64 and batch.attention.dtype == torch.bool
+    assert batch.ids.shape == batch.attention.shape == (expressions, batch.ids.shape[1])
+    assert batch.ids.dtype == torch.int64 and batch.attention.dtype == torch.bool
     assert batch.attention.sum(1).max() == batch.ids.shape[1]
     for row, number, place in rows(slots):
         slot = slots[number]
         said = DRAWN[slot.split][slot.video].expressions[slot.expressions[place]]
-        made = tokenizer.encode_with_images(conversation(said.text, 4, slot.templates[place]))
+        made = tokenizer.encode(conversation(said.text, 4, slot.templates[place]))
         real, length = batch.attention[row], len(made)
         assert real.tolist() == [True] * length + [False] * (len(real) - length)
         assert batch.ids[row][real].tolist() == made and (batch.ids[row][~real] == tokenizer.pad_id).all()
-        assert batch.labels[row].tolist() == [each if each == tokenizer.seg_id else -100 for each in batch.ids[row]]
-        assert (batch.ids[row] == -200).sum() == 8 and (batch.labels[row] == tokenizer.seg_id).sum() == 4
+        assert (batch.ids[row] == -200).sum() == 8 and (batch.ids[row] == tokenizer.seg_id).sum() == 4
 
 
 def test_every_row_says_which_video_and_which_objects_it_is_about(batch, slots):
@@ -115,6 +114,7 @@ def test_every_row_says_which_video_and_which_objects_it_is_about(batch, slots):
         drawing = DRAWN[slot.split][slot.video]
         said = drawing.expressions[slot.expressions[place]]
         assert batch.video_of[row] == number
+        assert (batch.split[row], batch.expression[row]) == (slot.split, slot.expressions[place])
         columns = [object_id for object_id, held in zip(drawing.masks, batch.objects[row], strict=False) if held]
         assert tuple(columns) == said.object_ids and batch.objects[row].sum() == len(said.object_ids)
         names.append(f"{list(drawn_splits())[slot.split]}/{drawing.name}/{said.id}")
@@ -200,9 +200,9 @@ def test_a_conversation_may_lose_what_follows_its_last_seg(plan, tokenizer):
 
 def test_moving_a_batch_moves_every_tensor_and_keeps_the_names(batch):
     moved = batch.to("meta")
-    singles = (moved.context, moved.query, moved.video_of, moved.ids, moved.labels, moved.attention)
+    singles = (moved.context, moved.query, moved.video_of, moved.ids, moved.attention)
     runs = [each for masks in moved.masks for each in (masks.begins, masks.ends, masks.set_of)]
-    tensors = [*moved.frames, *runs, *singles, moved.video_key, moved.objects]
+    tensors = [*moved.frames, *runs, *singles, moved.split, moved.video_key, moved.expression, moved.objects]
     assert {each.device.type for each in tensors} == {"meta"}
     assert moved.names == batch.names and [each.shape for each in moved.masks] == [each.shape for each in batch.masks]
     assert torch.equal(batch.to("cpu").ids, batch.ids)

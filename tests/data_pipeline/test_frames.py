@@ -8,7 +8,7 @@ import pytest
 from glus.common.errors import DataError
 from glus.data_pipeline.raw import frames as frames_module
 from glus.data_pipeline.raw.frames import FrameFolder, VideoFile, extract_frames
-from glus.data_pipeline.raw.jpeg import jpeg_size
+from glus.data_pipeline.raw.jpeg import jpeg_header
 from tests.videos import without_its_end, write_video
 
 
@@ -80,7 +80,7 @@ def test_frames_of_a_video_file_look_as_drawn_at_any_width(tmp_path, size):
     video = VideoFile(write_video(tmp_path / "clip.avi", drawn))
     assert video.names == ("00000", "00001", "00002", "00003") and video.size == (size[1], size[0])
     assert video.read_bytes(2) == video.read_bytes(2)
-    assert jpeg_size(video.read_bytes(2), "") == video.size
+    assert jpeg_header(video.read_bytes(2), "").size == video.size
     for index, frame in enumerate(drawn):
         decoded = cv2.imdecode(np.frombuffer(video.read_bytes(index), np.uint8), cv2.IMREAD_COLOR)
         assert np.abs(decoded.astype(int) - frame).mean() < 5

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.data_contrast import bank_share, our_shares, split_of
+from benchmarks.data_contrast import bank_share, contrasted, our_shares, split_of
 from glus.data_pipeline.raw.records import Expression
-from glus.data_pipeline.sampling.groups import contrast_of, contrasted, draw_group
+from glus.data_pipeline.sampling.groups import contrast_of, draw_group
 from glus.data_pipeline.shards.index import VideoEntry
 
 object_sets = st.lists(st.frozensets(st.sampled_from("abcd"), min_size=1, max_size=2), min_size=1, max_size=9)

@@ -53,8 +53,8 @@ def read_all(source: bytes) -> None:
         entry = table[number]
         shard, spans = table.spans(number)
         assert shard in SHARDS and len(spans) == len(entry.frame_names) + 2 and min(min(span) for span in spans) >= 0
-        table.masks_crc(number), table.key(number)
-    table.frame_counts(), table.target_counts(), list(table.texts())
+        table.masks_crc(number)
+    table.frame_counts(), table.target_counts(), [each.text for entry in table for each in entry.expressions]
     for shard in SHARDS:
         table.videos_of(shard)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,10 +16,9 @@ from glus.data_pipeline.batches.conversations import (
     conversation,
     draw_templates,
     inference_prompt,
-    seg_labels,
     templates_named,
 )
-from glus.data_pipeline.batches.tokenizer import IGNORED_LABEL, IMAGE_TOKEN_ID, Tokenizer
+from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
 from .tiny_splits import PARITY
 
@@ -65,10 +63,10 @@ def test_each_step_of_inference_goes_on_where_the_last_one_was_answered(text, fr
 def test_without_its_trailing_blank_a_prompt_ends_as_training_has_it_before_seg(tokenizer):
     with_blank, without = (inference_prompt("a dog", 1, 1, blank) for blank in (True, False))
     assert with_blank == without + " "
-    trained = tokenizer.encode_with_images(conversation("a dog", 1, [(0, 3)]))
-    shown = tokenizer.encode_with_images(without)
+    trained = tokenizer.encode(conversation("a dog", 1, [(0, 3)]))
+    shown = tokenizer.encode(without)
     assert trained[: len(shown) + 1] == [*shown, tokenizer.seg_id]
-    assert tokenizer.encode_with_images(with_blank) != shown
+    assert tokenizer.encode(with_blank) != shown
 
 
 def test_templates_are_drawn_from_all_and_by_the_generator_alone():
@@ -88,14 +86,12 @@ def test_templates_are_drawn_from_all_and_by_the_generator_alone():
     context=st.integers(0, 5),
     templates=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=5),
 )
-def test_ids_hold_every_frame_and_one_seg_a_query_frame_and_labels_stand_at_seg_alone(text, context, templates):
+def test_ids_hold_every_frame_and_one_seg_a_query_frame(text, context, templates):
     tokenizer = Tokenizer(PARITY)
-    ids = tokenizer.encode_with_images(conversation(text, context, templates))
-    labels = seg_labels(torch.tensor(ids), tokenizer.seg_id).tolist()
+    ids = tokenizer.encode(conversation(text, context, templates))
     assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id
     assert ids.count(IMAGE_TOKEN_ID) == context + len(templates)
     assert ids.count(tokenizer.seg_id) == len(templates)
-    assert labels == [token if token == tokenizer.seg_id else IGNORED_LABEL for token in ids]
 
 
 def test_prompts_under_llamas_own_tokenizer_are_those_of_the_reference(real_data: Path):
@@ -108,7 +104,7 @@ def test_prompts_under_llamas_own_tokenizer_are_those_of_the_reference(real_data
     assert len(prompts) > 30
     for prompt in prompts:
         text = conversation(prompt["expression"], 4, prompt["qa_template_index"])
-        assert tokenizer.encode_with_images(text) == prompt["input_ids"], prompt["expression"]
+        assert tokenizer.encode(text) == prompt["input_ids"], prompt["expression"]
 
 
 def test_the_short_style_says_nothing_but_the_expression() -> None:

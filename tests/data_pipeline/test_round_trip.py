@@ -139,7 +139,7 @@ def assert_same_as_plain(root: Path, name: str, split: str, out: Path) -> None:
         for number, (entry, video) in enumerate(zip(shards.videos, wanted, strict=True)):
             assert list(entry.frame_names) == list(video.frames)
             everything = range(len(entry.frame_names))
-            assert shards.read_jpegs(number, everything) == list(video.frames.values())
+            assert list(shards.read_jpegs(number, everything)) == list(video.frames.values())
             assert [(each.id, each.text, each.object_ids) for each in entry.expressions] == video.said
             assert set(entry.object_ids) == set(video.masks)
             void = shards.read_void(number, everything)

@@ -59,7 +59,7 @@ def test_blanks_beside_an_added_token_are_dropped_and_others_kept(tokenizer):
 
 
 def test_every_image_becomes_one_id_between_its_neighbours(tokenizer):
-    ids = tokenizer.encode_with_images("<im_start><image><im_end><im_start><image><im_end> a dog")
+    ids = tokenizer.encode("<im_start><image><im_end><im_start><image><im_end> a dog")
     assert ids[:7] == [1, 561, IMAGE_TOKEN_ID, 562, 561, IMAGE_TOKEN_ID, 562]
     assert ids[7:] == tokenizer.encode("a dog")[1:]
 
@@ -69,7 +69,7 @@ def test_every_image_becomes_one_id_between_its_neighbours(tokenizer):
 )
 def test_images_are_counted_and_the_text_between_them_is_encoded_on_its_own(parts):
     tokenizer = Tokenizer(PARITY)
-    ids = tokenizer.encode_with_images("<image>".join(parts))
+    ids = tokenizer.encode("<image>".join(parts))
     assert ids.count(IMAGE_TOKEN_ID) == len(parts) - 1
     alone = [tokenizer.encode(part)[1:] for part in parts]
     assert ids == [1, *sum(([IMAGE_TOKEN_ID] + part for part in alone), [])[1:]]
@@ -82,7 +82,7 @@ def test_any_text_comes_back_from_its_ids(text):
 
 
 def test_decoding_names_images_and_added_tokens(tokenizer):
-    ids = tokenizer.encode_with_images("<im_start><image><im_end>red bird [SEG]")
+    ids = tokenizer.encode("<im_start><image><im_end>red bird [SEG]")
     assert tokenizer.decode(ids) == "<im_start><image><im_end>red bird[SEG]"
 
 

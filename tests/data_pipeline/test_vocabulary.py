@@ -54,7 +54,7 @@ def test_special_tokens_are_those_that_the_release_names_and_glus_own_are_added(
 def test_conversations_are_tokenized_whole_with_frames_seg_and_ends(released):
     tokenizer = Tokenizer(released)
     text = conversation("the red bird", 4, [(0, 2), (1, 0)])
-    ids = tokenizer.encode_with_images(text)
+    ids = tokenizer.encode(text)
     assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id
     assert ids.count(IMAGE_TOKEN_ID) == 6 and ids.count(tokenizer.seg_id) == 2 and ids.count(tokenizer.eos_id) == 2
     assert tokenizer.decode(tokenizer.encode("the red bird")[1:]) == "the red bird"

@@ -138,7 +138,7 @@ def test_each_frame_is_shown_once_whichever_is_begun_with(loaded: Loaded, split:
         return torch.from_numpy(split.read_frames(0, [index])[0]).permute(2, 0, 1)
 
     def prompts(queries: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = [loaded.tokenizer.encode_with_images(inference_prompt(text, 2, queries)) for text in texts]
+        rows = [loaded.tokenizer.encode(inference_prompt(text, 2, queries)) for text in texts]
         length = max(map(len, rows))
         ids = torch.tensor([row + [loaded.tokenizer.pad_id] * (length - len(row)) for row in rows])
         return ids, torch.tensor([[place < len(row) for place in range(length)] for row in rows])

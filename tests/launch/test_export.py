@@ -44,7 +44,7 @@ def test_a_run_is_exported_and_opened_again_with_the_same_weights(checkpoint_fol
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert loaded.config.segmenter == config.model.segmenter
     text = "USER: <im_start><image><im_end>\nthe red square ASSISTANT: Sure, [SEG].</s>"
-    assert same.encode_with_images(text) == tokenizer.encode_with_images(text)
+    assert same.encode(text) == tokenizer.encode(text)
     assert sorted(tmp_path.iterdir()) == [out]
 
 

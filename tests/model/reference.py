@@ -156,10 +156,11 @@ class Recording:
             query_numbers=torch.arange(QUERY).repeat(self.videos, 1),
             video_of=self.video_of,
             ids=torch.from_numpy(self.arrays["train_input_ids"]).long(),
-            labels=torch.from_numpy(self.arrays["train_labels"]).long(),
             attention=torch.from_numpy(self.arrays["train_attention_mask"]).bool(),
             masks=[MaskRuns.of(torch.from_numpy(self.masks(f"train_masks_{i}", shapes[i]))) for i in numbers],
+            split=torch.zeros_like(self.video_of),
             video_key=self.video_of,
+            expression=torch.arange(expressions),
             objects=torch.eye(expressions, dtype=torch.bool),
             names=[f"recorded/{i}" for i in range(expressions)],
         )

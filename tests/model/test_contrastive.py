@@ -1,6 +1,7 @@
 """The object-contrastive loss against its definition."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -162,10 +163,10 @@ def test_a_batch_says_what_its_states_stand_for() -> None:
 
 def test_of_datasets_only_those_named_take_part() -> None:
     batch = tiny_batch(WIDE, HIGH)
-    batch.names[:2] = ["mevis/train/a/0", "mevis/train/a/1"]
+    batch = replace(batch, split=torch.tensor([4, 4, 1, 1]))
     states = torch.randn(4, 2, 3, requires_grad=True)
-    read = SegTokens.of(states, batch, ("mevis",))
+    read = SegTokens.of(states, batch, [4])
     assert torch.equal(read.states, states[:2].flatten(0, 1)) and read.objects.shape == (4, 2)
-    nobody = SegTokens.of(states, batch, ("revos",))
+    nobody = SegTokens.of(states, batch, [])
     loss = object_contrastive_loss(nobody).loss
     assert nobody.states.shape == (0, 3) and loss.item() == 0.0 and loss.requires_grad

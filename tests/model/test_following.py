@@ -128,7 +128,7 @@ def released_form(recording: Recording) -> Prompts:
     texts = [f"the {kind} moving {way}" for kind, way in zip(kinds, ("left", "away from the others") * 4, strict=True)]
 
     def prompts(queries: int) -> tuple[Tensor, Tensor]:
-        rows = [recording.tokenizer.encode_with_images(inference_prompt(text, 4, queries)) for text in texts]
+        rows = [recording.tokenizer.encode(inference_prompt(text, 4, queries)) for text in texts]
         return padded_ids(rows, PAD)
 
     return prompts

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from glus.data_pipeline.batches.conversations import conversation, inference_prompt, seg_labels
+from glus.data_pipeline.batches.conversations import conversation, inference_prompt
 from glus.data_pipeline.sampling.sample_plan import middle_context
 
 from .reference import CONTEXT, QUERY, Recording, our_name, rule_weight
@@ -48,15 +48,15 @@ def test_training_conversations_read_as_in_the_reference(recording):
 def test_training_conversations_have_the_ids_of_the_reference(recording):
     expected, mask = recording.arrays["train_input_ids"], recording.arrays["train_attention_mask"]
     for text, ids, real in zip(conversations(recording), expected, mask, strict=True):
-        ours = recording.tokenizer.encode_with_images(text)
+        ours = recording.tokenizer.encode(text)
         assert ours == ids[real].tolist()
         assert (ids[~real] == recording.tokenizer.pad_id).all()
 
 
 def test_labels_are_those_of_the_reference_at_seg_and_absent_elsewhere(recording):
     for text, labels in zip(conversations(recording), recording.arrays["train_labels"], strict=True):
-        ids = torch.tensor(recording.tokenizer.encode_with_images(text))
-        ours = seg_labels(ids, recording.tokenizer.seg_id).tolist()
+        ids = recording.tokenizer.encode(text)
+        ours = [each if each == recording.tokenizer.seg_id else -100 for each in ids]
         of_seg = np.where(labels == recording.tokenizer.seg_id, labels, -100)[: len(ours)]
         assert ours == of_seg.tolist() and (of_seg != -100).sum() == QUERY
 
@@ -67,7 +67,7 @@ def test_every_step_of_inference_has_the_ids_of_the_reference(recording, window)
     text = recording.values["infer_expression"]
     for ids, given in zip(steps["input_ids"], steps["rel_pos"], strict=True):
         prompt = inference_prompt(text, CONTEXT, len(given))
-        assert recording.tokenizer.encode_with_images(prompt) == ids
+        assert recording.tokenizer.encode(prompt) == ids
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -94,7 +94,7 @@ def segmented(recording: Recording) -> list[Segmented]:
     text = recording.values["infer_expression"]
 
     def prompts(queries: int) -> tuple[Tensor, Tensor]:
-        ids = torch.tensor([recording.tokenizer.encode_with_images(inference_prompt(text, CONTEXT, queries))])
+        ids = torch.tensor([recording.tokenizer.encode(inference_prompt(text, CONTEXT, queries))])
         return ids.repeat(len(keys), 1), torch.ones_like(ids, dtype=torch.bool).repeat(len(keys), 1)
 
     context = middle_context(len(frames), CONTEXT)

@@ -31,7 +31,7 @@ def write_recording(folder: Path) -> Path:
     """The prompts of three expressions and of an inference from the last frame; no weight or mask."""
     tokenizer, templates = Tokenizer(CARRIED), [[0, 4], [3, 1], [1, 1], [2, 0]]
     told = [conversation(text, CONTEXT, templates) for text in TEXTS]
-    ids, attention = padded_ids([tokenizer.encode_with_images(text) for text in told], tokenizer.pad_id)
+    ids, attention = padded_ids([tokenizer.encode(text) for text in told], tokenizer.pad_id)
     values = {
         "seg_token_id": tokenizer.seg_id,
         "vocab": tokenizer.vocab_size,
@@ -47,7 +47,7 @@ def write_recording(folder: Path) -> Path:
             "key_frame": order[0],
             "context_index": middle_context(FRAMES, CONTEXT),
             "query_order": list(order),
-            "input_ids": [tokenizer.encode_with_images(prompt) for prompt in prompts],
+            "input_ids": [tokenizer.encode(prompt) for prompt in prompts],
             "rel_pos": windows,
         }
     folder.mkdir()

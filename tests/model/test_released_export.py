@@ -128,7 +128,7 @@ def masks(model: Glus, tokenizer: Tokenizer) -> list[Tensor]:
 
     def prompts(queries: int) -> tuple[Tensor, Tensor]:
         texts = [inference_prompt(text, 2, queries) for text in ("the red bird", "the blue bird")]
-        ids = torch.tensor([tokenizer.encode_with_images(text) for text in texts])
+        ids = torch.tensor([tokenizer.encode(text) for text in texts])
         return ids, torch.ones_like(ids, dtype=torch.bool)
 
     return [seen.logits for seen in model.segment_video(lambda index: frames[index], 2, (0, 1), prompts)]

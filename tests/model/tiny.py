@@ -97,10 +97,11 @@ def tiny_batch(*clips: TinyClip, padding: int = 0) -> Batch:
         query_numbers=torch.tensor([[2, 3]]).repeat(len(clips), 1),
         video_of=video_of,
         ids=ids,
-        labels=torch.where(ids == SEG, SEG, -100),
         attention=torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows]),
         masks=[MaskRuns.of(clip.masks()) for clip in clips],
+        split=torch.zeros_like(video_of),
         video_key=video_of,
+        expression=torch.arange(len(rows)),
         objects=torch.tensor([[target == column for column in range(2)] for clip in clips for target in clip.objects]),
         names=[f"tiny/{number}" for number in range(len(rows))],
     )

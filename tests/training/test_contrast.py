@@ -26,26 +26,28 @@ class Said:
 
     query_numbers: Tensor
     video_of: Tensor
+    split: Tensor
     video_key: Tensor
+    expression: Tensor
     objects: Tensor
-    names: list[str]
 
 
 def batch_of(rank: int) -> Said:
     """Rank 0: a pair and a rival; 1: more of that video; 2: one expression, no partner; 3: none that takes part."""
-    videos, objects, names = (
-        ([3, 3, 3], ["10", "10", "01"], ["a/t/v/0", "a/t/v/1", "a/t/v/2"]),
-        ([3, 3, 9, 9], ["100", "001", "100", "110"], ["a/t/v/3", "a/t/v/4", "a/t/w/0", "a/t/w/1"]),
-        ([5], ["1"], ["a/t/x/0"]),
-        ([6, 6], ["1", "1"], ["b/t/y/0", "b/t/y/1"]),
+    split, videos, objects, expressions = (
+        (0, [3, 3, 3], ["10", "10", "01"], [0, 1, 2]),
+        (0, [3, 3, 9, 9], ["100", "001", "100", "110"], [3, 4, 0, 1]),
+        (0, [5], ["1"], [0]),
+        (1, [6, 6], ["1", "1"], [0, 1]),
     )[rank]
     sets = torch.tensor([[digit == "1" for digit in row] for row in objects])
-    rows = torch.arange(len(names))
-    return Said(rows[:, None] * 0 + torch.arange(QUERIES), rows, torch.tensor(videos), sets, names)
+    rows = torch.arange(len(videos))
+    query_numbers = rows[:, None] * 0 + torch.arange(QUERIES)
+    return Said(query_numbers, rows, rows * 0 + split, torch.tensor(videos), torch.tensor(expressions), sets)
 
 
 def states_of(rank: int) -> Tensor:
-    shape = (len(batch_of(rank).names), QUERIES, WIDTH)
+    shape = (len(batch_of(rank).split), QUERIES, WIDTH)
     return torch.randn(shape, generator=torch.Generator().manual_seed(rank), requires_grad=True)
 
 

@@ -76,7 +76,8 @@ def take_steps(
     empty = all(parameter.is_meta for parameter in built.model.parameters())
     trained = frozenset(name for name, parameter in built.model.named_parameters() if parameter.requires_grad)
     with joined(config, rank):
-        engine, contrast = make_engine(config, built.model, rank), make_contrast(config, rank)
+        engine = make_engine(config, built.model, rank)
+        contrast = make_contrast(config, rank, [split.dataset for split in plan.splits])
         _keep(engine, weights / "before")
         batches = Loader(
             plan,

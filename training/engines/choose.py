@@ -1,6 +1,6 @@
 """Choose the engine of a run, and divide the work of a step among ranks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,8 +82,14 @@ def make_engine(config: RunConfig, model: nn.Module, rank: Rank) -> TrainingEngi
     return Engine(model, config.engine, config.optimizer, accumulation, rank, LEAVES)
 
 
-def make_contrast(config: RunConfig, rank: Rank) -> ContrastiveLoss | None:
-    """Return the contrastive loss where it has a weight. All ranks call it, inside `joined`."""
-    if config.model.loss.contrastive <= 0:
+def make_contrast(config: RunConfig, rank: Rank, datasets: Sequence[str]) -> ContrastiveLoss | None:
+    """Return the contrastive loss, None where it has no weight. All ranks call it, inside `joined`.
+
+    `datasets` are those of the sample plan's splits, in order.
+    """
+    loss = config.model.loss
+    if loss.contrastive <= 0:
         return None
-    return ContrastiveLoss(config.model.loss, rank, config.seed, *pools(config, rank.ranks))
+    named = [number for number, dataset in enumerate(datasets) if dataset in loss.contrastive_datasets]
+    splits = named if loss.contrastive_datasets else None
+    return ContrastiveLoss(loss, rank, config.seed, *pools(config, rank.ranks), splits)

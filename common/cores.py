@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, at least 1. `os.cpu_count()` gives those of the whole machine."""
+    """Cores that this process may use, at least 1. `os.cpu_count()` counts those of the machine."""
     allowed = len(os.sched_getaffinity(0))
     limit = cgroup_cores()
     return max(1, allowed if limit is None else min(allowed, math.ceil(limit)))

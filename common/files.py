@@ -95,7 +95,7 @@ def sha256_of(path: Path | str, what: str = "file", *, needed_again: bool = True
 def is_there(path: Path | str) -> bool:
     """Whether there is anything at a path.
 
-    Raises InputError where that cannot be seen, for lack of permission say, and for a link to nothing: as files are
+    Raises InputError where that cannot be seen, without permission say, and for a link to nothing: as files are
     kept by git-annex and in caches of downloads, what it stands for is missing and not left out.
     """
     try:

@@ -212,7 +212,7 @@ def _finite(text: str) -> float:
 
 def _short(text: str) -> int:
     if len(text) > DIGITS:
-        raise _Refused(f"a whole number of {len(text)} digits is too large")
+        raise _Refused(f"an integer of {len(text)} digits is too large")
     return int(text)
 
 

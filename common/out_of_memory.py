@@ -1,4 +1,4 @@
-"""Lack of memory is the user's to fix: one message that says who asked for how much, and what takes less."""
+"""Out of memory: one message that says who asked for how much memory, and what takes less."""
 
 import contextlib
 import re
@@ -20,13 +20,13 @@ def out_of_memory(error: BaseException) -> str:
         isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
     ):
         return ""
-    told = _REST.sub("", text).rstrip(" .") or "no memory left"
-    return told if "memory" in told.lower() else f"out of memory: {told}"
+    reason = _REST.sub("", text).rstrip(" .") or "no memory left"
+    return reason if "memory" in reason.lower() else f"out of memory: {reason}"
 
 
 @contextlib.contextmanager
 def memory_explained(who: str, remedy: str, kind: type[UserError] = TrainingError) -> Iterator[None]:
-    """Lack of memory within becomes a `kind`. `who` names rank and device, `remedy` what takes less."""
+    """Raise `kind` where the block runs out of memory. `who` names rank and device, `remedy` what takes less."""
     try:
         yield
     except Exception as error:

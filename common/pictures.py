@@ -237,5 +237,5 @@ def _bare_png(content: bytes) -> bytes:
 
 
 def _unreadable(where: str, what: str, format: str, reason: Exception, error: type[UserError]) -> UserError:
-    told = str(reason).strip() or type(reason).__name__
-    return error(f"{where}: cannot be read as {format} ({told}); take this {what} again", file=where)
+    text = str(reason).strip() or type(reason).__name__
+    return error(f"{where}: cannot be read as {format} ({text}); take this {what} again", file=where)

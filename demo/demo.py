@@ -1,4 +1,4 @@
-"""`glus demo`: the whole way on this machine, each stage a command of `glus` in a process of its own."""
+"""`glus demo`: data, training and evaluation on this machine. Each stage is a command of `glus` in its own process."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ EVALUATE_CODE = (*TRAIN_CODE, "evaluation")
 class DemoRun:
     """One of the trainings that are compared: how it departs from the config file, and where it lies below OUT.
 
-    It starts from the weights of the run `start`, or without one from the taught image encoder.
+    It starts from the weights of the run `start`, or without one from the pretrained image encoder.
     """
 
     name: str
@@ -106,12 +106,12 @@ def demo(config: DemoConfig) -> int:
         return failed.code
     summary = summarise_demo(config.out, {run.name: f"eval/{run.name}" for run in RUNS}, stages, set_up_seconds())
     print_summary(summary)
-    _tell_places(config.out)
+    _print_places(config.out)
     return 0
 
 
 def set_up_seconds() -> float | None:
-    """From what STARTED tells to the start of this process; None where it tells nothing."""
+    """Seconds from STARTED to the start of this process; None where it is not set."""
     try:
         return max(0.0, psutil.Process().create_time() - float(os.environ[STARTED]))
     except (KeyError, ValueError):
@@ -147,7 +147,7 @@ def _encoder(config: DemoConfig) -> Stage:
 
 
 def encoder_file(out: Path) -> Path:
-    """The taught image encoder, in the layout of SAM 2's files."""
+    """The pretrained image encoder, in the layout of SAM 2's files."""
     return out / "sam2_hiera_demo.pt"
 
 
@@ -167,7 +167,7 @@ def _training(config: DemoConfig, run: DemoRun) -> Stage:
 
 
 def shard_manifests(out: Path) -> tuple[Path, ...]:
-    """What tells one content of OUT/shards from another."""
+    """The manifests of OUT/shards, whose digests identify their content."""
     return tuple(sorted((out / "shards").glob("*/*/manifest.json")))
 
 
@@ -183,7 +183,7 @@ def _evaluation(config: DemoConfig, run: DemoRun) -> Stage:
 
 
 def checkpoint_files(run: Path) -> tuple[Path, ...]:
-    """What tells one latest checkpoint of a run folder from another. Raises TrainingError where there is none."""
+    """Files that identify the latest checkpoint of a run folder. Raises TrainingError where there is none."""
     from glus.training.checkpoints import checkpoint
 
     folder = checkpoint.resolve(run)
@@ -193,7 +193,7 @@ def checkpoint_files(run: Path) -> tuple[Path, ...]:
 def _comparison(config: DemoConfig) -> Stage:
     from glus.training.checkpoints import checkpoint
 
-    # By id: a run that was begun anew leaves one of the same name behind.
+    # By id: a run that was begun again leaves one of the same name behind.
     ids = [checkpoint.read_state(checkpoint.resolve(config.out / run.folder)).tracking_run for run in RUNS]
     words = (
         *(
@@ -212,7 +212,7 @@ def _tracking(out: Path) -> str:
     return f"sqlite:///{out / 'mlflow.db'}"
 
 
-def _tell_places(out: Path) -> None:
+def _print_places(out: Path) -> None:
     for run in RUNS:
         print(f"report, {run.name.replace('_', ' ')}: {out / 'eval' / run.name / 'report.html'}")
     print(f"pictures: {out / 'eval' / RUNS[0].name / 'overlays'}")

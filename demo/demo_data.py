@@ -111,8 +111,8 @@ _MIXES = {
 def write_demo_data(config: DemoDataConfig, prompt_sentences: Sequence[str] | None = None) -> DemoDataSummary:
     """Write the demo datasets and tokenizer.model below `config.root`, all or nothing.
 
-    `prompt_sentences` are what the conversations say besides the expressions (by default those of prompts.py); their
-    words become pieces of the tokenizer. Data of the same config that lies there already is kept.
+    The words of `prompt_sentences` (by default those of conversations.py) become pieces of the tokenizer. Data of the
+    same config is kept.
     Raises DataError where the root holds anything else, or where it cannot be written.
     """
     if prompt_sentences is None:
@@ -125,12 +125,12 @@ def write_demo_data(config: DemoDataConfig, prompt_sentences: Sequence[str] | No
         root.parent.mkdir(parents=True, exist_ok=True)
         aside = make_folder_aside(root.parent, f".{root.name}-", ".part")
         try:
-            whole = aside / "root"
-            whole.mkdir()
-            videos, expressions = _write_all(whole, config, prompt_sentences)
+            complete = aside / "root"
+            complete.mkdir()
+            videos, expressions = _write_all(complete, config, prompt_sentences)
             record = wanted | {"videos": videos, "expressions": expressions}
-            (whole / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            whole.rename(root)
+            (complete / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            complete.rename(root)
         finally:
             shutil.rmtree(aside)
     except OSError as error:
@@ -160,8 +160,8 @@ def _found(root: Path, wanted: dict[str, Any]) -> DemoDataSummary:
         raise DataError(f"demo data: {root} is there already and is no demo data (no {RECORD}); {remedy}")
     record = read_object(root / RECORD, "record of demo data", raises=DataError, remedy=remedy)
     held = {key: record.get(key) for key in wanted}
-    told = {"root": str(root), "written": False, **{key: record.get(key) for key in ("videos", "expressions")}}
-    summary = parsed_as(told, DemoDataSummary, str(root / RECORD), raises=DataError, remedy=remedy)
+    fields = {"root": str(root), "written": False, **{key: record.get(key) for key in ("videos", "expressions")}}
+    summary = parsed_as(fields, DemoDataSummary, str(root / RECORD), raises=DataError, remedy=remedy)
     different = [f"{key} {held[key]!r} instead of {wanted[key]!r}" for key in wanted if held[key] != wanted[key]]
     if different:
         raise DataError(f"demo data: {root} holds other demo data ({'; '.join(different)}); {remedy}")

@@ -84,7 +84,7 @@ def _preparation(config: DemoDavisConfig, root: Path) -> Stage:
     shards = config.out / "shards"
     words = ("prepare", "datasets=[ref_davis17:train, ref_davis17:valid]", f"root={root}", f"out={shards}")
     annotations = [root / NAME / "meta_expressions" / split / "meta_expressions.json" for split in ("train", "valid")]
-    # A split that is absent is told by `prepare`, better than by a digest of nothing.
+    # A split that is absent is reported by `prepare`, better than by a digest of nothing.
     inputs = tuple(each for each in annotations if each.is_file())
     return Stage(PREPARE, words, makes=(shards,), inputs=inputs, code=DATA_CODE)
 

@@ -118,9 +118,9 @@ class _Writer:
         self._scene = scene
         self._all = range(len(scene.objects))
         self._seen = scene.areas > 0
-        # A place must hold both for the whole shapes and for what is seen of them.
-        whole = np.stack([thing.centres for thing in scene.objects])
-        self._positions: tuple[NDArray[np.float64], ...] = (whole, scene.centroids)
+        # A place must hold both for the complete shapes and for what is seen of them.
+        complete = np.stack([thing.centres for thing in scene.objects])
+        self._positions: tuple[NDArray[np.float64], ...] = (complete, scene.centroids)
         self._margin = MARGIN * scene.config.unit
 
     def look(self) -> _Sentences:
@@ -143,7 +143,7 @@ class _Writer:
                     yield f"{self._name(given)} {self._pick(MOTION_WORDS[moving['motion']])}", [index]
 
     def extremes(self) -> _Sentences:
-        """Largest and smallest: by the whole shape and by the most that is ever seen of it."""
+        """Largest and smallest: by the complete shape and by the most that is ever seen of it."""
         measures = (
             np.array([thing.area for thing in self._scene.objects]),
             self._scene.areas.max(axis=1).astype(float),

@@ -1,8 +1,8 @@
-"""Teach SAM 2's image encoder on its own: each pixel tells the words that are said of its object.
+"""Pretrain SAM 2's image encoder on its own: each pixel predicts the words that are said of its object.
 
 For models without released weights. GLUS keeps SAM 2's image encoder as Meta trained it; a freshly drawn one learns
-colours from the mask losses and little else (docs/log.md), so it is taught first. A word counts for a video where it is
-said of some of its objects and not of others: then it tells them apart.
+colours from the mask losses and little else (docs/log.md), so it is pretrained first. A word counts for a video that
+says it of some of its objects and not of others.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ from glus.model.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class EncoderTraining:
-    """How long and on how much the image encoder is taught."""
+    """How long and on how much data the image encoder is pretrained."""
 
     steps: int = 1500
     #: Frames of one step, each of another video.
@@ -55,29 +55,29 @@ class VideoWords:
 
 
 def video_words(splits: Sequence[ShardedSplit], most: int) -> tuple[list[str], list[VideoWords]]:
-    """The words that tell objects of one video apart, the most frequent first, and what is said where.
+    """Return the words that distinguish objects of one video, the most frequent first, and what is said where.
 
     Raises TrainingError where no video has two objects of which different things are said.
     """
     said = [
         (number, video, _said(entry)) for number, split in enumerate(splits) for video, entry in enumerate(split.videos)
     ]
-    counts = Counter(word for _, _, of_video in said for word in _telling(of_video))
+    counts = Counter(word for _, _, of_video in said for word in _distinctive(of_video))
     words = [word for word, _ in counts.most_common(most)]
     place = {word: number for number, word in enumerate(words)}
-    told = []
+    videos = []
     for number, video, of_video in said:
-        known = [word for word in _telling(of_video) if word in place]
+        known = [word for word in _distinctive(of_video) if word in place]
         if not known:
             continue
         table = np.full((len(of_video), len(words)), np.nan, dtype=np.float32)
         for row, own in enumerate(of_video.values()):
             for word in known:
                 table[row, place[word]] = word in own
-        told.append(VideoWords(number, video, tuple(of_video), table))
-    if not told:
+        videos.append(VideoWords(number, video, tuple(of_video), table))
+    if not videos:
         raise TrainingError("no video of these splits has two objects of which different words are said")
-    return words, told
+    return words, videos
 
 
 def _said(entry: VideoEntry) -> dict[str, set[str]]:
@@ -90,7 +90,7 @@ def _said(entry: VideoEntry) -> dict[str, set[str]]:
     return said
 
 
-def _telling(said: dict[str, set[str]]) -> list[str]:
+def _distinctive(said: dict[str, set[str]]) -> list[str]:
     counts = Counter(word for words in said.values() for word in words)
     return sorted(word for word, count in counts.items() if count < len(said))
 
@@ -118,17 +118,17 @@ def pretrain_image_encoder(
     seed: int,
     after_step: Callable[[int, float], None],
 ) -> float:
-    """Train the image encoder of `segmenter` in place, in this process; `after_step(step, loss)` is told of each.
+    """Train the image encoder of `segmenter` in place, in this process; calls `after_step(step, loss)`.
 
     Its config must let gradients into the image encoder (`train_image_encoder`). Returns the root mean square of the
     coarsest features, over the last step's frames.
 
-    The frames of a step depend on (seed, step) alone. Raises TrainingError as `video_words`, DataError for a frame that
-    cannot be read.
+    The frames of a step depend on (seed, step) alone. Raises TrainingError as `video_words`, DataError for
+    a frame that cannot be read.
     """
     if not segmenter.config.train_image_encoder:
         raise TrainingError("model.segmenter.train_image_encoder is false: the image encoder would learn nothing")
-    words, told = video_words(splits, config.words)
+    words, videos = video_words(splits, config.words)
     model = WordsOfPixels(segmenter, len(words))
     learning = [*segmenter.sam2.image_encoder.parameters(), *model.fine.parameters(), *model.coarse.parameters()]
     optimizer = torch.optim.AdamW(learning, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
@@ -136,7 +136,7 @@ def pretrain_image_encoder(
     for step in range(config.steps):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _factor(step, config)
-        pixels, target = _batch(splits, told, config.frames, size, (seed, step), segmenter)
+        pixels, target = _batch(splits, videos, config.frames, size, (seed, step), segmenter)
         loss = _loss(model(pixels), target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -161,7 +161,7 @@ def _loss(logits: Tensor, target: Tensor) -> Tensor:
 
 def _batch(
     splits: Sequence[ShardedSplit],
-    told: Sequence[VideoWords],
+    videos: Sequence[VideoWords],
     frames: int,
     size: int,
     key: tuple[int, int],
@@ -170,8 +170,8 @@ def _batch(
     """Frames float [N, 3, S, S] and the words of each place, float [N, S/4, S/4, W] with NaN where unknown."""
     random = numpy_generator(*key)
     pixels, targets = [], []
-    for number in random.integers(len(told), size=frames):
-        each = told[int(number)]
+    for number in random.integers(len(videos), size=frames):
+        each = videos[int(number)]
         split = splits[each.split]
         frame = int(random.integers(len(split.videos[each.video].frame_names)))
         picture = torch.from_numpy(split.read_frames(each.video, [frame])).permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
 """Demo videos on disk in the layouts of the six datasets, as released: one writer a dataset.
 
 Each writer takes the dataset's folder root and its splits; it writes frames and masks of one clip after the other.
-Every expression entry has an extra key "kind", which the released files lack.
+Every expression entry has an extra key "kind", which the released files do not have.
 """
 
 import json

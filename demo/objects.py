@@ -112,7 +112,7 @@ class DemoObject:
 
     @cached_property
     def area(self) -> float:
-        """Area of the whole shape in square pixels, unoccluded."""
+        """Area of the shape in square pixels, unoccluded."""
         if self.shape in ROUND:
             return float(np.pi * (self.outer**2 - self.hole**2))
         x, y = self.outline.T
@@ -147,11 +147,11 @@ class DemoScene:
         return cls(objects, areas, centroids, config)
 
     def is_clear(self) -> bool:
-        """Every object is seen in at least half of the frames, and nearly whole in a quarter of them."""
+        """Every object is seen in at least half of the frames, and nearly all of it in a quarter of them."""
         enough = self.areas >= LEAST_AREA * self.config.unit**2
-        whole = self.areas >= 0.7 * np.array([[thing.area] for thing in self.objects])
+        nearly_all = self.areas >= 0.7 * np.array([[thing.area] for thing in self.objects])
         half, quarter = -(-self.config.frames // 2), -(-self.config.frames // 4)
-        return bool((enough.sum(axis=1) >= half).all() and (whole.sum(axis=1) >= quarter).all())
+        return bool((enough.sum(axis=1) >= half).all() and (nearly_all.sum(axis=1) >= quarter).all())
 
 
 def sample_objects(rng: np.random.Generator, config: DemoWorldConfig) -> tuple[DemoObject, ...]:

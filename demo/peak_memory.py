@@ -15,7 +15,7 @@ GIGABYTE = 1024**3
 @dataclass(frozen=True)
 class Peak:
     """Largest sums over all processes, in bytes. `rss` counts a page that several share for each of them, `pss` (0
-    where the system does not tell it) once.
+    where the system does not report it) once.
     """
 
     rss: int = 0

@@ -20,7 +20,7 @@ class PretrainEncoderConfig:
     """For which run, how long, and where to."""
 
     out: Path
-    """File to write: all of SAM 2, its image encoder taught, the rest as drawn. `weights.segmenter` takes it."""
+    """File to write: all of SAM 2, its image encoder pretrained, the rest as drawn. `weights.segmenter` takes it."""
     run: Path
     """Config file of the run: its sizes of SAM 2, its shards, the splits of its mixture, its seed."""
     run_changes: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class PretrainEncoderConfig:
 
 
 def pretrain_encoder(config: PretrainEncoderConfig) -> None:
-    """Teach and write. The memory is not taught: it starts by changing nothing.
+    """Pretrain and write. The memory is not trained: it starts by changing nothing.
 
     Raises TrainingError, ModelError, DataError or LaunchError; then nothing is written.
     """
@@ -40,12 +40,12 @@ def pretrain_encoder(config: PretrainEncoderConfig) -> None:
     draw_image_encoder(segmenter.sam2.image_encoder.trunk)
     with Progress(total=config.training.steps, desc="image encoder", unit="step") as bar:
 
-        def tell(step: int, loss: float) -> None:
+        def show(step: int, loss: float) -> None:
             if step % 10 == 0:
                 bar.set_postfix(loss=f"{loss:.3f}")
             bar.update()
 
-        length = pretrain_image_encoder(segmenter, splits, config.training, run.seed, tell)
+        length = pretrain_image_encoder(segmenter, splits, config.training, run.seed, show)
     look_past_memory(segmenter.sam2.memory_attention, length)
     with atomic_open(config.out) as file:
         torch.save({"model": segmenter.sam2.state_dict()}, file)

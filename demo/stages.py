@@ -1,4 +1,4 @@
-"""Commands of `glus` one after the other; what is done with the same settings on the same input is not done again.
+"""Run commands of `glus` in order; skip those that are finished with the same settings on the same input.
 
 OUT/stages.json remembers of each stage what decided its outcome (its words, the files it read, the code), whether it
 ended well, its seconds and its peak memory.
@@ -64,7 +64,7 @@ class StageFailed(Exception):
 
 
 class Stages:
-    """Runs stages in order and remembers them in `out`; `done` and `ran` tell of those gone through so far."""
+    """Runs stages in order and remembers them in `out`; `done` and `ran` hold those gone through so far."""
 
     def __init__(self, out: Path, total: int) -> None:
         """Raises LaunchError where the record of earlier runs cannot be read."""

@@ -13,7 +13,7 @@ def train_tokenizer(expressions: Iterable[str], prompt_sentences: Iterable[str])
     """A SentencePiece BPE model (the bytes of tokenizer.model), a pure function of the texts.
 
     Settings as in LLaMA's own model: byte fallback, no normalization, split digits, <unk> 0, <s> 1, </s> 2. Each word
-    counts once, however often it is used: the vocabulary then has room for whole words, not for parts of frequent ones.
+    counts once, however often it is used: the vocabulary then has room for words, not for parts of frequent ones.
     Expressions are lower-cased, as prompts have them.
     """
     prompts = [line for sentence in prompt_sentences for line in sentence.splitlines() if line.strip()]

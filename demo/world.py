@@ -41,7 +41,7 @@ class DemoVideo:
 
 @dataclass(frozen=True)
 class _Patch:
-    """What one object covers in one frame: `coverage` uint8 [h, w], 255 where it covers the whole pixel."""
+    """What one object covers in one frame: `coverage` uint8 [h, w], 255 where it covers all of the pixel."""
 
     frame: int
     index: int

@@ -27,7 +27,7 @@ class Batch:
     frames: V x uint8 [F', 3, H, W], each distinct frame once, at its own size (sizes differ between videos), with the
     colours of a pixel side by side in memory;
     context: int64 [V, C] and query: int64 [V, Q], indices into the video's frames;
-    query_numbers: int64 [V, Q], which frames of the whole video the query frames are;
+    query_numbers: int64 [V, Q], which frames of the video the query frames are;
     video_of: int64 [E], ascending; ids: int64 [E, L], padded, -200 a frame;
     attention: bool [E, L];
     masks: V x MaskRuns of bool [E_v, Q, H, W], the union of each expression's objects, and void;
@@ -78,7 +78,7 @@ def padded_ids(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Described:
-    """A batch that lacks its frames, and which these are: for each video its split, number and distinct frames."""
+    """A batch without its frames, and which these are: for each video its split, number and distinct frames."""
 
     batch: Batch
     wanted: list[tuple[ShardedSplit, int, list[int]]]
@@ -179,7 +179,7 @@ def _describe(
             )
             names.append(name)
     padded, attention = padded_ids(ids, tokenizer.pad_id)
-    split, video_key, expression_number = torch.tensor(keys).unbind(1)
+    split_of, video_key, expression_of = torch.tensor(keys).unbind(1)
     batch = Batch(
         frames=[],
         context=torch.tensor(context, dtype=torch.int64),  # an empty list has no dtype of its own
@@ -189,9 +189,9 @@ def _describe(
         ids=padded,
         attention=attention,
         masks=masks,
-        split=split,
+        split=split_of,
         video_key=video_key,
-        expression=expression_number,
+        expression=expression_of,
         objects=torch.tensor(objects),
         names=names,
     )

@@ -101,7 +101,7 @@ def inference_prompt(
 
 
 def template_sentences() -> list[str]:
-    """What conversations say besides expressions and special tokens; a tokenizer trained on them knows these words."""
+    """Return the words of conversations without expressions and special tokens, for training a tokenizer."""
     questions = [question.replace("{expression}", "").replace("  ", " ") for question in GLUS.questions]
     answers = [answer.replace(SEG_TOKEN, "").replace(" .", ".").strip() for answer in GLUS.answers]
     said = [f"{question} ASSISTANT: {answer}" for question in questions for answer in answers]

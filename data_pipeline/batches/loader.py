@@ -60,7 +60,7 @@ class Loader(Iterator[Batch]):
         self._ahead: deque[Future[Batch]] = deque()
         #: Micro-batches that follow each other, and their descriptions, or none where one could not be made.
         self._rows: deque[tuple[range, Future[list[Described]]]] = deque()
-        # On an object store every piece is waited for: there each worker describes what it reads, beside the others.
+        # On an object store every piece is waited for: there each worker describes what it reads, in parallel.
         self._in_rows = all(split.storage.local for split in plan.splits)
         self._most = workers * AHEAD
         self._buffers = Buffers()
@@ -105,7 +105,7 @@ class Loader(Iterator[Batch]):
         try:
             return self._describe(row)
         except UserError:
-            return []  # told when its turn has come: `_read` then describes each by itself
+            return []  # raised when its turn has come: `_read` then describes each by itself
 
     def _describe(self, row: Sequence[int]) -> list[Described]:
         drawn = []
@@ -131,11 +131,12 @@ class Loader(Iterator[Batch]):
         try:
             step, slots, seed, fingerprint = (state[name] for name in ("step", "slots", "seed", "fingerprint"))
         except (KeyError, TypeError) as error:
-            raise DataError(f"this is not the state of a loader: it lacks {error}") from error
+            raise DataError(f"this is not the state of a loader: it has no {error}") from error
         if fingerprint != self.plan.fingerprint:
             raise DataError(
                 f"the shards are not those that this state was made with (fingerprint {fingerprint}, now "
-                f"{self.plan.fingerprint}): the same step would show other samples. Restore the shards, or begin anew"
+                f"{self.plan.fingerprint}): the same step would show other samples. Restore the shards, or "
+                "begin from scratch"
             )
         if seed != self.plan.seed:
             raise DataError(f"this state was made with seed {seed}, the plan has {self.plan.seed}: use the same")

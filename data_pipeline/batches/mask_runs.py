@@ -1,4 +1,4 @@
-"""Masks on their way to the model's device: where they begin and end, a few kB in place of megabytes of pixels."""
+"""Masks on their way to the model's device: where they begin and end, a few kB instead of megabytes of pixels."""
 
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,7 @@
 """The LLaMA tokenizer as the reference uses it: SentencePiece, slow and legacy, plus GLUS's added tokens.
 
 Written on the vocabulary itself because current transformers releases tokenize these prompts otherwise: the slow
-tokenizer of transformers 4.31 cuts the text at special tokens, strips blanks beside those that were added as plain
+tokenizer of transformers 4.31 cuts the text at special tokens, strips blanks next to those that were added as plain
 strings, and gives every remaining piece a dummy prefix of its own (tokenization_utils.py, tokenization_llama.py).
 """
 
@@ -58,11 +58,11 @@ class Tokenizer:
         # Without a special_tokens_map.json the reference's tokenizer takes </s> for plain text; the released folders
         # have that file. A tokenizer.json has an end of its own, for which </s> stands in the conversations.
         ends = fast or is_there(model.parent / "special_tokens_map.json")
-        whole = (*self.added, END_OF_TEXT) if ends else (*self.added,)
+        kept_together = (*self.added, END_OF_TEXT) if ends else (*self.added,)
         # Of a conversation all but the expression comes again and again. (Decorators would keep every tokenizer alive.)
         self._piece = lru_cache(KEPT_PIECES)(self._vocabulary.encode)
         self._part = lru_cache(KEPT_PIECES)(self._encode_part)
-        self._split = re.compile("(" + "|".join(re.escape(token) for token in whole) + ")")
+        self._split = re.compile("(" + "|".join(re.escape(token) for token in kept_together) + ")")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process reads the file again: what is kept of earlier texts is not sent.

@@ -33,7 +33,7 @@ class Vocabulary(Protocol):
         """Text of ids."""
 
     def ids_of(self, tokens: Sequence[str]) -> dict[str, int]:
-        """The ids of those `tokens` that the vocabulary holds whole."""
+        """The ids of those `tokens` that are one piece of the vocabulary."""
 
 
 class SentencePieceVocabulary:
@@ -105,7 +105,7 @@ class FastVocabulary:
         return text
 
     def ids_of(self, tokens: Sequence[str]) -> dict[str, int]:
-        """The ids of those `tokens` that the vocabulary holds whole."""
+        """The ids of those `tokens` that are one piece of the vocabulary."""
         ids = {token: self._tokens.token_to_id(token) for token in tokens}
         return {token: token_id for token, token_id in ids.items() if token_id is not None}
 

@@ -62,12 +62,12 @@ def _from_instances(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             frames = [name.rpartition("/")[2] for name in video["file_names"]]
             entries[names[video["id"]]] = {"frames": frames, "expressions": {}}
         if not len(entries) == len(names) == len(content["videos"]):
-            raise DataError(f"{path}: lists a video twice; take this file anew", file=str(path))
+            raise DataError(f"{path}: lists a video twice; take this file again", file=str(path))
         codes = {}
         targets: dict[str, dict[int, list[str]]] = {name: {} for name in entries}
         for annotation in content["annotations"]:
             if str(annotation["id"]) in codes:
-                raise DataError(f"{path}: two annotations have the id {annotation['id']}; take this file anew")
+                raise DataError(f"{path}: two annotations have the id {annotation['id']}; take this file again")
             codes[str(annotation["id"])] = annotation["segmentations"]
             instances = targets[names[annotation["video_id"]]].setdefault(annotation["category_id"], [])
             instances.append(str(annotation["id"]))
@@ -77,6 +77,6 @@ def _from_instances(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 entries[name]["expressions"][str(number)] = expression
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: not in the form of YouTube-VIS 2019 ({error!r}); take this file anew", file=str(path)
+            f"{path}: not in the form of YouTube-VIS 2019 ({error!r}); take this file again", file=str(path)
         ) from error
     return entries, codes

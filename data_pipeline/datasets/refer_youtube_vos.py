@@ -36,7 +36,7 @@ def read(root: Path, split: str) -> AnnotatedSplit:
 
 
 def _valid_only(root: Path, entries: dict[str, Any], images: Path) -> dict[str, Any]:
-    """The released valid file lists the test videos too (507 in place of 202).
+    """The released valid file lists the test videos too (507 instead of 202).
 
     They are known by the test file where it is there, else by having no frames under valid.
     """

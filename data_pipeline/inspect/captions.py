@@ -23,9 +23,9 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, most: int = MOS
     What does not fit is left out, and the last line ends in "…".
     """
     lines: list[str] = []
-    whole = " ".join(printable(text).split())
-    cut = len(whole) > LONGEST_TEXT
-    for word in whole[:LONGEST_TEXT].split():
+    joined = " ".join(printable(text).split())
+    cut = len(joined) > LONGEST_TEXT
+    for word in joined[:LONGEST_TEXT].split():
         for piece in _pieces(word, font, width):
             longer = f"{lines[-1]} {piece}" if lines else piece
             if lines and font.getlength(longer) <= width:
@@ -44,10 +44,10 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, most: int = MOS
 
 def fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The text on one line of `width` pixels at most; one that is longer ends in "…"."""
-    whole = " ".join(printable(text).split())
-    if len(whole) <= LONGEST_TEXT and font.getlength(whole) <= width:
-        return whole
-    return f"{_longest(whole[:LONGEST_TEXT], font, width, '…')}…".replace("……", "…")
+    joined = " ".join(printable(text).split())
+    if len(joined) <= LONGEST_TEXT and font.getlength(joined) <= width:
+        return joined
+    return f"{_longest(joined[:LONGEST_TEXT], font, width, '…')}…".replace("……", "…")
 
 
 def printable(text: str) -> str:

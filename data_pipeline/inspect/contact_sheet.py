@@ -23,7 +23,7 @@ _GAP, _MARGIN, _LINE, _TINT = 6, 12, 22, 0.5
 def draw_slot(plan: SamplePlan, slot: Slot, title: str, panel_width: int = 220) -> NDArray[np.uint8]:
     """uint8 [h, w, 3] RGB: context frames, then query frames; below them a row for each expression. Raises DataError.
 
-    A row tells the expression as the prompt says it and its objects, and shows its mask on each query frame.
+    A row has the expression as the prompt says it, its objects, and its mask on each query frame.
     """
     split = plan.splits[slot.split]
     entry = split.videos[slot.video]
@@ -63,7 +63,7 @@ def draw_slot(plan: SamplePlan, slot: Slot, title: str, panel_width: int = 220) 
 
 
 def write_sheets(pictures: Sequence[NDArray[np.uint8]], place: Path) -> Path:
-    """Write pictures one below the other as one PNG, whole or not at all. Raises DataError."""
+    """Write pictures one below the other as one PNG, complete or not at all. Raises DataError."""
     width = max(picture.shape[1] for picture in pictures)
     sheet = Image.new("RGB", (width, sum(picture.shape[0] for picture in pictures)), _PAPER)
     top = 0

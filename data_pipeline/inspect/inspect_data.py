@@ -33,7 +33,7 @@ class DataConfig:
     masks: bool = True
     """stats: read all masks too, for their areas. Without, the index alone is read."""
     out: Path | None = None
-    """stats: also write the figures as JSON there. show: the picture (default contact_sheet.png)."""
+    """stats: also write the statistics as JSON there. show: the picture (default contact_sheet.png)."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """show: as in a training config. An empty mixture takes the splits alike."""
     seed: int = 0
@@ -55,7 +55,7 @@ def data(config: DataConfig) -> None:
 
 
 def stats(config: DataConfig) -> list[SplitStatistics]:
-    """Print a table of figures, a column a split, and return them. Raises DataError."""
+    """Print a table of statistics, a column a split, and return them. Raises DataError."""
     splits = open_splits(config.shards, config.splits or None)
     found = [split_statistics(split, config.masks) for split in progress(splits, desc="data stats", unit="split")]
     table = Table("")
@@ -90,8 +90,8 @@ def _rows(found: list[SplitStatistics]) -> list[tuple[str, list[str]]]:
     rows.append(("frames where an object is not seen", [_share(each.frames_unseen) for each in found]))
     rows.append(("expressions with a partner (same objects)", [_share(each.with_partner) for each in found]))
     rows.append(("videos with partners", [_share(each.videos_with_partners) for each in found]))
-    whole = [_share(each.videos_with_partners_and_rival) for each in found]
-    return [*rows, ("videos with partners and a rival", whole)]
+    complete = [_share(each.videos_with_partners_and_rival) for each in found]
+    return [*rows, ("videos with partners and a rival", complete)]
 
 
 def _cell(found: Quantiles | None, factor: int) -> str:

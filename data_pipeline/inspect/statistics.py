@@ -1,4 +1,4 @@
-"""What a split holds, in figures: counts, distributions, partners for the contrastive loss."""
+"""Statistics of a split: counts, distributions, partners for the contrastive loss."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """Figures of one split. Shares are of expressions whose objects are known, or of videos that have some.
+    """Statistics of one split. Shares are of expressions whose objects are known, or of videos that have some.
 
     `mask_area` is a share of the frame, over masks that are seen; None where masks were not read.
     """
@@ -56,7 +56,7 @@ class SplitStatistics:
 
 
 def split_statistics(split: ShardedSplit, masks: bool = True) -> SplitStatistics:
-    """Figures of a split from its index and, where `masks`, from one pass over all shards. Raises DataError."""
+    """Return statistics from the index and, where `masks`, from one pass over all shards. Raises DataError."""
     kinds: Counter[str] = Counter()
     frames: list[int] = []
     said: list[int] = []
@@ -73,7 +73,7 @@ def split_statistics(split: ShardedSplit, masks: bool = True) -> SplitStatistics
         sizes += held.values()
         objects += [len(each) for each in sets]
         words += [len(each.text.split()) for each in entry.expressions]
-        kinds.update(each.kind or "not told" for each in entry.expressions)
+        kinds.update(each.kind or "not given" for each in entry.expressions)
         without += len(entry.expressions) - len(sets)
         paired += sum(count for count in held.values() if count > 1)
         if sets:
@@ -92,7 +92,7 @@ def split_statistics(split: ShardedSplit, masks: bool = True) -> SplitStatistics
         without_target=without,
         with_partner=paired / max(sum(sizes), 1),
         videos_with_partners=sum(each.partners for each in contrasts) / max(len(contrasts), 1),
-        videos_with_partners_and_rival=sum(each.whole for each in contrasts) / max(len(contrasts), 1),
+        videos_with_partners_and_rival=sum(each.complete for each in contrasts) / max(len(contrasts), 1),
         mask_area=areas,
         frames_unseen=unseen,
     )

@@ -22,7 +22,7 @@ from glus.data_pipeline.raw.records import VideoRecord
 
 @dataclass(frozen=True)
 class AnnotatedSplit:
-    """Expressions of a split beside its frames and masks.
+    """Expressions of a split with its frames and masks.
 
     `entries` maps each video to its raw annotation; `ids_key` names the object ids in it (None where hidden);
     `masks` is None where the split hides them; `files` are the annotation files, for digests.
@@ -177,7 +177,7 @@ def _file_stamps(path: Path) -> list[tuple[str, int, int]]:
     """(name, size, time) of a file, or of each file of a folder; empty where there is none.
 
     What cannot be looked at (a dangling link, a folder without rights, a name that is too long) has the error's number
-    in place of size and time: reading it then fails with its reason, and the stamp changes when it is fixed.
+    instead of size and time: reading it then fails with its reason, and the stamp changes when it is fixed.
     """
     try:
         names = sorted(os.listdir(path))

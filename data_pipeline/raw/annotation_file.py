@@ -14,7 +14,7 @@ REMEDY = "take this file again from the dataset's release"
 def read_annotation(path: Path) -> dict[str, Any]:
     """The object in an annotation file. Raises DataError where it is missing or broken (with line and column).
 
-    Half a surrogate pair is let through: one bad expression must not cost the whole dataset (annotations.py).
+    Half a surrogate pair is let through: one bad expression must not cost all others (annotations.py).
     """
     if not path.exists():
         raise DataError(f"{path}: this annotation file is missing; put the dataset there as released", file=str(path))

@@ -29,7 +29,7 @@ def parse_video(path: Path, video: str, content: Any, ids_key: str | None) -> Vi
     """
     place = f"{path}: video {video}"
     if not isinstance(content, dict) or not isinstance(content.get("expressions"), dict | list):
-        raise DataError(f'{place}: has no "expressions"; take this file anew', file=str(path), video=video)
+        raise DataError(f'{place}: has no "expressions"; take this file again', file=str(path), video=video)
     expressions = []
     for exp_id, entry in _entries(place, content["expressions"]):
         where = f"{place} expression {exp_id}"
@@ -41,10 +41,10 @@ def parse_video(path: Path, video: str, content: Any, ids_key: str | None) -> Vi
                 video=video,
             )
         if not isinstance(text, str) or not text.strip():
-            raise DataError(f'{where}: has no text ("exp"); take this file anew', file=str(path), video=video)
+            raise DataError(f'{where}: has no text ("exp"); take this file again', file=str(path), video=video)
         kind, type_id = entry.get("kind", ""), entry.get("type_id")
         if not isinstance(kind, str) or is_unfit(kind) or not (type_id is None or type(type_id) is int):
-            raise DataError(f'{where}: "kind" must be a text and "type_id" a whole number', file=str(path), video=video)
+            raise DataError(f'{where}: "kind" must be a text and "type_id" an integer', file=str(path), video=video)
         object_ids = () if ids_key is None else _object_ids(where, entry, ids_key, type_id)
         expressions.append(Expression(exp_id, text, object_ids, kind, type_id))
     frames = _frame_names(place, content)
@@ -59,7 +59,7 @@ def _entries(place: str, expressions: dict[str, Any] | list[Any]) -> Iterator[tu
         pairs = [(entry.get("exp_id") if isinstance(entry, dict) else None, entry) for entry in expressions]
     for exp_id, entry in pairs:
         if not isinstance(entry, dict) or type(exp_id) not in (str, int):
-            raise DataError(f"{place}: expression {exp_id!r} is not an object with an id; take this file anew")
+            raise DataError(f"{place}: expression {exp_id!r} is not an object with an id; take this file again")
         yield str(exp_id), entry
 
 
@@ -81,5 +81,5 @@ def _frame_names(place: str, content: dict[str, Any]) -> tuple[str, ...] | None:
     if frames is None:
         return None
     if not isinstance(frames, list) or not frames or any(type(name) not in (str, int) for name in frames):
-        raise DataError(f'{place}: its "frames" must be a list of names that is not empty; take this file anew')
+        raise DataError(f'{place}: its "frames" must be a list of names that is not empty; take this file again')
     return tuple(without_ending(str(name), JPEG_ENDINGS) for name in frames)

@@ -1,6 +1,6 @@
-"""A large JSON object whose members are parsed when asked for: masks of a whole dataset are a gigabyte of JSON.
+"""A large JSON object whose members are parsed when asked for: masks of a dataset are a gigabyte of JSON.
 
-Read whole, such a file takes three times its size in each worker (docs/log.md). Here one pass finds where each member
+Read at once, such a file takes three times its size in each worker (docs/log.md). Here one pass finds where each member
 lies, and a member is read from the file when it is wanted.
 """
 
@@ -52,7 +52,7 @@ class JsonMembers(Mapping[str, Any]):
 
 
 def open_members(path: Path, block: int = BLOCK) -> Mapping[str, Any]:
-    """The members of the object in a JSON file, all of them lists or objects; otherwise the file is read whole.
+    """The members of the object in a JSON file, all of them lists or objects; any other file is parsed at once.
 
     Raises DataError where it is missing, or no such object.
     """
@@ -69,8 +69,8 @@ def _spans(file: BinaryIO, block: int) -> dict[str, tuple[int, int]] | None:
 
     Brackets are counted, not matched: a value that mixes them up is found when it is parsed.
     """
-    starts, ends, whole = _values(file, block)
-    if not whole or len(starts) != len(ends):
+    starts, ends, complete = _values(file, block)
+    if not complete or len(starts) != len(ends):
         return None
     spans: dict[str, tuple[int, int]] = {}
     before = 0

@@ -66,7 +66,7 @@ class RleTable:
         where = f"{self.path}: object {object_id} of video {video}"
         codes = self._codes.get(object_id)
         if codes is None:
-            raise DataError(f"{where} has no masks; take this file anew", file=str(self.path), video=video)
+            raise DataError(f"{where} has no masks; take this file again", file=str(self.path), video=video)
         if not isinstance(codes, list) or len(codes) != len(frame_names):
             found = f"{len(codes)}" if isinstance(codes, list) else "no list of"
             raise DataError(

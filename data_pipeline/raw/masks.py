@@ -168,13 +168,13 @@ def checked(rle: Any, height: int, width: int, where: str) -> Rle:
         )
     runs = _unpacked([counts], where)[0] if isinstance(counts, str) else _listed(counts, where)
     if runs.size and int(runs.min()) < 0:
-        raise DataError(f"{where}: broken run-length code, a run is negative; take the annotation file anew")
+        raise DataError(f"{where}: broken run-length code, a run is negative; take the annotation file again")
     total = int(runs.sum())
     if total != size[0] * size[1]:
         word = "overrun" if total > size[0] * size[1] else "do not fill"
         raise DataError(
             f"{where}: broken run-length code, its counts {word} the mask ({total} of {size[0] * size[1]} pixels); "
-            "take the annotation file anew"
+            "take the annotation file again"
         )
     if isinstance(counts, str):
         return {"size": size, "counts": counts}
@@ -210,7 +210,7 @@ def _check_filled(runs: IntArray, borders: IntArray, pixels: IntArray) -> None:
 def _listed(counts: list[Any], where: str) -> IntArray:
     """Run lengths of an uncompressed code."""
     if any(type(count) is not int or not 0 <= count < 2**31 for count in counts):
-        raise DataError(f"{where}: broken run-length code, its counts are not all whole numbers from 0 up")
+        raise DataError(f"{where}: broken run-length code, its counts are not all integers from 0 up")
     return np.asarray(counts, dtype=np.int64)
 
 
@@ -257,7 +257,7 @@ def _pairs(numbers: IntArray, borders: IntArray) -> tuple[IntArray, IntArray]:
     padded[np.arange(len(numbers)) + np.repeat(2 * rows[:-1] - borders[:-1], counts)] = numbers
     pairs = padded.reshape(-1, 2)
     begins = rows[:-1][counts > 0]
-    # A code's first number is whole, and so is its third: the sum down the column begins with the latter.
+    # A code's first number is absolute, and so is its third: the sum down the column begins with the latter.
     first = pairs[begins, 0]
     pairs[begins, 0] = 0
     sums = np.cumsum(pairs, axis=0)

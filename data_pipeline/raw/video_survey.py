@@ -252,10 +252,14 @@ class Packets:
 
     def _ordinary(self) -> bool:
         pixels = {frame.pixels for frame in self.frames}
-        whole = len(self.shown) == self.packets == len(self.frames)
+        complete = len(self.shown) == self.packets == len(self.frames)
         smooth = not any(frame.interlaced for frame in self.frames)
         return (
-            whole and smooth and len(pixels) == 1 and pixels <= _PLAIN_PIXELS and self.format.startswith(_FRAME_PACKETS)
+            complete
+            and smooth
+            and len(pixels) == 1
+            and pixels <= _PLAIN_PIXELS
+            and self.format.startswith(_FRAME_PACKETS)
         )
 
 

@@ -1,6 +1,6 @@
 """Which expressions of a video can be contrasted: partners name one object set, rivals' sets do not overlap.
 
-The object-contrastive loss compares the [SEG] tokens of a micro-batch (model/contrastive.py). A token tells something
+The object-contrastive loss compares the [SEG] tokens of a micro-batch (model/contrastive.py). A token takes part
 there when it has both: a partner of its own object and a rival.
 """
 
@@ -18,7 +18,7 @@ class VideoContrast:
     rivals: bool
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether a slot of this video alone can hold partners and a rival."""
         return self.partners and self.rivals
 
@@ -39,7 +39,7 @@ def draw_group(sets: dict[int, frozenset[str]], order: Sequence[int], room: int)
     alone decides, as in the reference.
     """
     group = _first_three(sets, order) if room >= 3 else []
-    whole = bool(group)
+    complete = bool(group)
     if room >= 4:
         if not group:
             group = [order[0], *[other for other in order[1:] if sets[other] == sets[order[0]]][:1]]
@@ -51,8 +51,8 @@ def draw_group(sets: dict[int, frozenset[str]], order: Sequence[int], room: int)
             starting = [each for each in others if sum(sets[other] == sets[each] for other in others) > 1]
             wanted = lonely or (starting if room - len(group) >= 2 else []) or paired or others
             group.append(wanted[0])
-        return group, whole
-    return group + [each for each in order if each not in group][: max(room - len(group), 0)], whole
+        return group, complete
+    return group + [each for each in order if each not in group][: max(room - len(group), 0)], complete
 
 
 def _first_three(sets: dict[int, frozenset[str]], order: Sequence[int]) -> list[int]:

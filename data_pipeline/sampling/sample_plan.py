@@ -1,6 +1,6 @@
 """Which videos, frames and expressions meet at a step: pure functions of (seed, step, slot).
 
-A slot is one video with its context frames, query frames and expressions. The plan gives the whole global batch, and a
+A slot is one video with its context frames, query frames and expressions. The plan gives the global batch, and a
 rank takes its slots, so the order of samples depends on neither the number of ranks nor of workers.
 """
 
@@ -40,7 +40,7 @@ class SamplingConfig:
     prompts: str = "glus"
     #: Draw two or more expressions of one object and one or more of a rival object, where the first one drawn has them.
     group_by_object: bool = True
-    #: Show one frame in place of all context and query frames: the control that cannot see motion.
+    #: Show one frame instead of all context and query frames: the control that cannot see motion.
     single_frame: bool = False
 
 

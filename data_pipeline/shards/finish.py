@@ -1,4 +1,4 @@
-"""A split's finished shards made whole: bad videos judged, index and manifest written, leftovers removed."""
+"""Complete a split: count its bad videos, write index and manifest, remove leftovers."""
 
 import hashlib
 import logging
@@ -40,7 +40,7 @@ def refuse_bad(bad: Sequence[BadItem], videos: int, place: str, max_bad_share: f
     if len(bad) == videos or len(bad) > max_bad_share * videos:
         raise DataError(
             f"{place}: {len(bad)} of {videos} videos are bad, more than the allowed share of {max_bad_share}; "
-            f"mend them or allow more:\n{shown}{more}",
+            f"fix them or allow more:\n{shown}{more}",
             file=bad[0].file,
             video=bad[0].video,
             frame=bad[0].frame,
@@ -98,7 +98,7 @@ def _check_planned(job: ShardJob, part: ShardPart) -> None:
 def write_split(
     folder: Path | str, dataset: str, split: str, shards: Sequence[tuple[ShardSummary, Sequence[IndexedVideo]]]
 ) -> Manifest:
-    """Index and manifest beside shards that `write_shard` wrote into `folder`. Raises DataError."""
+    """Write index and manifest next to shards that `write_shard` wrote into `folder`. Raises DataError."""
     index, entries = IndexBuilder(), []
     for number, (_, videos) in enumerate(shards):
         index.add(number, videos)

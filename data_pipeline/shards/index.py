@@ -24,7 +24,7 @@ AGAIN = "run `glus prepare` again"
 FORMAT_VERSION = 3
 #: Version 2 is the same but for void, which its readers would score as background.
 READABLE_VERSIONS = (2, 3)
-#: Beside the objects in masks.json: the pixels that nobody annotated. No object has this id (common/names.py).
+#: Next to the objects in masks.json: the pixels that nobody annotated. No object has this id (common/names.py).
 VOID_KEY = "/void"
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.arrow"
@@ -125,7 +125,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What vouches for a split: written last, so that a folder without it is not whole.
+    """What vouches for a split: written last, so that a folder without it is incomplete.
 
     `source` maps the annotation files to their SHA-256; `quarantine` lists the videos that were left out, `notes` what
     was noticed of the others.

@@ -2,7 +2,7 @@
 
 A local file is mapped, not loaded: opening ten million expressions takes no memory for them (benchmarks/data_plan.py).
 Members of a video follow each other in the tar, a header of 512 bytes before each and filled up to 512, so one offset
-and the sizes tell where all of them are.
+and the sizes give the places of all.
 """
 
 import os

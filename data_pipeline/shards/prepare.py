@@ -78,7 +78,7 @@ def prepare(config: PrepareConfig) -> list[Manifest]:
     folders = [out.below(*name) for name in names]
     with ExitStack() as held:
         for folder in folders:
-            # Of an object store each write is whole; that two runs met there is found when a split is finished.
+            # Of an object store each write is complete; that two runs wrote there is found when a split is finished.
             if folder.local:
                 held.enter_context(exclusive(folder.local, "glus prepare"))
         with collected() as texts:

@@ -248,8 +248,8 @@ class Workers:
 
         if tries > RETRIES:
             raise DataError(
-                f"{job.dataset}/{job.split}: a worker died {tries} times, most likely for lack of memory; use fewer "
-                "workers and run again: what is finished is kept"
+                f"{job.dataset}/{job.split}: a worker died {tries} times, most likely out of memory; use fewer "
+                "workers and run again: finished shards are kept"
             ) from error
         _log.warning("%s/%s: a worker died; %s is tried again", job.dataset, job.split, job.name)
         # Where it is only out of reach, it must not go on next to the one that takes its job.
@@ -260,7 +260,7 @@ class Workers:
         if seconds > NO_WORKER_SECONDS:
             raise DataError(
                 f"no worker started for {seconds / 60:.0f} minutes: the Ray cluster has no free CPU; wait for its "
-                "other jobs, or add machines, then run again: what is finished is kept"
+                "other jobs, or add machines, then run again: finished shards are kept"
             )
         _log.warning("no worker yet: the Ray cluster has no free CPU; waits")
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from glus.common.errors import DataError, InputError
 from glus.common.json_file import parse_json
 from glus.data_pipeline.raw.jpeg import decode_jpeg
-from glus.data_pipeline.raw.masks import decode, unions_into
+from glus.data_pipeline.raw.masks import unions_into
 from glus.data_pipeline.raw.records import Expression, Rle
 from glus.data_pipeline.shards.index import (
     AGAIN,
@@ -189,7 +189,7 @@ class ShardedSplit:
             except ValueError as error:
                 shard = self.storage.path(self.index.spans(video)[0])
                 raise DataError(
-                    f"{shard}: video {entry.video} frame {entry.frame_names[frame]} cannot be decoded ({error}); mend "
+                    f"{shard}: video {entry.video} frame {entry.frame_names[frame]} cannot be decoded ({error}); fix "
                     "the released frame, or take the video out, and run `glus prepare` again",
                     file=shard,
                     video=entry.video,
@@ -200,12 +200,9 @@ class ShardedSplit:
     def read_masks(self, video: int, object_ids: Sequence[str], frames: Sequence[int]) -> NDArray[np.bool_]:
         """bool [O, N, H, W]: masks of the objects at the frames' size. Raises DataError on an unknown object."""
         entry = self.videos[video]
-        masks = np.zeros((len(object_ids), len(frames), entry.height, entry.width), dtype=np.bool_)
-        for row, object_id in enumerate(object_ids):
-            codes = self._codes(video, object_id)
-            for column, frame in enumerate(frames):
-                if codes[frame] is not None:
-                    masks[row, column] = decode(codes[frame], entry.height, entry.width)
+        masks = np.empty((len(object_ids), len(frames), entry.height, entry.width), dtype=np.bool_)
+        alone = self.read_target_codes(video, [frozenset([object_id]) for object_id in object_ids], frames)
+        unions_into([plane for of_object in masks for plane in of_object], alone)
         return masks
 
     def read_target(self, video: int, expression: Expression, frames: Sequence[int]) -> NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """One shard's work, on whatever machine: read its videos, write its tar, remember what went in.
 
-Beside the tars, FOLDER/parts/shard-00000.json keeps what a finished shard needs in the index, with a stamp of its
+Next to the tars, FOLDER/parts/shard-00000.json keeps what a finished shard needs in the index, with a stamp of its
 source. A shard whose part has the same stamp is not written again. Readers do not need the parts.
 """
 
@@ -77,7 +77,7 @@ class ShardPart:
 
 @dataclass(frozen=True)
 class JobReport:
-    """What the driver hears of a job; `kept` where the shard was whole already.
+    """What a worker reports to the driver; `kept` where the shard was complete already.
 
     `notes` are those of the videos, and warnings that concern the job.
     """
@@ -115,7 +115,7 @@ class ShardMaker:
                 )
 
     def make(self, job: ShardJob) -> JobReport:
-        """Write the shard of `job` and its part, unless they are whole and of the same source.
+        """Write the shard of `job` and its part, unless they are complete and of the same source.
 
         Bad videos go to the part's quarantine, warnings to its notes.
         Raises DataError where the split cannot be read or the disk is full.
@@ -131,7 +131,7 @@ class ShardMaker:
         source, notes = self._split(job)
         stamp = _stamp(job, source)
         part = finished_part(job)
-        if part is not None and part.stamp == stamp and _still_whole(job, part):
+        if part is not None and part.stamp == stamp and _still_complete(job, part):
             return part, True
         source.open_masks()
         # The manifest vouches for all shards; the first one to change withdraws it.
@@ -152,7 +152,7 @@ class ShardMaker:
 
 
 def finished_part(job: ShardJob) -> ShardPart | None:
-    """The part of a job that was done before; None where it or its tar is not there or not whole."""
+    """The part of a job that was done before; None where it or its tar is absent or incomplete."""
     storage = job.storage
     try:
         part = _part_from_json(storage.read(job.part))
@@ -166,7 +166,7 @@ def finished_part(job: ShardJob) -> ShardPart | None:
     return part
 
 
-def _still_whole(job: ShardJob, part: ShardPart) -> bool:
+def _still_complete(job: ShardJob, part: ShardPart) -> bool:
     """Whether a shard of the right size is the one that was written.
 
     What a manifest vouches for was on the disk. Without one the last run was cut off, perhaps by a power cut, after

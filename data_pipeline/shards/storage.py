@@ -1,7 +1,7 @@
 """Folders of shards on a disk, on a shared file system, or below an fsspec URL such as s3://bucket/shards.
 
 The only file that imports fsspec. On a disk a file is written aside and renamed; an object store shows an object only
-when it is whole, so there a local file is written first and then sent.
+when it is complete, so there a local file is written first and then sent.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """All of a file. Raises FileNotFoundError, or DataError where it cannot be read."""
-        with self._told(name, "read"):
+        with self._as_data_error(name, "read"):
             if self.local:
                 (self.local / name).stat()  # that it is missing is for the caller
                 return read_regular(self.local / name, what="file of shards", largest=LARGEST)
@@ -75,14 +75,14 @@ class Storage:
 
     def read_spans(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """(offset, size) pieces of a remote file, fetched at the same time. Raises DataError, FileNotFoundError."""
-        with self._told(name, "read"):
+        with self._as_data_error(name, "read"):
             starts = [offset for offset, _ in spans]
             ends = [offset + size for offset, size in spans]
             return [bytes(piece) for piece in self._remote().cat_ranges([self.path(name)] * len(spans), starts, ends)]
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None where it is not there. Raises DataError where that cannot be told."""
-        with self._told(name, "read"):
+        """Bytes of a file, None where it is not there. Raises DataError where the store does not answer."""
+        with self._as_data_error(name, "read"):
             try:
                 if self.local:
                     return (self.local / name).stat().st_size if (self.local / name).is_file() else None
@@ -92,7 +92,7 @@ class Storage:
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """A file from front to back, in pieces of STREAM_BLOCK. Raises FileNotFoundError, DataError."""
-        with self._told(name, "read"):
+        with self._as_data_error(name, "read"):
             path = self.path(name)
             remote = {"block_size": STREAM_BLOCK, "cache_type": "readahead"}
             if self.local:
@@ -123,15 +123,15 @@ class Storage:
             aside = Path(folder) / name.rpartition("/")[2]
             with atomic_open(aside, durable=False) as file:
                 yield file
-            with self._told(name, "written"):
+            with self._as_data_error(name, "written"):
                 self._remote().put_file(str(aside), self.path(name))
             if self.size(name) != aside.stat().st_size:
-                raise DataError(f"{self.path(name)}: did not arrive whole; run again", file=self.path(name))
+                raise DataError(f"{self.path(name)}: arrived incomplete; run again", file=self.path(name))
 
     def make_durable(self, names: Iterable[str]) -> None:
         """Wait until files are on the disk itself. Raises DataError."""
         for name in names if self.local else ():
-            with self._told(name, "written"), open(self.path(name), "rb") as file:
+            with self._as_data_error(name, "written"), open(self.path(name), "rb") as file:
                 os.fsync(file.fileno())
 
     def write(self, name: str, content: bytes, durable: bool = True) -> None:
@@ -140,12 +140,12 @@ class Storage:
             with atomic_open(self.local / name, durable) as file:
                 file.write(content)
             return
-        with self._told(name, "written"):
+        with self._as_data_error(name, "written"):
             self._remote().pipe_file(self.path(name), content)
 
     def remove(self, name: str) -> None:
         """Remove a file, there or not. Raises DataError."""
-        with self._told(name, "removed"):
+        with self._as_data_error(name, "removed"):
             if self.local:
                 (self.local / name).unlink(missing_ok=True)
             elif self.size(name) is not None:
@@ -171,7 +171,7 @@ class Storage:
 
     def _entries(self) -> list[tuple[str, bool]]:
         """(name, whether it is a folder) of everything in this folder; nothing where it is not there."""
-        with self._told("", "listed"):
+        with self._as_data_error("", "listed"):
             try:
                 if self.local:
                     return [(path.name, path.is_dir()) for path in self.local.iterdir()]
@@ -190,7 +190,7 @@ class Storage:
         return fsspec.core.url_to_fs(self.place, use_listings_cache=False)[0]
 
     @contextmanager
-    def _told(self, name: str, doing: str) -> Iterator[None]:
+    def _as_data_error(self, name: str, doing: str) -> Iterator[None]:
         """A file system's own errors as DataError; that a file to be read is missing is left to the caller."""
         try:
             yield
@@ -199,7 +199,7 @@ class Storage:
         except InputError as error:
             raise DataError(str(error), file=self.path(name)) from error
         except ImportError as error:
-            raise DataError(f"{self.place}: fsspec lacks a library for such addresses ({error})") from error
+            raise DataError(f"{self.place}: fsspec needs a library for such addresses ({error})") from error
         except Exception as error:
             # Each store has exceptions of its own (botocore, aiohttp, ...), and no common class.
             missing = isinstance(error, FileNotFoundError) and doing in ("read", "listed")

@@ -107,7 +107,7 @@ def decode_frames(sample: Sample) -> None:
         except ValueError as error:
             place = f"{entry.dataset}/{entry.split}/{entry.video}"
             raise DataError(
-                f"{place}: frame {name} cannot be decoded ({error}); take this frame anew",
+                f"{place}: frame {name} cannot be decoded ({error}); take this frame again",
                 video=entry.video,
                 frame=name,
             ) from error
@@ -128,7 +128,7 @@ def _check_record(record: VideoRecord) -> None:
     texts = [text for each in record.expressions for text in (each.text, each.kind)]
     for text in texts:
         if not text.isascii() and not text.encode("utf-8", "ignore").decode() == text:
-            raise DataError(f"{place}: {text!r} holds half a character (a lone surrogate); take the annotation anew")
+            raise DataError(f"{place}: {text!r} holds half a character (a lone surrogate); take the annotation again")
     for expression in record.expressions:
         unknown = [object_id for object_id in expression.object_ids if object_id not in record.objects]
         if unknown:

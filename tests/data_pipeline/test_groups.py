@@ -47,7 +47,7 @@ def entry(*targets: str) -> VideoEntry:
 )
 def test_a_video_offers_contrast_where_a_set_has_partners_and_a_rival(targets, partners, rivals):
     offer = contrast_of(entry(*targets))
-    assert (offer.partners, offer.rivals, offer.whole) == (partners, rivals, partners and rivals)
+    assert (offer.partners, offer.rivals, offer.complete) == (partners, rivals, partners and rivals)
 
 
 def test_tokens_of_a_micro_batch_are_counted_by_hand():

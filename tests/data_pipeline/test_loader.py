@@ -192,5 +192,5 @@ def test_a_state_of_other_data_or_another_course_is_refused(plan, tokenizer, cha
     with Loader(plan, tokenizer, rank=0, ranks=2, size=SIZE, start=1, stop=STEPS) as loader:
         with pytest.raises(DataError, match=message):
             loader.load_state_dict(loader.state_dict() | change)
-        with pytest.raises(DataError, match="not the state of a loader: it lacks 'slots'"):
+        with pytest.raises(DataError, match="not the state of a loader: it has no 'slots'"):
             loader.load_state_dict({"step": 1})

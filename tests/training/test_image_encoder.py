@@ -18,8 +18,6 @@ from glus.training.run_config import WeightsConfig
 from tests.conftest import TINY_RUN
 from tests.data_pipeline.tiny_splits import write_splits
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory: pytest.TempPathFactory) -> list[ShardedSplit]:

@@ -58,7 +58,7 @@ def test_the_bank_holds_the_last_states_without_gradient_and_those_at_hand() -> 
         bank.loss(tokens(states, [first] * 2, [0, 1], [0, 0], ["1", "1"]), random())
     state = bank.state()
     assert state["bank.states"][:, 0].tolist() == [2.0, 2.0, 4.0, 4.0] and not state["bank.states"].requires_grad
-    assert state["bank.numbers"][:, 0].tolist() == [2, 2, 4, 4]
+    assert state["bank.ids"][:, 0].tolist() == [2, 2, 4, 4]
 
 
 def test_past_states_are_positives_of_their_frame_and_negatives_of_others() -> None:
@@ -89,5 +89,5 @@ def test_a_set_is_the_same_however_many_columns_a_batch_has() -> None:
     bank.loss(tokens(torch.randn(2, 4), [0, 0], [0, 1], [3, 3], ["0110", "0001"]), random())
     found = bank.loss(tokens(torch.randn(2, 4), [0, 0], [2, 3], [3, 3], ["011", "011"]), random())
     assert int(found.anchors) == 2
-    numbers = bank.state()["bank.numbers"][:, 3].tolist()
+    numbers = bank.state()["bank.ids"][:, 3].tolist()
     assert numbers[0] == numbers[2] == numbers[3] != numbers[1]

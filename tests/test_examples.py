@@ -43,6 +43,7 @@ def test_segment_video_prints_a_line_for_each_frame_and_expression(tiny_demo: Pa
     assert lines[0].startswith("00000  the red circle: ") and lines[0].endswith("% of the frame")
 
 
+@pytest.mark.slow
 def test_read_shards_needs_nothing_of_this_project(tiny_demo: Path) -> None:
     assert "glus" not in (EXAMPLES / "read_shards.py").read_text(encoding="utf-8")
     printed = run_example("read_shards.py", tiny_demo / "shards/mevis/train")
@@ -65,6 +66,7 @@ def shapes(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_add_dataset_reads_its_layout(shapes: Path) -> None:
     printed = run_example("add_dataset.py", shapes, "train")
     assert "first: 3 frames of 64x48, objects ['1']" in printed and "'the square' -> object 1" in printed

@@ -92,6 +92,7 @@ def leave_the_block(folder: Path) -> None:
         os._exit(0)
 
 
+@pytest.mark.slow
 def test_a_forked_child_that_leaves_the_block_does_not_free_the_folder(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=leave_the_block, args=(tmp_path,))
     process.start()

@@ -24,6 +24,8 @@ from glus.data_pipeline.shards.tar import decode_frames, encode_sample
 
 from .conftest import RawData
 
+pytestmark = pytest.mark.slow
+
 VALUES: list[object] = [
     None,
     7,

@@ -17,6 +17,8 @@ from glus.common.errors import DataError
 from glus.demo.demo_data import DemoDataConfig, DemoDataSummary, write_demo_data
 from glus.demo.world import DemoWorldConfig
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["USER: Can you segment the thing in this frame? ASSISTANT: Sure, it is", "Please respond\nwith a mask."]
 TRAIN, VALID, FRAMES, SIZE = 3, 2, 6, (96, 128)
 COLOURS = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 64, 255), "yellow": (255, 255, 0)}

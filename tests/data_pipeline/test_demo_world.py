@@ -18,6 +18,8 @@ from glus.demo.world import (
     expressions_for,
 )
 
+pytestmark = pytest.mark.slow
+
 CONFIG = DemoWorldConfig()
 PURE_COLOURS = {
     "red": (255, 0, 0),

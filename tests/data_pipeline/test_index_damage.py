@@ -13,6 +13,8 @@ import pytest
 from glus.common.errors import UserError
 from glus.data_pipeline.shards.index_table import SCHEMA, IndexTable, table_bytes
 
+pytestmark = pytest.mark.slow
+
 SHARDS = ("shard-00000.tar", "shard-00001.tar")
 MUTANTS = 1500
 

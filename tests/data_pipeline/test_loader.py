@@ -17,6 +17,8 @@ from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig
 
 from .tiny_splits import PARITY, write_splits
 
+pytestmark = pytest.mark.slow
+
 SLOTS, SIZE, STEPS = 12, 2, 4
 
 

@@ -69,6 +69,7 @@ def painted(planes: list[list], shape: tuple[int, int]) -> np.ndarray:
     return MaskRuns.between(begins, ends, torch.tensor([0]), (1, len(planes), *shape)).painted()[0].numpy()
 
 
+@pytest.mark.slow
 @given(
     st.lists(small_masks, min_size=4, max_size=4), arrays.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=40)
 )

@@ -24,6 +24,8 @@ from glus.data_pipeline.shards.storage import Storage
 
 from .tiny_splits import PARITY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[None]:

@@ -14,6 +14,8 @@ from glus.evaluation.predict.predictions import expression_folder, read_masks, w
 from glus.evaluation.results.server_archives import SERVERS, write_package
 from glus.launch import cli
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hidden(new_split, make_record):
@@ -67,7 +69,6 @@ def test_the_archive_has_the_servers_layout_and_every_mask(hidden, written, tmp_
     assert (made.videos, made.files) == (2, len(due))
 
 
-@pytest.mark.slow
 def test_the_same_masks_give_the_same_bytes_whenever_and_however_they_were_written(hidden, written, tmp_path):
     split = hidden("mevis")
     masks = written(split)
@@ -133,7 +134,6 @@ def test_a_split_without_a_server_or_of_another_size_is_refused(mevis, hidden, t
     assert (SERVERS["refer_youtube_vos/valid"].videos, SERVERS["refer_youtube_vos/valid"].expressions) == (202, 834)
 
 
-@pytest.mark.slow
 def test_the_command_packs_and_tells_the_digest(hidden, written, tmp_path, capsys):
     split = hidden("mevis")
     words = [f"predictions={written(split)}", f"shards={tmp_path / 'shards'}", "split=mevis/valid"]

@@ -15,6 +15,8 @@ from glus.evaluation.predict.predictions import expression_folder, write_masks
 from glus.evaluation.results.summary import summarise
 from glus.evaluation.score.scoring import score_split
 
+pytestmark = pytest.mark.slow
+
 VOID_TAGS = {"meta", "link", "img", "br", "input"}
 
 
@@ -77,7 +79,6 @@ def test_the_page_shows_figures_kinds_control_and_pictures(mevis, revos, half_ri
         assert image.width > 1000
 
 
-@pytest.mark.slow
 def test_the_worst_missing_one_is_shown_without_a_tint(mevis, half_right, tmp_path):
     scores = score_split(mevis, half_right, False)
     ranked = pick_examples(scores, 2)
@@ -122,7 +123,6 @@ def test_a_split_without_ground_truth_is_said_and_not_scored(new_split, make_rec
     assert pictures == []
 
 
-@pytest.mark.slow
 def test_expressions_cannot_put_markup_on_the_page(new_split, make_record, tmp_path, write_perfect):
     record = make_record("mevis", "valid_u", "demo-0")
     bad = tuple(replace(exp, text='"><script>alert(1)</script>') for exp in record.expressions)

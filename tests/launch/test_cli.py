@@ -138,6 +138,7 @@ def test_every_command_of_the_table_is_there(name: str) -> None:
         assert callable(getattr(importlib.import_module(module), attribute))
 
 
+@pytest.mark.slow
 def test_libraries_are_quiet_only_once_a_command_starts() -> None:
     code = (
         "import logging, os, warnings, glus.launch.cli, glus.launch.quiet\n"
@@ -155,6 +156,7 @@ def test_libraries_are_quiet_only_once_a_command_starts() -> None:
     assert only.endswith("kept")
 
 
+@pytest.mark.slow
 def test_recorded_runs_are_compared_on_the_terminal_and_as_pages(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

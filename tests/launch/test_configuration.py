@@ -172,6 +172,7 @@ texts = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_charac
 numbers = st.floats(allow_nan=False)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     out=st.sampled_from(["a", "b c", "/x/ü"]),

@@ -13,6 +13,8 @@ from glus.demo.peak_memory import MemoryWatch
 from glus.demo.stages import Stage, StageFailed, Stages
 from glus.launch import cli
 
+pytestmark = pytest.mark.slow
+
 
 def drawing(out: Path, name: str, *words: str, after: tuple[Path, ...] = ()) -> Stage:
     """A quick real stage: one demo video a split."""

@@ -20,6 +20,8 @@ from glus.launch.slurm.doctor_network import meet
 from glus.training.run_config import KeepConfig, RunConfig
 from tests.running import unused_ports, written
 
+pytestmark = pytest.mark.slow
+
 TinyRun = Callable[..., RunConfig]
 
 

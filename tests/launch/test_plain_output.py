@@ -9,6 +9,8 @@ from glus.launch import quiet
 from glus.launch.cli import main
 from glus.training.tracking.tracking import Tracker, TrackingConfig
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "[red]x[/] [/y] \x1b[2J\x9b31m\x07"
 
 

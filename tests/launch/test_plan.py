@@ -18,6 +18,8 @@ from glus.training.build import build_for_training, build_to_count
 from glus.training.metrics.cost import Load, step_cost
 from glus.training.run_config import RunConfig
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 

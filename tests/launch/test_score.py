@@ -50,6 +50,7 @@ def words(masks: Path, tiny_demo: Path, tmp_path: Path) -> list[str]:
     return ["score", f"predictions={masks}", f"shards={shards}", f"out={tmp_path / 'out'}", "workers=1"]
 
 
+@pytest.mark.slow
 def test_masks_are_scored_where_there_is_no_torch(words: list[str], masks: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_TORCH, *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
@@ -177,6 +178,7 @@ def test_a_mutated_folder_is_told_by_name(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_masks_of_other_forms_score_the_same(
     words: list[str], split: ShardedSplit, masks: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,8 @@ from glus.launch.ranks.rendezvous import job_store
 from glus.training.run_config import RunConfig
 from tests.running import listening, unused_ports, written
 
+pytestmark = pytest.mark.slow
+
 TinyRun = Callable[..., RunConfig]
 
 

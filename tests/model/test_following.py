@@ -21,6 +21,8 @@ from .asked import CONTEXT, FRAMES, WORDS, always_answers, counted, prompts_of, 
 from .reference import Recording
 from .tiny import PAD, tiny_config, tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from glus.model.glus import Glus
@@ -11,6 +12,8 @@ from glus.model.sam2_parts import draw_image_encoder, look_past_memory
 from glus.model.segmenter import Segmenter
 
 from .tiny import SEG, VOCABULARY, tiny_config
+
+pytestmark = pytest.mark.slow
 
 
 def spread_model(spread: float) -> Glus:

@@ -17,6 +17,8 @@ from glus.model.trainable import NEVER_TRAINED
 
 from .tiny import HIGH, QUERY, WIDE, tiny_batch, tiny_config, tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Result:

@@ -1,5 +1,6 @@
 """Recomputing activations changes what is kept, and no gradient."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -8,6 +9,8 @@ from glus.model.gradient_checkpointing import recompute_activations
 from glus.model.trainable import add_lora
 
 from .tiny import WIDE, tiny_batch, tiny_config, tiny_model
+
+pytestmark = pytest.mark.slow
 
 
 def trained(recompute: bool, **segmenter: object) -> tuple[dict[str, Tensor], int]:

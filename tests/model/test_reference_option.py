@@ -13,6 +13,8 @@ from glus.data_pipeline.sampling.sample_plan import middle_context
 
 from .reference import CARRIED, CONTEXT, QUERY
 
+pytestmark = pytest.mark.slow
+
 PARITY = Path(__file__).parent / "test_parity.py"
 #: Those that need no model: forward and backward at 1024 pixels would be computed again for each recording.
 QUICK = "conversations or labels or every_step or context_frames"

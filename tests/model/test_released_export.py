@@ -26,6 +26,8 @@ from .reference import CARRIED, NANO, Recording
 from .releases import SEG, VOCABULARY
 from .tiny import WIDE, tiny_batch, tiny_model
 
+pytestmark = pytest.mark.slow
+
 TOWER = "model.vision_tower.vision_tower."
 
 

@@ -9,6 +9,8 @@ from glus.model.segmenter import Segmenter
 
 from .tiny import tiny_config
 
+pytestmark = pytest.mark.slow
+
 FRAMES, EXPRESSIONS = 3, 2
 
 

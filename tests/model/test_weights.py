@@ -39,6 +39,8 @@ from .releases import (
     write_shards,
 )
 
+pytestmark = pytest.mark.slow
+
 NONE_FRESH = FreshTokens(0, 0.02, seed=0)
 
 

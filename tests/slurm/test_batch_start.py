@@ -102,6 +102,7 @@ def test_a_folder_that_a_machine_does_not_have_ends_the_job(tmp_path: Path) -> N
     assert not calls(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["compare", "evaluate", "prepare", "train"])
 @pytest.mark.parametrize("asked", ["8", None])
 def test_srun_is_given_the_cores_of_the_job(template: str, asked: str | None, tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ def test_a_cpu_that_is_asked_for_is_taken_beside_gpus(eight_gpus: list[str]) -> 
     assert alone.device == torch.device("cpu") and alone.backend == "gloo"
 
 
+@pytest.mark.slow
 def test_every_command_that_computes_refuses_it(
     bare: pytest.MonkeyPatch, tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,6 +292,7 @@ with Engine.joined(Rank(0, 0, 1)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "leaves"), [("fails", False), ("ends", True)])
 def test_a_rank_that_fails_does_not_wait_for_the_others_as_it_ends(end: str, leaves: bool) -> None:
     done = subprocess.run([sys.executable, "-c", LEAVING, end], capture_output=True, text=True, check=False)

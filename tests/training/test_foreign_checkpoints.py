@@ -29,6 +29,8 @@ from glus.training.run_config import RunConfig
 from glus.training.train import train
 from tests.untrained import write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ALONE = Rank(0, 0, 1)
 PARAMETER = "language.llama.model.norm.weight"
 
@@ -114,7 +116,6 @@ LYING: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("lie", LYING)
 def test_sizes_that_a_checkpoint_does_not_have_are_refused_quickly_in_one_line_and_little_memory(

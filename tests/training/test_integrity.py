@@ -19,6 +19,8 @@ from glus.training.checkpoints.integrity import check_model_files, find_corrupti
 from glus.training.checkpoints.resuming import choose_checkpoint
 from glus.training.distributed import Rank
 
+pytestmark = pytest.mark.slow
+
 #: Not forks of this process: torch's threads, where tests before have started some, are not in a fork, which waits for
 #: them for ever. The server that is forked has imported everything and computed nothing.
 PROCESSES = multiprocessing.get_context("forkserver")

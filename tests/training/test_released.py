@@ -22,6 +22,8 @@ from glus.training.run_config import EngineConfig, RunConfig, WeightsConfig
 from tests.model.reference import CARRIED, NANO, our_name
 from tests.model.releases import rule_tensors, write_clip, write_glus, write_lisa, write_sam2
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,6 +17,8 @@ from glus.training.tracking.recorded_runs import find_runs
 from glus.training.tracking.tracking import Tracker, TrackingConfig, flatten
 from tests.training.mlflow_server import mlflow_server, serving
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Optimizer:

@@ -21,6 +21,8 @@ from glus.training.tracking.run_record import FILE, located, recorded_in, start_
 from glus.training.tracking.tracking import MissingRun, Tracker, check_reachable, reach
 from glus.training.tracking.tracking_place import TrackingConfig, address, check_place, check_sqlite, sqlite_uri
 
+pytestmark = pytest.mark.slow
+
 START = """
 import sys, time
 from glus.training.tracking.tracking import Tracker, TrackingConfig

@@ -10,6 +10,8 @@ import pytest
 from glus.common.errors import TrainingError
 from glus.training.stopping.watchdog import HUNG, Watchdog
 
+pytestmark = pytest.mark.slow
+
 HANGS = """
 import sys, threading, time
 from pathlib import Path

@@ -217,7 +217,7 @@ def _print_places(out: Path) -> None:
         print(f"report, {run.name.replace('_', ' ')}: {out / 'eval' / run.name / 'report.html'}")
     print(f"pictures: {out / 'eval' / RUNS[0].name / 'overlays'}")
     print(f"runs side by side: {out / 'compare' / 'comparison.html'}")
-    print(f"figures: {out / 'summary.json'}")
+    print(f"results: {out / 'summary.json'}")
     print(f"MLflow's page on these runs: {mlflow_command(out)}")
 
 

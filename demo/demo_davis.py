@@ -114,7 +114,7 @@ def _evaluation(config: DemoDavisConfig) -> Stage:
 def _summarise(config: DemoDavisConfig, stages: Stages) -> None:
     scores = read_summary(config.out / "eval" / "scores.json")
     benchmarks = benchmarks_of(scores)
-    figures = took(config.out, stages, set_up_seconds()) | {
+    results = took(config.out, stages, set_up_seconds()) | {
         "jf_train": benchmarks[SPLITS[0]]["JF"],
         "jf_valid": benchmarks[SPLITS[1]]["JF"],
         "by_benchmark": benchmarks,
@@ -125,7 +125,7 @@ def _summarise(config: DemoDavisConfig, stages: Stages) -> None:
         "jf_valid": "the same of videos that it has not seen",
         "seconds": "all stages, each as long as it took when it last ran, and what lies between them, wall clock",
     }
-    summary = write_summary(config.out, figures, meaning)
+    summary = write_summary(config.out, results, meaning)
     for split in SPLITS:
         of_split = summary["by_benchmark"][split]
         shown = ", ".join(f"{name} {'–' if value is None else f'{value:z.1f}'}" for name, value in of_split.items())
@@ -133,5 +133,5 @@ def _summarise(config: DemoDavisConfig, stages: Stages) -> None:
     print_cost(summary)
     print(f"report: {config.out / 'eval' / 'report.html'}")
     print(f"pictures: {config.out / 'eval' / 'overlays'}")
-    print(f"figures: {config.out / 'summary.json'}")
+    print(f"results: {config.out / 'summary.json'}")
     print(f"MLflow's page on this run: {mlflow_command(config.out)}")

@@ -1,4 +1,4 @@
-"""OUT/summary.json of a demo: its figures, what it took, and what each figure means."""
+"""OUT/summary.json of a demo: its results, what it took, and what each number means."""
 
 import json
 import platform
@@ -39,14 +39,14 @@ MEANING = {
     "expression of other objects of the same video",
     "jf_text_control_drop": "J&F of the same expressions with their own masks, minus jf_text_control",
     "jf_by_kind": "mean J&F by the kind of expression, over all benchmarks",
-    "by_benchmark": "figures of each benchmark by its own protocol (docs/benchmarks.md)",
+    "by_benchmark": "results of each benchmark by its own protocol (docs/benchmarks.md)",
 }
 
 
 def summarise_demo(
     out: Path, evaluations: Mapping[str, str], stages: Stages, set_up_seconds: float | None
 ) -> dict[str, Any]:
-    """Collect the figures of `evaluations` (name -> folder below `out`) and write OUT/summary.json; returns it.
+    """Collect the results of `evaluations` (name -> folder below `out`) and write OUT/summary.json; returns it.
 
     "trained" and "single_frames" must be among the names.
     """
@@ -94,7 +94,7 @@ def kinds_of(summary: Summary) -> dict[str, float | None]:
 
 
 def benchmarks_of(summary: Summary) -> dict[str, dict[str, float | None]]:
-    """Benchmark -> its figures."""
+    """Benchmark -> its results."""
     names = ("J", "F", "JF", "control_JF", "drop")
     return {
         f"{each.dataset}/{each.split}": {name: getattr(each.metrics, name) for name in names}
@@ -102,10 +102,10 @@ def benchmarks_of(summary: Summary) -> dict[str, dict[str, float | None]]:
     }
 
 
-def write_summary(out: Path, figures: Mapping[str, Any], meaning: Mapping[str, str]) -> dict[str, Any]:
-    """Round the figures, add where they come from, write OUT/summary.json, and return its content."""
+def write_summary(out: Path, results: Mapping[str, Any], meaning: Mapping[str, str]) -> dict[str, Any]:
+    """Round the results, add where they come from, write OUT/summary.json, and return its content."""
     content = {
-        **{name: _rounded(value) for name, value in figures.items()},
+        **{name: _rounded(value) for name, value in results.items()},
         "cores": usable_cores(),
         "memory_gb": round(psutil.virtual_memory().total / GIGABYTE, 1),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},

@@ -104,7 +104,7 @@ def _score_videos(split: ShardedSplit, predictions: Path, workers: int) -> Itera
             yield waiting[done], done.result()
     except BrokenProcessPool as error:
         raise EvaluationError(
-            f"a process that scores was killed (most often for lack of memory): give fewer than {workers} workers"
+            f"a process that scores was killed (most often out of memory): give fewer than {workers} workers"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

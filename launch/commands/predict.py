@@ -137,7 +137,7 @@ def _predict_in_processes(work: Prediction, processes: int) -> Iterator[int]:
                 raise LaunchError(messages.get()) from error
             ended = f"was killed by {error.signal_name}" if error.signal_name else f"ended with {error.exit_code}"
             if error.signal_name == "SIGKILL":
-                ended += " (most often for lack of memory: give fewer `processes`)"
+                ended += " (most often out of memory: give fewer `processes`)"
             raise LaunchError(
                 f"a process that predicts {ended}; the others were stopped. The same command skips what is predicted "
                 "and goes on"

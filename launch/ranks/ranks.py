@@ -203,7 +203,7 @@ def _as_failure(found: "ProcessFailure", nodes: Nodes, ranks: int) -> Failure:
             nodes.host, rank, "bug", *map(hide_secrets, (recorded["message"], recorded["extraInfo"]["py_callstack"]))
         )
     ended = f"was killed by {found.signal_name()}" if found.exitcode < 0 else f"ended with {found.exitcode}"
-    advice = " (most often for lack of memory)" if found.exitcode == -signal.SIGKILL else ""
+    advice = " (most often out of memory)" if found.exitcode == -signal.SIGKILL else ""
     return Failure(nodes.host, rank, "killed", f"rank {rank} {ended}{advice}")
 
 

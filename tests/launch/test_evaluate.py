@@ -343,5 +343,5 @@ def test_a_process_that_dies_is_told_and_none_is_left(words: list[str], capfd: p
     killer.start()
     assert cli.main([*words, "processes=2", "splits=[mevis/train]", "record=false"]) == 2
     killer.join()
-    assert "a process that predicts was killed by SIGKILL (most often for lack of memory" in capfd.readouterr().err
+    assert "a process that predicts was killed by SIGKILL (most often out of memory" in capfd.readouterr().err
     assert multiprocessing.active_children() == []

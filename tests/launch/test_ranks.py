@@ -162,7 +162,7 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on(tiny_run: TinyR
     assert "Traceback" not in err and "INFO" not in out + err
     *_, last = err.strip().splitlines()
     assert last == (
-        "glus train: rank 1 was killed by SIGKILL (most often for lack of memory); the others were stopped. "
+        "glus train: rank 1 was killed by SIGKILL (most often out of memory); the others were stopped. "
         f"The same command goes on from the last checkpoint in {tmp_path}/run"
     )
     # Its record may still say RUNNING: rank 0 had seconds to close it. The same command goes on in it; told to stop, it

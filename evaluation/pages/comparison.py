@@ -50,19 +50,11 @@ class RunRecord(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a comparison: each run's value as text (ABSENT where it has none), and which is best, if any.
-
-    `equals` are the others that are as good as `best`.
-    """
+    """One line of a comparison: each run's value as text (ABSENT where it has none), and the runs that are best."""
 
     name: str
     values: tuple[str, ...]
-    best: int | None = None
-    equals: tuple[int, ...] = ()
-
-    def is_best(self, run: int) -> bool:
-        """Whether the run with this number is marked."""
-        return run == self.best or run in self.equals
+    best: tuple[int, ...] = ()
 
 
 def compare_params(params: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -89,11 +81,11 @@ def compare_metrics(metrics: Sequence[Mapping[str, float | None]], partial: Sequ
         apart |= {run for run, flag in enumerate(partial) if flag}
         known = {run: value for run, value in known.items() if run not in apart}
         wanted = direction(name)
-        best: list[int] = []
+        best: tuple[int, ...] = ()
         if wanted and len(set(known.values())) > 1:
             top = max(known.values()) if wanted == "higher" else min(known.values())
-            best = [run for run, value in known.items() if value == top]
-        rows.append(Row(name, tuple(texts), best[0] if best else None, tuple(best[1:])))
+            best = tuple(run for run, value in known.items() if value == top)
+        rows.append(Row(name, tuple(texts), best))
     return rows
 
 
@@ -107,7 +99,7 @@ def comparison_table(runs: Sequence[RunRecord]) -> Table:
         table.add_row(*cells((row.name, *row.values)), style="dim")
     table.add_section()
     for row in compare_metrics([run.metrics for run in runs]):
-        shown = [f"[bold green]{text}[/]" if row.is_best(i) else text for i, text in enumerate(row.values)]
+        shown = [f"[bold green]{text}[/]" if i in row.best else text for i, text in enumerate(row.values)]
         table.add_row(cell(row.name), *shown)
     return table
 
@@ -218,7 +210,7 @@ def _markdown(
         lines.append(f"| | {' | '.join(map(_cell, labels))} |")
         lines.append("|---" * (len(labels) + 1) + "|")
         for row in rows:
-            shown = [f"**{_cell(text)}**" if row.is_best(i) else _cell(text) for i, text in enumerate(row.values)]
+            shown = [f"**{_cell(text)}**" if i in row.best else _cell(text) for i, text in enumerate(row.values)]
             lines.append(f"| {_cell(row.name)} | {' | '.join(shown)} |")
         lines.append("")
     if curves:

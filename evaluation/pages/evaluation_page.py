@@ -11,7 +11,7 @@ from glus.common.atomic import write_atomic
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.pages.comparison import render
 from glus.evaluation.pages.overlays import contact_strip, spread_frames, write_png
-from glus.evaluation.pages.viewer import Shown, Viewer, find_expression, write_viewer
+from glus.evaluation.pages.viewer import Shown, Viewer, find_expression, pick_ranked, write_viewer
 from glus.evaluation.predict.predictions import read_masks
 from glus.evaluation.results.summary import Summary
 from glus.evaluation.score.expression_score import WITHOUT_TARGET, ExpressionScore
@@ -70,13 +70,7 @@ def pick_examples(scores: Sequence[ExpressionScore], count: int) -> list[tuple[s
     """`count` best, median and worst of the scored expressions by J&F, best first, none twice; pure."""
     scored = [score for score in scores if not score.hidden and score.type_id != WITHOUT_TARGET]
     order = sorted(scored, key=lambda score: (-(score.JF or 0.0), score.video, score.expression))
-    best, rest = order[:count], order[count:]
-    cut = max(0, len(rest) - count)
-    middle, worst = rest[:cut], rest[cut:]
-    # The median is that of all, not of what the best and the worst leave; both have the same middle.
-    start = max(0, (len(middle) - count) // 2)
-    ranks = {"best": best, "median": middle[start : start + count], "worst": worst}
-    return [(rank, score) for rank, found in ranks.items() for score in found]
+    return pick_ranked(order, count, ("best", "median", "worst"))
 
 
 def draw_expression(split: ShardedSplit, score: ExpressionScore, predictions: Path) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.pages.comparison import Row, compare_metrics, render
-from glus.evaluation.pages.viewer import Shown, Viewer, write_viewer
+from glus.evaluation.pages.viewer import Shown, Viewer, pick_ranked, write_viewer
 from glus.evaluation.results.intervals import Interval, difference
 from glus.evaluation.results.mean_metrics import sample_of
 from glus.evaluation.results.scores_file import Scored
@@ -103,12 +103,7 @@ def gaps(names: Sequence[str], scored: Sequence[Mapping[str, ExpressionScore]], 
 def pick_gains(gains: Mapping[str, float], count: int) -> list[tuple[str, str]]:
     """(rank, name): the most gained, the median, the most lost; none twice, at most `count` each; pure."""
     order = sorted(gains, key=lambda name: (-gains[name], name))
-    best, rest = order[:count], order[count:]
-    cut = max(0, len(rest) - count)
-    middle, worst = rest[:cut], rest[cut:]
-    start = max(0, (len(middle) - count) // 2)
-    ranks = {"gained": best, "median": middle[start : start + count], "lost": worst}
-    return [(rank, name) for rank, found in ranks.items() for name in found]
+    return pick_ranked(order, count, ("gained", "median", "lost"))
 
 
 def _gain(scored: Sequence[Mapping[str, ExpressionScore]], name: str) -> float:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ _OPACITY = 150
 _JPEG_QUALITY = 85
 
 Masks = NDArray[np.bool_]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,19 @@ def find_expression(split: ShardedSplit, score: ExpressionScore) -> tuple[int, E
     """The video's place in the split, and the expression."""
     video = next(index for index, entry in enumerate(split.videos) if entry.video == score.video)
     return video, next(exp for exp in split.videos[video].expressions if exp.id == score.expression)
+
+
+def pick_ranked(order: Sequence[Item], count: int, ranks: tuple[str, str, str]) -> list[tuple[str, Item]]:
+    """Return (rank, item) of the `count` first, median and last of items in order, none twice; pure.
+
+    The median is that of all items, not of those between the first and the last.
+    """
+    first, rest = order[:count], order[count:]
+    cut = max(0, len(rest) - count)
+    between, last = rest[:cut], rest[cut:]
+    start = max(0, (len(between) - count) // 2)
+    picked = zip(ranks, (first, between[start : start + count], last), strict=True)
+    return [(rank, item) for rank, items in picked for item in items]
 
 
 def write_viewer(

@@ -96,6 +96,13 @@ class ModelSource:
         model.to(device)
         return loaded
 
+    def check_weights(self) -> None:
+        """Raise TrainingError or ModelError where a file differs from the digest that is recorded with the weights."""
+        if self.release is None:
+            check_model_files(self.folder)
+        else:
+            check_sums(self.folder)
+
     def digest(self) -> str:
         """SHA-256 of all weights, and of a released GLUS of its sizes too; checked against the digests that are there.
 

@@ -6,7 +6,7 @@ dot are folders being written (or left by a process that was killed) and count a
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from glus.common.errors import EvaluationError
 from glus.common.files import make_folder_aside
 from glus.common.names import check_name, check_path, check_unique
-from glus.data_pipeline.raw.frame_names import PNG_ENDINGS, NamedFiles, split_ending
+from glus.data_pipeline.raw.frame_names import PNG_ENDINGS, only_file, split_ending
 from glus.data_pipeline.raw.records import Expression, check_names
 from glus.data_pipeline.shards.reader import VideoEntry
 from glus.evaluation.predict.mask_png import encode_mask, read_mask
@@ -124,12 +124,10 @@ def read_masks(root: Path, entry: VideoEntry, expression: Expression) -> NDArray
         if os.path.lexists(folder):
             raise EvaluationError(f"{folder} is no folder of masks: move it away, or predict again", file=str(folder))
         return None
-    due = [f"{name}.png" for name in entry.frame_names]
-    _check_names(folder, due)
-    files = NamedFiles(folder, PNG_ENDINGS)
-    masks = np.empty((len(due), entry.height, entry.width), np.bool_)
-    for index, name in enumerate(entry.frame_names):
-        masks[index] = read_mask(files.path(name), entry.height, entry.width)
+    files = _frame_files(folder, entry.frame_names)
+    masks = np.empty((len(files), entry.height, entry.width), np.bool_)
+    for index, file in enumerate(files):
+        masks[index] = read_mask(file, entry.height, entry.width)
     return masks
 
 
@@ -164,20 +162,26 @@ def check_folders(root: Path, dataset: str, split: str, videos: Iterable[VideoEn
         )
 
 
-def _check_names(folder: Path, due: list[str]) -> None:
-    found = [place.name for place in folder.iterdir() if not _left_by_a_desktop(place.name)]
-    present = {f"{name[:-4]}.png" if split_ending(name, PNG_ENDINGS) else name for name in found}
-    absent = [name for name in due if name not in present]
+def _frame_files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return the file of each frame. Raises EvaluationError for a missing or unknown frame, DataError for a double."""
+    files: dict[str, list[Path]] = {}
+    for place in sorted(folder.iterdir()):
+        if not _left_by_a_desktop(place.name):
+            parts = split_ending(place.name, PNG_ENDINGS)
+            files.setdefault(f"{parts[0]}.png" if parts else place.name, []).append(place)
+    due = [f"{name}.png" for name in names]
+    absent = [name for name in due if name not in files]
     if absent:
         raise EvaluationError(
             f"{folder} is missing {len(absent)} of {len(due)} frames, the first is {absent[0]}; "
             "write all frames of an expression, or none"
         )
-    unknown = sorted(present - set(due))
+    unknown = sorted(files.keys() - set(due))
     if unknown:
         raise EvaluationError(
             f"{folder} holds {unknown[0]}, which is no frame of this video ({len(unknown)} such files)"
         )
+    return [only_file(files[name], name.removesuffix(".png")) for name in due]
 
 
 def _left_by_a_desktop(name: str) -> bool:

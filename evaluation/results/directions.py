@@ -1,4 +1,4 @@
-"""Whether a metric is better higher or lower, by its name. A metric that is not listed has no best run."""
+"""Say by its name whether a metric is better higher or lower. A metric that is not listed has no best run."""
 
 import re
 from typing import Literal
@@ -7,17 +7,17 @@ Direction = Literal["higher", "lower"]
 
 #: Last parts of names, in lower case.
 _HIGHER = frozenset(
-    ("j", "f", "jf", "j&f", "j_and_f", "matched_jf", "a", "r", "accuracy", "acc", "robustness", "drop", "iou", "miou")
+    ("j", "f", "jf", "j&f", "j_and_f", "matched_jf", "a", "r", "accuracy", "acc", "robustness", "iou", "miou")
     + ("giou", "ciou", "precision", "recall", "f1", "auc", "map", "ap", "mfu", "throughput")
 )
 _LOWER = frozenset(
-    ("loss", "total", "cross_entropy", "ce", "bce", "nll", "mask_bce", "mask_dice", "contrastive", "perplexity", "ppl")
+    ("total", "cross_entropy", "ce", "bce", "nll", "mask_bce", "mask_dice", "contrastive", "perplexity", "ppl")
     + ("error", "mse", "mae", "seconds", "missing", "partial", "videos_left_out", "left_out", "memory_gib")
     + ("waiting_for_data_share", "outside_step_share")
 )
 _LOWER_END = re.compile(r"(_loss|_seconds|_error|_cross_entropy|_perplexity)$")
 _HIGHER_END = re.compile(r"(_per_second|_iou|_accuracy|_jf|_j_and_f|_recall|_precision)$")
-#: Bounds of intervals, the score against another expression's target, and counts say nothing of quality.
+#: Bounds of intervals, the score against another expression's target, and counts do not measure quality.
 _NO_MEANING = re.compile(r"(^|_)control($|_)|_(low|high)$|^(expressions|videos|frames|steps?|epochs?|seed|lr)$")
 
 
@@ -29,8 +29,10 @@ def direction(name: str) -> Direction | None:
     """
     parts = [part.strip().lower().replace(" ", "_").replace("-", "_") for part in re.split(r"[/.,:]", name)]
     last = parts[-1]
-    if parts[0] == "system" or last == "drop":
-        return "higher" if last == "drop" else None
+    if parts[0] == "system":
+        return None
+    if last == "drop":
+        return "higher"
     if _NO_MEANING.search(last) or any("control" in part.split("_") for part in parts):
         return None
     if last in _LOWER or _LOWER_END.search(last) or any(part in ("loss", "losses") for part in parts):

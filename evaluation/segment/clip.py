@@ -56,8 +56,12 @@ def open_clip(video: Path, scratch: Path) -> Clip:
     without a clear order.
     """
     video = video.absolute()
-    name = (video.stem if video.is_file() else video.resolve().name).lstrip(".") or "video"
-    if video.is_file():
+    try:
+        is_file, is_folder = video.is_file(), video.is_dir()
+    except OSError as error:  # a name of 300 characters, a folder without rights
+        raise DataError(f"{video}: cannot be read ({error.strerror}); correct the path", file=str(video)) from error
+    name = (video.stem if is_file else video.resolve().name).lstrip(".") or "video"
+    if is_file:
         extracted = extract_frames(video, scratch)
         return Clip(
             name,
@@ -69,7 +73,7 @@ def open_clip(video: Path, scratch: Path) -> Clip:
             extracted.times,
             extracted.notes,
         )
-    if not video.is_dir():
+    if not is_folder:
         raise DataError(f"{video}: no such video file or folder of JPEG or PNG frames", file=str(video))
     if pngs := _pngs(video):
         return _of_pngs(name, video, pngs)

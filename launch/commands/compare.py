@@ -7,6 +7,7 @@ from rich.console import Console
 
 from glus.common.errors import LaunchError
 from glus.common.paths import PathText
+from glus.common.terminal import plain
 from glus.evaluation.pages.comparison import comparison_table, published_rich, run_labels, write_comparison
 from glus.evaluation.results.published_results import published_table, read_published
 from glus.training.tracking.recorded_runs import find_runs
@@ -43,7 +44,7 @@ def compare(config: CompareConfig) -> None:
     if published is not None:
         console.print(published_rich(published))
     if places:
-        print("written: " + ", ".join(str(place) for place in places[:2]))
+        print(plain("written: " + ", ".join(str(place) for place in places[:2])))
 
 
 def _place(config: CompareConfig) -> TrackingConfig:

@@ -1,7 +1,8 @@
 """`glus evaluate`: masks for every expression, their J, F and J&F, the text control, and a page that shows them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from glus.evaluation.predict.key_frames import check_key_frames
 from glus.evaluation.predict.model_source import ModelSource
 from glus.evaluation.predict.predictions import check_entries, remove_unfinished
 from glus.evaluation.predict.worklist import (
+    LIST,
     WorkItem,
     counted,
     exclusive_out,
@@ -95,12 +97,15 @@ def evaluate(config: EvaluateConfig) -> None:
     processes = _processes(config, rank, len(items), kind)
     tracking = _tracking(config, source, rank)
     with exclusive_out(config.out, rank.rank, rank.ranks):
+        new = not (config.out / provenance.RECORD).exists()
         made = provenance.claim(config.out, source, config.inference, splits, config.fresh)
         masks = config.out / provenance.MASKS
         if rank.rank == 0:
             write_list(config.out, items, rank.ranks)
         mine = left(share(items, rank.rank, rank.ranks), splits, masks)
-        predict(Prediction(source, tuple(splits), config.out, config.inference, mine, rank.local, kind), processes)
+        work = Prediction(source, tuple(splits), config.out, config.inference, mine, rank.local, kind)
+        with _unused_records_removed(config.out, rank.ranks, new):
+            predict(work, processes)
         if rank.rank != 0 or not config.score:
             scorer = "rank 0 scores" if config.score else "the same with score=true scores"
             print(f"rank {rank.rank} of {rank.ranks}: {len(mine)} videos predicted; {scorer}")
@@ -119,6 +124,21 @@ def evaluate(config: EvaluateConfig) -> None:
             _record(config, source, tracking, made, summary, tables)
     if not source.tracking_run:
         print("not recorded: no tracked run made this model")
+
+
+@contextmanager
+def _unused_records_removed(out: Path, ranks: int, new: bool) -> Iterator[None]:
+    """Remove records that this command wrote where it ends before the first mask: nothing is left of a refusal.
+
+    Of several ranks another one may be predicting, so all stays.
+    """
+    try:
+        yield
+    except BaseException:
+        if new and ranks == 1 and not (out / provenance.MASKS).exists():
+            for name in (provenance.RECORD, LIST):
+                (out / name).unlink(missing_ok=True)
+        raise
 
 
 def _tracking(config: EvaluateConfig, source: ModelSource, rank: Rank) -> TrackingConfig | None:

@@ -10,6 +10,7 @@ import torch
 
 from glus.common.atomic import disk_fault
 from glus.common.errors import LaunchError
+from glus.common.terminal import plain
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.batches.vocabulary import SENTENCEPIECE
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
@@ -65,7 +66,7 @@ def export(config: ExportConfig) -> None:
         )
     folder = checkpoint.resolve(config.checkpoint)
     for line in without_digests(folder):
-        print(line)
+        print(plain(line))
     check_model_files(folder)
     model, tokenizer, run = build_from_checkpoint(folder)
     merged = merge_lora(model)
@@ -85,8 +86,8 @@ def export(config: ExportConfig) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     print(f"merged {merged} LoRA layers; {written.size / 1e9:.2f} GB of weights, the language model in {config.dtype}")
     for line in written.lost():
-        print(f"WARNING: {line}")
-    print(f"written: {config.out} (its {VISION_TOWER}/ is the CLIP tower, which GLUS is released without)")
+        print(plain(f"WARNING: {line}"))
+    print(plain(f"written: {config.out} (its {VISION_TOWER}/ is the CLIP tower, which GLUS is released without)"))
 
 
 def write_release(

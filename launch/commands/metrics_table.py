@@ -27,7 +27,8 @@ def print_metrics(summary: Summary, missing: Sequence[str], places: Sequence[Pat
     for benchmark in summary.benchmarks:
         if benchmark.left_out:
             name, count = f"{benchmark.dataset}/{benchmark.split}", len(benchmark.left_out)
-            print(f"PARTIAL: {count} videos of {name} are not in the shards (quarantine): {listed(benchmark.left_out)}")
+            absent = f"{count} videos of {plain(name)} are not in the shards (quarantine)"
+            print(f"PARTIAL: {absent}: {listed(benchmark.left_out)}")
     if summary.exchanged:
         print(f"these predictions each fit the other's target: were ids exchanged? {listed(summary.exchanged)}")
     for note in summary.notes:

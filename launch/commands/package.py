@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glus.common.paths import PathText
+from glus.common.terminal import plain
 from glus.data_pipeline.shards.reader import open_splits
 from glus.evaluation.results.server_archives import write_package
 
@@ -31,7 +32,7 @@ def package(config: PackageConfig) -> None:
     [split] = open_splits(config.shards, [config.split])
     made = write_package(split, masks, config.out, config.any_size)
     print(
-        f"written: {made.place}: {made.videos} videos, {made.expressions} expressions, {made.files} masks, "
+        f"written: {plain(str(made.place))}: {made.videos} videos, {made.expressions} expressions, {made.files} masks, "
         f"{made.bytes / 1e6:.1f} MB"
     )
     print(f"SHA-256: {made.sha256}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from glus.common.errors import LaunchError
 from glus.common.paths import PathText
+from glus.common.terminal import plain
 from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
 from glus.evaluation.pages.side_by_side import write_side_by_side
 from glus.evaluation.results.scores_file import Scored, read_scores
@@ -34,7 +35,7 @@ def report(config: ReportConfig) -> None:
         )
     runs = [read_scores(folder) for folder in config.evaluations]
     page, *_ = write_side_by_side(config.out, config.title, runs, _splits(config, runs), config.examples)
-    print(f"written: {page}")
+    print(plain(f"written: {page}"))
 
 
 def _splits(config: ReportConfig, runs: list[Scored]) -> list[ShardedSplit]:

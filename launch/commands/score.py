@@ -7,6 +7,7 @@ from pathlib import Path
 from glus.common.cores import usable_cores
 from glus.common.errors import EvaluationError, LaunchError
 from glus.common.paths import PathText
+from glus.common.terminal import plain
 from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
 from glus.data_pipeline.shards.storage import Storage
 from glus.evaluation.pages.evaluation_page import write_report
@@ -76,7 +77,8 @@ def chosen_splits(shards: str, names: Sequence[str]) -> list[ShardedSplit]:
     scored = [split for split in valid if has_targets(split)]
     for split in valid:
         if split not in scored:
-            print(f"left out: {split.dataset}/{split.split} hides its masks (name it in `splits` to predict it)")
+            name = plain(f"{split.dataset}/{split.split}")
+            print(f"left out: {name} hides its masks (name it in `splits` to predict it)")
     if not scored:
         raise EvaluationError(
             f"{shards} holds no valid split with masks: name splits to evaluate, such as splits=[mevis/train]"

@@ -70,7 +70,7 @@ def segment(config: SegmentConfig) -> None:
     source = ModelSource.find(config.weights, config.vision, config.hiera)
     if source.notes:
         print(plain("\n".join(source.notes)))
-    source.digest()  # damaged weights end here
+    source.check_weights()
     with renamed_when_complete(config.out) as folder:
         scratch = folder / ".frames"
         clip = open_clip(config.video, scratch)
@@ -170,4 +170,4 @@ def _print_outcomes(out: Path, files: MaskFiles) -> None:
     silent = sum(outcome.frames_without_seg for outcome in outcomes)
     print(f"frames without [SEG]: {silent} of {frames * len(outcomes)}")
     for place in (MASKS, OVERLAY, SHEET, DOCUMENT):
-        print(f"written: {out / place}")
+        print(plain(f"written: {out / place}"))

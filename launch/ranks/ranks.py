@@ -107,7 +107,7 @@ def _one_rank(config: RunConfig, stop: StopFlag | None) -> int:
     rank = Rank.from_environment()
     path = train_rank(config, rank, stop, lambda: _write_config(config))
     if rank.rank == 0:
-        print(f"checkpoint: {path}")
+        print(plain(f"checkpoint: {path}"))
     return 0
 
 

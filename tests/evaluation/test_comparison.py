@@ -42,14 +42,14 @@ def test_only_parameters_that_differ_are_shown():
 
 def test_the_best_is_the_highest_figure_and_the_lowest_loss():
     rows = {row.name: row for row in compare_metrics([run.metrics for run in two_runs()])}
-    assert (rows["mevis.JF"].best, rows["loss"].best) == (1, 0)
+    assert (rows["mevis.JF"].best, rows["loss"].best) == ((1,), (0,))
 
 
 def test_no_run_is_best_where_all_are_equal_or_one_alone_has_a_figure():
     rows = {
         row.name: row for row in compare_metrics([{"a": 1.0, "b": 2.0}, {"a": 1.0}, {"b": None, "c": float("nan")}])
     }
-    assert [row.best for row in rows.values()] == [None, None, None]
+    assert [row.best for row in rows.values()] == [(), (), ()]
     assert rows["b"].values == ("2", ABSENT, ABSENT)
 
 
@@ -84,7 +84,7 @@ def test_a_figure_of_one_step_is_in_the_table_and_draws_no_curve(tmp_path):
 
 def marked(*metrics, name=None):
     [row] = [row for row in compare_metrics(metrics) if name in (None, row.name)]
-    return [run for run in range(len(metrics)) if row.is_best(run)]
+    return list(row.best)
 
 
 def test_the_score_against_another_text_has_no_best_and_its_drop_has():
@@ -93,9 +93,9 @@ def test_the_score_against_another_text_has_no_best_and_its_drop_has():
         {"eval/control/JF": 40.0, "eval/control/drop": 30.0, "eval/mevis/valid_u/control_JF": 2.0},
     ]
     assert {row.name: row.best for row in compare_metrics(metrics)} == {
-        "eval/control/JF": None,
-        "eval/control/drop": 1,
-        "eval/mevis/valid_u/control_JF": None,
+        "eval/control/JF": (),
+        "eval/control/drop": (1,),
+        "eval/mevis/valid_u/control_JF": (),
     }
 
 

@@ -34,7 +34,7 @@ def test_figures_and_differences_stand_beside_each_other(mevis, two_runs, tmp_pa
     text = page.read_text(encoding="utf-8")
     right, every = (run.summary.overall.JF for run in two_runs)
     assert f"{every - right:+.1f}" in text and right == 100.0
-    assert [row.best for row in metric_rows(two_runs)][:3] == [0, 0, 0]
+    assert [row.best for row in metric_rows(two_runs)][:3] == [(0,), (0,), (0,)]
     assert all(
         text.count(f"{name}: {what}</span>") == 6 for name in ("right", "all") for what in ("prediction", "difference")
     )

@@ -23,11 +23,12 @@ from glus.evaluation.predict.worklist import counted, exclusive_out, left, work_
 from glus.launch import cli
 from glus.launch.commands.predict import Prediction, predict, processes_for
 from glus.model.released.release_sums import write_sums
-from glus.training.checkpoints.integrity import note_digests
+from glus.training.checkpoints.integrity import DIGESTS, note_digests
 from glus.training.distributed import Rank
 from glus.training.run_config import RunConfig
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.train import train
+from tests.untrained import write_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -214,6 +215,17 @@ def test_several_processes_share_the_videos_and_report_what_stops_one(run: RunCo
     with pytest.raises(LaunchError, match=r"gone/config\.json: no such config of a run: correct the path"):
         predict(replace(work, source=gone, out=tmp_path / "none"), 2)
     assert multiprocessing.active_children() == []
+
+
+def test_a_tokenizer_that_cannot_be_read_leaves_no_records(
+    words: list[str], tiny_demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = write_checkpoint(tiny_demo, tmp_path / "run")
+    shutil.rmtree(checkpoint / DIGESTS)
+    for file in (checkpoint / "tokenizer").iterdir():
+        file.write_bytes(b"no tokenizer")
+    assert cli.main([*words, f"checkpoint={checkpoint}", "record=false"]) == 2
+    assert capsys.readouterr().err.startswith("glus evaluate: ") and not (tmp_path / "eval").exists()
 
 
 def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, ranks: int) -> None:

@@ -69,6 +69,22 @@ def test_a_command_leaves_nothing_half_written(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("command", ["evaluate", "segment"])
+def test_a_command_with_a_model_leaves_nothing_half_written(
+    checkpoint: Path, tiny_demo: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = next((tiny_demo / "raw" / "mevis" / "valid_u" / "JPEGImages").iterdir())
+    words = {
+        "evaluate": [f"checkpoint={checkpoint}", f"shards={tiny_demo}/shards", "record=false", "processes=1"],
+        "segment": [str(video), "the circle", f"weights={checkpoint}"],
+    }
+    with files_of_at_most(80):
+        code = main([command, *words[command], f"out={tmp_path}/out"])
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("glus ")]
+    assert code == 2 and len(lines) == 1 and "cannot be written" in lines[0], lines
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.parametrize("size", [0, 1])
 def test_a_lock_that_cannot_be_signed_leaves_no_folder(
     tiny_demo: Path, tmp_path: Path, size: int, capsys: pytest.CaptureFixture[str]

@@ -1,13 +1,16 @@
 """Names and texts from outside reach no terminal as escape sequences or as rich's markup."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 
 from glus.launch import quiet
 from glus.launch.cli import main
+from glus.training.checkpoints.integrity import DIGESTS
 from glus.training.tracking.tracking import Tracker, TrackingConfig
+from tests.untrained import write_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -33,3 +36,20 @@ def test_a_warning_with_a_hostile_name_is_plain(capsys: pytest.CaptureFixture[st
     record = logging.LogRecord("glus", logging.WARNING, "f", 1, "video %s is bad", (HOSTILE,), None)
     logging.lastResort.handle(record)
     assert capsys.readouterr().err == "video [red]x[/] [/y] \\x1b[2J\\x9b31m\\x07 is bad\n"
+
+
+@pytest.mark.parametrize("command", ["segment", "evaluate", "export"])
+def test_notes_on_a_checkpoint_with_a_hostile_name_are_plain(
+    command: str, tiny_demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = write_checkpoint(tiny_demo, tmp_path / "\x1b[2J run")
+    shutil.rmtree(checkpoint / DIGESTS)
+    words = {
+        "segment": [f"{tmp_path}/no video", "the dog", f"weights={checkpoint}"],
+        "evaluate": [f"checkpoint={checkpoint}", f"shards={tmp_path}/none"],
+        "export": [f"checkpoint={checkpoint}"],
+    }
+    code = main([command, *words[command], f"out={tmp_path}/out"])
+    shown = capsys.readouterr()
+    assert code == (0 if command == "export" else 2)
+    assert f"no {DIGESTS}/ there" in shown.out and "\x1b" not in shown.out + shown.err

@@ -237,6 +237,15 @@ def damage_middle(place: Path) -> None:
     place.write_bytes(content)
 
 
+def test_a_name_that_no_file_can_have_is_refused(
+    answering_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(tmp_path / ("x" * 300), answering_run, tmp_path / "out", "the dog") == 2
+    message = capsys.readouterr().err
+    assert "cannot be read (File name too long); correct the path" in message and message.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

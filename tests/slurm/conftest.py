@@ -72,8 +72,14 @@ class Cluster:
         return " ".join(sorted(set(self.run("squeue", "-h", "-t", "all", "-j", job, "-r", "-o", "%T").split())))
 
     def wait(self, job: str, wanted: str, seconds: float, log: Path | None = None) -> None:
-        """Until the job is in this state; fails at once where it ended in another."""
-        self.until(lambda: self._reached(job, wanted, log), f"job {job} {wanted}", seconds, log)
+        """Wait until the job is in this state; cancel it and fail where it ends in another or is late."""
+        try:
+            self.until(lambda: self._reached(job, wanted, log), f"job {job} {wanted}", seconds, log)
+        except AssertionError:
+            # A job that hangs would take the cores of the tests that follow.
+            subprocess.run(["scancel", "--signal=KILL", "--full", job], env=self.environment, check=False, timeout=60)
+            subprocess.run(["scancel", job], env=self.environment, check=False, timeout=60)
+            raise
 
     def _reached(self, job: str, wanted: str, log: Path | None) -> bool:
         state = self.state(job)
@@ -82,15 +88,20 @@ class Cluster:
         return state == wanted
 
     def until(self, reached: Callable[[], bool], what: str, seconds: float, log: Path | None = None) -> None:
-        """Until something holds."""
+        """Wait until something holds; fail with the queue and the end of the log after `seconds`."""
         ends = time.monotonic() + seconds
         while not reached():
-            assert time.monotonic() < ends, f"{what}: not within {seconds} s\n{self.run('squeue', '-l')}\n{_tail(log)}"
+            assert time.monotonic() < ends, (
+                f"{what}: not within {seconds:.0f} s\n{self.run('squeue', '-l')}\n{_tail(log)}"
+            )
             time.sleep(0.2)
 
 
 def _tail(log: Path | None) -> str:
-    return log.read_text(encoding="utf-8", errors="replace")[-4000:] if log and log.is_file() else ""
+    """The end of a log, or of all logs in a job's folder."""
+    files = [] if log is None else sorted(log.glob("log*.txt")) if log.is_dir() else [log]
+    ends = [file.read_text(encoding="utf-8", errors="replace")[-4000:] for file in files if file.is_file()]
+    return "\n".join(ends)
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +147,7 @@ def _answers(cluster: Cluster) -> bool:
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
     return done.stdout.strip() == "2"
 
@@ -152,7 +164,7 @@ def _daemon(cluster: Cluster, running: ExitStack, name: str, *words: str) -> Non
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            process.wait(60)
 
     running.callback(end)
 

@@ -16,6 +16,8 @@ from glus.data_pipeline.raw.video_file import DisagreementError, pictures, pictu
 from glus.evaluation.segment.clip import open_clip
 from tests.barcodes import Coded, Picture, copy_packets, draw, number_shown, write_coded
 
+pytestmark = pytest.mark.slow
+
 CASES = Path(__file__).parents[1] / "data" / "cases"
 COUNT = 24
 X264 = {"bf": "3", "g": "12", "crf": "18"}

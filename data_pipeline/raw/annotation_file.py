@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from glus.common.errors import DataError
+from glus.common.errors import DataError, InputError
+from glus.common.files import is_there
 from glus.common.json_file import parse_json, read_object
 
 #: Bytes of an annotation file at most that is read at once: the largest released one of this kind has 0.6 GB.
@@ -16,7 +17,11 @@ def read_annotation(path: Path) -> dict[str, Any]:
 
     Half a surrogate pair is let through: one bad expression must not cost all others (annotations.py).
     """
-    if not path.exists():
+    try:
+        there = is_there(path)
+    except InputError as error:
+        raise DataError(str(error), file=str(path)) from error
+    if not there:
         raise DataError(f"{path}: this annotation file is missing; put the dataset there as released", file=str(path))
     return read_object(path, "annotation file", remedy=REMEDY, largest=LARGEST, raises=DataError, checked_texts=False)
 

@@ -145,6 +145,12 @@ def reads_by_decord(known: Survey) -> bool:
     return known.plain and len(known.numbers) * known.size[0] * known.size[1] * 3 <= DECORD_HOLDS
 
 
+def _is_webp(path: Path) -> bool:
+    with open(path, "rb") as file:
+        begin = file.read(12)
+    return begin[:4] == b"RIFF" and begin[8:] == b"WEBP"
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream, cover pictures passed over. Raises DataError."""
@@ -161,9 +167,10 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{path}: no video that can be read ({reason}); take the file again, or name a video file", file=str(path)
-        ) from error
+        remedy = "take the file again, or name a video file"
+        if _is_webp(path):
+            reason, remedy = "FFmpeg reads no animated WebP", "convert it first: magick IN.webp OUT.mp4"
+        raise DataError(f"{path}: no video that can be read ({reason}); {remedy}", file=str(path)) from error
     with container:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.disposition & stream.disposition.attached_pic:

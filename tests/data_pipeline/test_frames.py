@@ -4,11 +4,12 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from glus.common.errors import DataError
 from glus.data_pipeline.raw import frames as frames_module
 from glus.data_pipeline.raw.frames import FrameFolder, VideoFile, extract_frames
-from glus.data_pipeline.raw.jpeg import jpeg_header
+from glus.data_pipeline.raw.jpeg import decode_jpeg, jpeg_header
 from tests.videos import without_its_end, write_video
 
 
@@ -99,6 +100,42 @@ def test_names_pick_frames_by_number_where_there_are_more_frames(tmp_path):
     assert abs(int(decoded.mean()) - 125) < 4 and video.origin(1).endswith("clip.avi frame 00005")
     with pytest.raises(DataError, match=r"clip\.avi: holds 10 frames, which does not fit the 2 frames"):
         VideoFile(path, ["00000", "00010"])
+
+
+def test_frames_that_an_annotation_lists_out_of_time_order_keep_their_names(tmp_path):
+    drawn = [np.full((48, 64, 3), 25 * index, np.uint8) for index in range(4)]
+    path = write_video(tmp_path / "clip.avi", drawn)
+    names = ["00010", "00000", "00015", "00005"]
+    video = VideoFile(path, names)
+    shown = [cv2.imdecode(np.frombuffer(video.read_bytes(index), np.uint8), cv2.IMREAD_COLOR) for index in range(4)]
+    assert video.names == tuple(names)
+    assert [round(picture.mean() / 25) for picture in shown] == [2, 0, 3, 1]
+
+
+def test_an_animated_webp_is_named_with_a_way_to_convert_it(tmp_path):
+    pictures = [Image.fromarray(np.full((32, 48, 3), grey, np.uint8)) for grey in (20, 200)]
+    pictures[0].save(tmp_path / "anim.webp", save_all=True, append_images=pictures[1:], duration=100)
+    with pytest.raises(DataError, match=r"FFmpeg reads no animated WebP\); convert it first: magick IN\.webp OUT\.mp4"):
+        VideoFile(tmp_path / "anim.webp")
+
+
+def test_cmyk_frames_decode_to_their_colours(folder):
+    colours = np.full((32, 48, 3), (200, 60, 20), np.uint8)
+    for name in ("00000", "00005"):
+        Image.fromarray(colours).convert("CMYK").save(folder / f"{name}.jpg", quality=95)
+    picture = np.empty((32, 48, 3), np.uint8)
+    decode_jpeg(FrameFolder(folder, ["00000", "00005"]).read_bytes(1), picture)
+    assert np.abs(picture.astype(int) - colours).max() <= 3
+
+
+def test_what_file_systems_leave_among_frames_is_passed_over(folder):
+    before = FrameFolder(folder).names
+    for name in ("@eaDir", "__MACOSX", ".AppleDouble"):
+        (folder / name).mkdir()
+        (folder / name / "00000.jpg").write_bytes(b"thumbnail")
+    for name in (".DS_Store", "._00000.jpg", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"")
+    assert FrameFolder(folder).names == before
 
 
 def test_files_that_are_no_video_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Members of a large JSON object, read one at a time."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -71,3 +72,30 @@ def test_a_broken_member_is_refused_when_it_is_asked_for(tmp_path):
         members["1"]
     with pytest.raises(DataError, match=r"masks\.json, '2' from byte 30 on: has 'a' twice"):
         members["2"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("read", [read_annotation, open_members])
+def test_a_byte_order_mark_is_passed_over_and_other_encodings_are_named(tmp_path, encoding, read):
+    path = tmp_path / "a.json"
+    path.write_bytes('{"videos": {}}'.encode(encoding))
+    if encoding == "utf-8-sig":
+        assert dict(read(path)) == {"videos": {}}
+    else:
+        with pytest.raises(DataError, match=r"a\.json: no UTF-8 text \(it looks like UTF-16 or UTF-32\): save it"):
+            read(path)
+
+
+def test_an_annotation_that_cannot_be_looked_at_is_refused_with_the_reason(tmp_path, monkeypatch):
+    (tmp_path / "link.json").symlink_to(tmp_path / "gone.json")
+    with pytest.raises(DataError, match=r"link\.json: a link to .*gone\.json, which is not there"):
+        read_annotation(tmp_path / "link.json")
+    with pytest.raises(DataError, match="File name too long"):
+        read_annotation(tmp_path / ("n" * 300 + ".json"))
+
+    def forbidden(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    with pytest.raises(DataError, match="no permission to read the file: ask its owner"):
+        read_annotation(tmp_path / "a.json")

@@ -1,1 +1,4 @@
-"""Raw RefVOS datasets -> video records -> WebDataset shards -> batches. Knows nothing of the model."""
+"""Raw RefVOS datasets -> video records -> WebDataset shards -> batches.
+
+Imports `common` only: nothing here knows the model.
+"""

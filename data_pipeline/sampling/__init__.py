@@ -1,4 +1,4 @@
 """Which videos, frames and expressions meet at a step: pure functions of (seed, step, slot).
 
-Imports `shards`.
+Imports `shards`, and from `batches` the templates that it draws.
 """

@@ -1,4 +1,4 @@
 """Video records -> WebDataset tars with an index, by Ray; and random access to them.
 
-Imports `raw`.
+Imports `raw` and `datasets`.
 """

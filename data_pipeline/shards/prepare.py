@@ -15,10 +15,10 @@ from glus.common.paths import PathText
 from glus.common.progress import Progress
 from glus.data_pipeline.datasets.table import check_split, read_dataset, splits_there
 from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
-from glus.data_pipeline.raw.notes import collected, report_notes
 from glus.data_pipeline.shards.check import check_splits
 from glus.data_pipeline.shards.finish import finish_split, refuse_bad
 from glus.data_pipeline.shards.index import BadItem, Manifest, Note
+from glus.data_pipeline.shards.notes import collected, report_notes
 from glus.data_pipeline.shards.ray_workers import OBJECT_STORE_BYTES as OBJECT_STORE_BYTES
 from glus.data_pipeline.shards.ray_workers import Workers, in_ray_job, running_ray, started_workers
 from glus.data_pipeline.shards.shard_job import ShardJob

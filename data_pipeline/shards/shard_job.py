@@ -17,7 +17,6 @@ from glus.common.errors import DataError, UserError
 from glus.common.json_file import parse_json, parsed_as
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
-from glus.data_pipeline.raw.notes import collected
 from glus.data_pipeline.shards.index import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -30,6 +29,7 @@ from glus.data_pipeline.shards.index import (
     json_bytes,
 )
 from glus.data_pipeline.shards.index_table import IndexBuilder
+from glus.data_pipeline.shards.notes import collected
 from glus.data_pipeline.shards.storage import Storage
 from glus.data_pipeline.shards.tar import Sample, decode_frames, encode_sample, write_shard
 

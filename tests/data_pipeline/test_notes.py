@@ -9,9 +9,9 @@ from pathlib import Path
 
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
-from glus.data_pipeline.raw.notes import MOST, collected, report_notes
 from glus.data_pipeline.shards.finish import finish_split
 from glus.data_pipeline.shards.index import Note
+from glus.data_pipeline.shards.notes import MOST, collected, report_notes
 from glus.data_pipeline.shards.prepare import plan_jobs
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.data_pipeline.shards.shard_job import ShardMaker

@@ -33,7 +33,7 @@ from glus.demo.stages import Stage, StageFailed, Stages
 from glus.launch.cli import CANNOT_WORK
 from glus.training.tracking.recorded_runs import RunRecord, find_runs
 from glus.training.tracking.run_record import run_of_folder
-from glus.training.tracking.tracking import TrackingConfig
+from glus.training.tracking.tracking_place import TrackingConfig
 
 EXPERIMENT = "ablations"
 OVERALL, MOTION = "eval/overall/JF", "eval/kind/motion/JF"

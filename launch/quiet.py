@@ -25,7 +25,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "GLOG_minloglevel": "2",
-    # Here too: DeepSpeed imports MLflow before training/tracking/tracking.py does, and MLflow looks at this only then.
+    # As in training/tracking/mlflow_client.py: DeepSpeed imports MLflow earlier, and MLflow reads this only then.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,ignore::UserWarning",

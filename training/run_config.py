@@ -8,7 +8,7 @@ from glus.common.errors import TrainingError
 from glus.common.paths import PathText
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.model_config import ModelConfig
-from glus.training.tracking.tracking import TrackingConfig
+from glus.training.tracking.tracking_place import TrackingConfig
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from glus.training.metrics.peaks import known_peak, unknown_gpu
 from glus.training.run_config import RunConfig
 from glus.training.stopping.stopping import StepDecider, StopFlag, forget_stop
 from glus.training.stopping.watchdog import Watchdog
+from glus.training.tracking.mlflow_client import check_reachable
 from glus.training.tracking.run_record import located, start_tracking
-from glus.training.tracking.tracking import check_reachable
 from glus.training.trainer import Trainer
 
 

@@ -28,7 +28,7 @@ from glus.training.devices import choose_device, gpu_count, memory_taken
 from glus.training.metrics.peaks import unknown_gpu
 from glus.training.run_config import RunConfig
 from glus.training.tracking.code_version import code_version
-from glus.training.tracking.tracking import reach
+from glus.training.tracking.mlflow_client import reach
 
 UNWELL = 2
 LIBRARIES = ("torch", "deepspeed", "transformers", "mlflow")

@@ -1,4 +1,4 @@
-"""All expressions of a video together, frame by frame; prompts and their shared prefix.
+"""Inference over a video: all expressions together, frame by frame; prompts and their shared prefix.
 
-Imports `model`.
+Imports `common` and `model`.
 """

@@ -1,4 +1,4 @@
 """Released weights: names, files, sizes; loaded into a model and written back.
 
-Imports `model`.
+Imports `common` and `model`.
 """

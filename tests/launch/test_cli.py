@@ -14,7 +14,8 @@ import pytest
 from glus.common.errors import DataError, EvaluationError, LaunchError, ModelError, TrainingError
 from glus.common.locks import exclusive, exclusive_file
 from glus.launch import cli, quiet
-from glus.training.tracking.tracking import Tracker, TrackingConfig
+from glus.training.tracking.tracking import Tracker
+from glus.training.tracking.tracking_place import TrackingConfig
 
 
 @dataclass(frozen=True)

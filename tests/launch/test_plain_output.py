@@ -9,7 +9,8 @@ import pytest
 from glus.launch import quiet
 from glus.launch.cli import main
 from glus.training.checkpoints.integrity import DIGESTS
-from glus.training.tracking.tracking import Tracker, TrackingConfig
+from glus.training.tracking.tracking import Tracker
+from glus.training.tracking.tracking_place import TrackingConfig
 from tests.untrained import write_checkpoint
 
 pytestmark = pytest.mark.slow

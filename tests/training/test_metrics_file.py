@@ -10,7 +10,8 @@ import pytest
 from glus.common.errors import TrainingError
 from glus.training.tracking.metrics_file import MetricsFile, Record
 from glus.training.tracking.recorded_runs import find_runs
-from glus.training.tracking.tracking import Tracker, TrackingConfig
+from glus.training.tracking.tracking import Tracker
+from glus.training.tracking.tracking_place import TrackingConfig
 
 
 def written(file: Path, *steps: int) -> MetricsFile:

@@ -14,7 +14,8 @@ from glus.common.errors import TrainingError
 from glus.training.tracking.evaluation_record import log_evaluation
 from glus.training.tracking.metrics_file import MetricsFile
 from glus.training.tracking.recorded_runs import find_runs
-from glus.training.tracking.tracking import Tracker, TrackingConfig, flatten
+from glus.training.tracking.tracking import Tracker, flatten
+from glus.training.tracking.tracking_place import TrackingConfig
 from tests.training.mlflow_server import mlflow_server, serving
 
 pytestmark = pytest.mark.slow
@@ -203,7 +204,8 @@ def test_reading_makes_no_database(tmp_path: Path) -> None:
 
 def test_the_first_run_in_a_new_file_is_silent(tmp_path: Path) -> None:
     code = (
-        "import sys; from glus.training.tracking.tracking import Tracker, TrackingConfig\n"
+        "import sys\nfrom glus.training.tracking.tracking import Tracker\n"
+        "from glus.training.tracking.tracking_place import TrackingConfig\n"
         "with Tracker.start(TrackingConfig(uri=sys.argv[1]), 'run', {'a': 1}) as tracker:\n"
         "    tracker.log_metrics({'loss': 1.0}, 0)\n"
     )

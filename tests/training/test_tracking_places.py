@@ -16,16 +16,18 @@ from glus.common.errors import TrainingError
 from glus.training.run_config import RunConfig
 from glus.training.tracking.artifact_place import artifact_folder, check_writable
 from glus.training.tracking.evaluation_record import check_recordable, log_evaluation
+from glus.training.tracking.mlflow_client import MissingRun, check_reachable, reach
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.tracking.run_record import FILE, located, recorded_in, start_tracking
-from glus.training.tracking.tracking import MissingRun, Tracker, check_reachable, reach
+from glus.training.tracking.tracking import Tracker
 from glus.training.tracking.tracking_place import TrackingConfig, address, check_place, check_sqlite, sqlite_uri
 
 pytestmark = pytest.mark.slow
 
 START = """
 import sys, time
-from glus.training.tracking.tracking import Tracker, TrackingConfig
+from glus.training.tracking.tracking import Tracker
+from glus.training.tracking.tracking_place import TrackingConfig
 import mlflow.tracking
 while time.time() < float(sys.argv[2]):
     time.sleep(0.01)

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from glus.common.errors import TrainingError
+from glus.training.tracking.mlflow_client import check_reachable, reach
 from glus.training.tracking.recorded_runs import find_runs
-from glus.training.tracking.tracking import Tracker, TrackingConfig, check_reachable, reach
+from glus.training.tracking.tracking import Tracker
+from glus.training.tracking.tracking_place import TrackingConfig
 from tests.training.mlflow_server import mlflow_server, private_certificate, proxy
 
 # The server imports for seconds, on a busy machine for a minute.

@@ -1,4 +1,4 @@
-"""The optimiser step: DeepSpeed ZeRO or plain torch, over the same micro-batches.
+"""The optimizer step: DeepSpeed ZeRO or plain torch, over the same micro-batches.
 
-Imports `common` and `model`; the trainer chooses one.
+Imports `common`, `model`, and the contrastive loss, ranks and run config of `training`; the trainer chooses one.
 """

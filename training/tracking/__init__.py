@@ -1,4 +1,4 @@
-"""MLflow: runs, metrics, logged models, delivered from a thread.
+"""Metrics of a run: OUT/metrics.jsonl first, then MLflow, with its runs, artifacts and logged models.
 
-Imports `common`; only `tracking.py` imports MLflow.
+Imports `common`, the run config, the sample plan and checkpoints. Two files import MLflow.
 """

@@ -1,13 +1,22 @@
-"""Metrics of an evaluation, recorded with the MLflow run that made the checkpoint."""
+"""Record an evaluation with the MLflow run that made the checkpoint, and a LoggedModel for each checkpoint.
 
+Of the checkpoints that were evaluated, the best has the alias "best".
+"""
+
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from glus.training.tracking.artifact_place import artifacts_of, check_writable, write_artifacts
-from glus.training.tracking.logged_models import METRIC, logged_model, mark_best
-from glus.training.tracking.record_names import checked_name
-from glus.training.tracking.tracking import client_of, metrics_of, mlflow_errors, run_of
+from glus.training.tracking.metrics_file import checked_name
+from glus.training.tracking.mlflow_client import client_of, metrics_of, mlflow_errors, run_of
 from glus.training.tracking.tracking_place import TrackingConfig
+
+#: The metric that decides, the alias of the best, and the tag that keeps the metric with a version.
+_METRIC, _BEST, _TAG = "eval/overall/JF", "best", "figure"
+_MOST_FOUND = 10
 
 
 def check_recordable(config: TrackingConfig, run_id: str) -> None:
@@ -35,14 +44,45 @@ def log_evaluation(
 
     Metrics go to the checkpoint's `step`, `files` to the artifacts below evaluation/CHECKPOINT, `tags` to the run's
     tags as "evaluation.CHECKPOINT.NAME": a later evaluation of another checkpoint leaves these as they are. They are
-    linked to the checkpoint's LoggedModel; that of the highest overall J&F has the alias "best" (logged_models.py).
+    linked to the checkpoint's LoggedModel; that of the highest overall J&F has the alias "best".
     """
     client = client_of(config)
     with mlflow_errors(config):
         model_id = logged_model(client, run_id, checkpoint, "", step)
         client.log_batch(run_id, metrics=metrics_of(metrics, step, model_id))
-        if METRIC in metrics and not metrics.get("eval/partial"):
-            mark_best(client, config.experiment, run_id, model_id, metrics[METRIC])
+        if _METRIC in metrics and not metrics.get("eval/partial"):
+            _mark_best(client, config.experiment, run_id, model_id, metrics[_METRIC])
         for name, value in tags.items():
             client.set_tag(run_id, checked_name(f"evaluation.{checkpoint}.{name}"), value)
         write_artifacts(client, config, run_id, files, f"evaluation/{checkpoint}")
+
+
+def logged_model(client: Any, run_id: str, checkpoint: str, path: str, step: int) -> str:
+    """Id of the LoggedModel of a run's checkpoint, which is made where there is none: calling twice makes one."""
+    run = client.get_run(run_id)
+    experiment = run.info.experiment_id
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{run.info.run_name}-{checkpoint}")
+    wanted = f"name = '{name}' AND source_run_id = '{run_id}'"
+    for found in client.search_logged_models([experiment], filter_string=wanted, max_results=_MOST_FOUND):
+        return str(found.model_id)
+    tags = {"checkpoint": checkpoint, "path": path, "step": str(step)}
+    made = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags, model_type="GLUS")
+    client.finalize_logged_model(made.model_id, "READY")
+    return str(made.model_id)
+
+
+def _mark_best(client: Any, experiment: str, run_id: str, model_id: str, value: float) -> None:
+    """Give a model the alias "best" among those of the experiment, if its metric is above that of the best one."""
+    if not math.isfinite(value):
+        return
+    name = re.sub(r"[/:]", "_", experiment)
+    registered = client.search_registered_models(filter_string=f"name = '{name}'", max_results=1)
+    holder = registered[0] if registered else client.create_registered_model(name)
+    version = dict(holder.aliases).get(_BEST)
+    if version is not None and float(client.get_model_version(name, version).tags[_TAG]) >= value:
+        return
+    # By its place: "models:/ID" would be looked for wherever MLflow is set to, not where this client is.
+    place = client.get_logged_model(model_id).artifact_location
+    tags = {_TAG: repr(value)}
+    made = client.create_model_version(name, source=place, run_id=run_id, tags=tags, model_id=model_id)
+    client.set_registered_model_alias(name, _BEST, made.version)

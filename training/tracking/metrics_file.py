@@ -8,6 +8,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from glus.common.errors import TrainingError, UserError
 from glus.common.files import read_regular
 from glus.common.json_file import parse_json
 from glus.common.terminal import one_line
-from glus.training.tracking.record_names import NAME_PATTERN
 
 NAME = "metrics.jsonl"
 LARGEST = 2**32
+#: Names of metrics and parameters that MLflow takes.
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_\-. /:]+")
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 #: One value: name, value, milliseconds since the epoch, step.
@@ -97,3 +99,12 @@ def _parsed(line: bytes) -> tuple[int, list[Record]] | None:
             return None
         records.append((name, float(value), timestamp, step))
     return step, records
+
+
+def checked_name(name: str) -> str:
+    """The name itself. Raises TrainingError for one that MLflow refuses."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise TrainingError(
+            f"{name!r} cannot be the name of a metric or parameter: MLflow takes letters, digits, blanks and _-.:/"
+        )
+    return name

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glus.common.errors import TrainingError
-from glus.training.tracking.tracking import client_of, experiment_id, mlflow_errors
+from glus.training.tracking.mlflow_client import client_of, experiment_id, mlflow_errors
 from glus.training.tracking.tracking_place import TrackingConfig, place_of
 
 if TYPE_CHECKING:

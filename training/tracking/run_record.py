@@ -21,7 +21,8 @@ from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.training.checkpoints.checkpoint import RunState, read_state
 from glus.training.run_config import RunConfig
 from glus.training.tracking.metrics_file import NAME, MetricsFile, Record
-from glus.training.tracking.tracking import MissingRun, Tracker
+from glus.training.tracking.mlflow_client import MissingRun
+from glus.training.tracking.tracking import Tracker
 from glus.training.tracking.tracking_place import (
     TrackingConfig,
     address,

@@ -1,56 +1,36 @@
-"""Runs, metrics and artifacts in MLflow: the only file that imports it, inside the functions that need it.
+"""Record a training in MLflow: parameters, metrics, artifacts, checkpoints.
 
 Rank 0 alone records. Metrics are written to OUT/metrics.jsonl first (metrics_file.py) and sent from a background thread
 (delivery.py); a start sends what MLflow has not got. Everything else is sent at once.
 """
 
 import json
-import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from glus.common.errors import TrainingError, first_line
+from glus.common.errors import TrainingError
 from glus.common.urls import hide_secrets
-from glus.training.tracking.artifact_place import FOLDER, artifacts_of, write_artifacts
+from glus.training.tracking.artifact_place import artifacts_of, write_artifacts
 from glus.training.tracking.code_version import code_version
 from glus.training.tracking.delivery import Delivery
-from glus.training.tracking.logged_models import logged_model
-from glus.training.tracking.metrics_file import MetricsFile, Record
-from glus.training.tracking.record_names import checked_name, shortened
-from glus.training.tracking.record_names import flatten as flatten
-from glus.training.tracking.table_lock import after_others, making_tables
-from glus.training.tracking.tracking_place import TrackingConfig as TrackingConfig
-from glus.training.tracking.tracking_place import address, check_place, check_sqlite, place_of, sqlite_uri
-from glus.training.tracking.tracking_server import ENDPOINT, check_answer
+from glus.training.tracking.evaluation_record import logged_model
+from glus.training.tracking.metrics_file import NAME_PATTERN, MetricsFile, Record, checked_name
+from glus.training.tracking.mlflow_client import client_of, metrics_of, mlflow_errors, opened, run_of
+from glus.training.tracking.tracking_place import TrackingConfig, place_of
 
 if TYPE_CHECKING:
-    # Others take the types from here (recorded_runs.py).
+    # recorded_runs.py takes the types from here.
     from mlflow.entities import Metric as Metric
     from mlflow.entities import Run as Run
     from mlflow.tracking import MlflowClient as MlflowClient
 
-#: Set before MLflow is imported, where the user has not: two quick tries instead of minutes, no pages of migrations.
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-LONGEST_DIGEST = 36
+LONGEST_DIGEST, LONGEST_PARAMETER = 36, 6000
 PARAMETERS_A_CALL = 100
 #: Parameters (or their beginnings) that change no metric: how a run is kept, not what it is.
 NOT_OF_METRICS = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang_minutes", "tracking.")
-REACH_TIMEOUT_S = 5.0
-
-
-class MissingRun(TrainingError):
-    """The MLflow run that a training goes on in is not there."""
 
 
 class Tracker:
@@ -94,7 +74,7 @@ class Tracker:
         run's own file, written before MLflow; its records that the MLflow run does not hold are sent.
         Raises MissingRun where `run_id` does not exist, TrainingError where MLflow cannot be reached.
         """
-        client, experiment = _opened(config) if run_id is None else (client_of(config), "")
+        client, experiment = opened(config) if run_id is None else (client_of(config), "")
         everything = dict(tags or {}) | code_version()
         run = run_of(client, config, run_id) if run_id else None
         with mlflow_errors(config):
@@ -209,27 +189,12 @@ class Tracker:
         self._client.log_batch(self.run_id, metrics=batch)
 
 
-def reach(config: TrackingConfig) -> str:
-    """The place and its experiment, which is made. Raises TrainingError where it cannot be reached or written."""
-    _opened(config)
-    return f"{place_of(config)}, experiment {config.experiment}"
-
-
-def check_reachable(config: TrackingConfig) -> None:
-    """Raises TrainingError where the place cannot be used: within seconds, and nothing is made there."""
-    file = check_place(config)
-    if file is None:
-        _check_server(config)
-    else:
-        check_sqlite(file, write=True)
-
-
 def _record_parameters(client: "MlflowClient", run: "Run", params: Mapping[str, str], tags: Mapping[str, str]) -> bool:
     """Record them; returns whether those that metrics depend on are as they were at the last start."""
     from mlflow.entities import Param, RunTag
 
     known: dict[str, str] = run.data.params
-    kept = {checked_name(name): shortened(hide_secrets(value)) for name, value in params.items()}
+    kept = {checked_name(name): _shortened(hide_secrets(value)) for name, value in params.items()}
     last = {name: run.data.tags.get(f"changed.{name}", value) for name, value in known.items()}
     changed = {f"changed.{name}": value for name, value in kept.items() if last.get(name, value) != value}
     new = [Param(name, value) for name, value in kept.items() if name not in known]
@@ -248,13 +213,6 @@ def _recorded(client: "MlflowClient", run: "Run") -> frozenset[tuple[str, int]]:
     )
 
 
-def metrics_of(values: Mapping[str, float], step: int, model_id: str | None = None) -> "list[Metric]":
-    from mlflow.entities import Metric
-
-    now_ms = int(time.time() * 1000)
-    return [Metric(checked_name(name), float(value), now_ms, step, model_id=model_id) for name, value in values.items()]
-
-
 def _metric(record: Record) -> "Metric":
     """Convert a record of the run's file."""
     from mlflow.entities import Metric
@@ -263,113 +221,25 @@ def _metric(record: Record) -> "Metric":
     return Metric(checked_name(name), value, timestamp, step)
 
 
-def client_of(config: TrackingConfig) -> "MlflowClient":
-    """A client of a place that is there and answers. Raises MissingRun without a file, TrainingError otherwise."""
-    file = check_place(config)
-    if file is not None and not file.is_file():
-        raise MissingRun(
-            f"{file}: no such MLflow file (tracking.uri={address(config)}); nothing was recorded there yet"
-        )
-    check_reachable(config)
-    return _client(config, file)
+def flatten(params: object, prefix: str = "") -> dict[str, str]:
+    """Nested dataclasses and mappings -> {"optimizer.learning_rate": "0.0003"}.
+
+    Sequences become JSON, and so do mappings whose keys MLflow would not take as names (patterns, say).
+    """
+    if is_dataclass(params) and not isinstance(params, type):
+        params = asdict(params)
+    if isinstance(params, Mapping):
+        if not all(NAME_PATTERN.fullmatch(str(key)) for key in params):
+            return {prefix: json.dumps(params, default=str, ensure_ascii=False)}
+        found: dict[str, str] = {}
+        for key, value in params.items():
+            found |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        return found
+    if isinstance(params, (list, tuple)):
+        return {prefix: json.dumps(params, default=str, ensure_ascii=False)}
+    return {prefix: str(params)}
 
 
-def _client(config: TrackingConfig, file: Path | None) -> "MlflowClient":
-    _set_environment()
-    from mlflow.tracking import MlflowClient
-
-    with mlflow_errors(config):
-        return MlflowClient(address(config) if file is None else sqlite_uri(file))
-
-
-def _set_environment() -> None:
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
-def _opened(config: TrackingConfig) -> "tuple[MlflowClient, str]":
-    """A client, and the experiment's id; an absent SQLite file and an absent experiment are made."""
-    file = check_place(config)
-    with nullcontext() if file is None else making_tables(file):
-        check_reachable(config)
-        client = after_others(lambda: _client(config, file))
-        return client, experiment_id(client, config, create=True)
-
-
-def run_of(client: "MlflowClient", config: TrackingConfig, run_id: str) -> "Run":
-    """A run that can be recorded with. Raises MissingRun where it is not there or was deleted."""
-    from mlflow.exceptions import MlflowException
-
-    place = place_of(config)
-    with mlflow_errors(config):
-        try:
-            run = client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise MissingRun(f"MLflow at {place}: run {run_id} not found") from error
-    if run.info.lifecycle_stage == "deleted":
-        raise MissingRun(f"MLflow at {place}: run {run_id} was deleted (`mlflow runs restore` brings it back)")
-    return run
-
-
-def experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) -> str:
-    """Its id. `create`: an experiment that is absent is made. Raises TrainingError for a deleted or an absent one."""
-    place = place_of(config)
-    with mlflow_errors(config):
-        experiment = client.get_experiment_by_name(config.experiment)
-    if experiment is not None:
-        if experiment.lifecycle_stage == "deleted":
-            raise TrainingError(
-                f"experiment {config.experiment!r} was deleted in {place}; restore it or choose another "
-                "tracking.experiment"
-            )
-        return str(experiment.experiment_id)
-    if not create:
-        raise TrainingError(f"no experiment {config.experiment!r} in {place}; see tracking.experiment")
-    file = check_place(config)
-    # MLflow's default would be ./mlruns of whatever folder the command was started in.
-    location = None if file is None else (file.parent.resolve() / FOLDER).as_uri()
-    try:
-        with mlflow_errors(config):
-            return str(client.create_experiment(config.experiment, artifact_location=location))
-    except TrainingError:
-        # Another run that began at the same time has made it.
-        with mlflow_errors(config):
-            if client.get_experiment_by_name(config.experiment) is None:
-                raise
-        return experiment_id(client, config, create=False)
-
-
-def _check_server(config: TrackingConfig) -> None:
-    """Send a request as MLflow's client does (user, token, certificates, prefix), once, with a timeout of seconds."""
-    _set_environment()
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    check_answer(
-        place_of(config),
-        lambda: http_request(
-            get_default_host_creds(address(config)),
-            ENDPOINT,
-            "GET",
-            max_retries=0,
-            retry_codes=(),
-            raise_on_status=False,
-            timeout=REACH_TIMEOUT_S,
-            params={"experiment_name": config.experiment},
-        ),
-    )
-
-
-@contextmanager
-def mlflow_errors(config: TrackingConfig) -> Iterator[None]:
-    """Raise MLflow's errors as TrainingError with one line."""
-    import requests
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
-        raise TrainingError(f"MLflow at {place_of(config)}: {hide_secrets(first_line(error))}") from error
+def _shortened(value: str) -> str:
+    """A value as long as MLflow keeps it."""
+    return value if len(value) <= LONGEST_PARAMETER else value[: LONGEST_PARAMETER - 3] + "..."

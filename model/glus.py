@@ -31,7 +31,7 @@ class MasksLike(Protocol):
 
 
 class BatchLike(Protocol):
-    """What `Glus.forward` reads of a batch. Shapes: data_pipeline/batches/batch.py."""
+    """The fields of a batch that `Glus.forward` reads. Shapes: data_pipeline/batches/batch.py."""
 
     frames: list[Tensor]
     context: Tensor

@@ -134,7 +134,7 @@ class Language(nn.Module):
 
 @dataclass(frozen=True)
 class Reading:
-    """What Llama made of E prompts, frames expanded: hidden float [E, L', hidden]; ids int64, mask bool [E, L']."""
+    """Llama's output for E prompts, frames expanded: hidden float [E, L', hidden]; ids int64, mask bool [E, L']."""
 
     hidden: Tensor
     ids: Tensor

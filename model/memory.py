@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Memory:
-    """What one decoded frame leaves behind, for E expressions.
+    """Memory of one decoded frame, for E expressions.
 
     features: float [E, D, h, w], the encoded frame and mask; position: float [E, D, h, w], its spatial encoding.
     """
@@ -29,9 +29,9 @@ class MemoryBank:
         return cls({}, size)
 
     def with_frame(self, position: int, memory: Memory, stride: int = 1) -> "MemoryBank":
-        """The bank after frame `position`; what no later frame can look at is dropped: long videos stay bounded."""
+        """The bank after frame `position`; what no later frame attends to is dropped, so memory stays bounded."""
         oldest = position - self.size * stride
-        # Every `stride`-th frame is looked at for long, any other by the frame after it alone.
+        # Every `stride`-th frame stays long, any other for the next frame alone.
         kept = {place: held for place, held in self.memories.items() if place >= oldest and place % stride == 0}
         return MemoryBank(kept | {position: memory}, self.size)
 

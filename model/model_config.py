@@ -82,7 +82,7 @@ class LanguageConfig:
             )
 
     def check_attention(self) -> None:
-        """Raises ModelError where flash-attn is asked for and not installed."""
+        """Raises ModelError where flash-attn is set and not installed."""
         if self.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
             raise ModelError(
                 "model.language.attention is flash_attention_2, but flash-attn is not installed: "
@@ -153,7 +153,7 @@ class SegmenterConfig:
     memory_layers: int = 4
     memory_feedforward: int = 2048
     memory_fuser_layers: int = 2
-    #: Memories that one frame may look at.
+    #: Memories that one frame attends to at most.
     memories: int = 7
     dropout: float = 0.1
     #: Logit at which freshly drawn masks start, by the decoder's last biases: objects are rare, so below 0 (as in

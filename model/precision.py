@@ -11,7 +11,7 @@ _UNQUANTISED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether there is neither NaN nor infinity in a tensor, in one pass and without a copy."""
+    """Return whether there is neither NaN nor infinity in a tensor, in one pass and without a copy."""
     if not tensor.numel() or not tensor.is_floating_point():
         return True
     least, most = tensor.aminmax()  # NaN wins in both
@@ -19,7 +19,7 @@ def all_finite(tensor: Tensor) -> bool:
 
 
 def why_unusable(tensor: Tensor) -> str:
-    """Why stored numbers are no weights, as a message continues after their name; "" where they are.
+    """Return why stored numbers are no weights, to follow their name in a message; "" where they are.
 
     They are floating-point numbers (not quantised ones, whose scale is elsewhere), finite in float32 and in bf16 too.
     """

@@ -54,7 +54,7 @@ class Segmenter(nn.Module):
         logits = []
         for frame in range(queries):
             of_frame = features.pick(video_of * queries + frame)
-            # Nobody looks back at the last frame.
+            # No frame attends to the last one.
             masks, bank = self.step(of_frame, prompts[:, frame], bank, frame, remember=frame + 1 < queries)
             logits.append(masks)
         return torch.stack(logits, dim=1)

@@ -65,7 +65,7 @@ def build_empty(config: ModelConfig, vocab_size: int, seg_id: int) -> Glus:
 
 @dataclass(frozen=True)
 class TrainableRow:
-    """What one pattern selects: parameter tensors and their elements."""
+    """Parameter tensors that one pattern selects, and their elements."""
 
     pattern: str
     tensors: int

@@ -1,4 +1,4 @@
-"""Which device a process computes on: the CPU where it is asked for, or where nothing says that there are GPUs.
+"""Choose the device of a process: the CPU where it is set, or where nothing indicates GPUs.
 
 A job that was given GPUs and computes on the CPU would run for weeks unnoticed, so it is refused.
 """
@@ -50,7 +50,7 @@ def choose_device(asked: Asked, key: str = "engine.device", devices: Path = Path
 
 
 def sign_of_gpus(devices: Path = Path("/dev")) -> str:
-    """What says that this process has GPUs, "" where nothing does: SLURM, CUDA_VISIBLE_DEVICES, or device files."""
+    """Name the sign that this process has GPUs, "" for none: SLURM, CUDA_VISIBLE_DEVICES, or device files."""
     for name in GIVEN_BY_SLURM:
         value = os.environ.get(name, "").strip()
         if value and not (name == "SLURM_GPUS_ON_NODE" and value == "0"):

@@ -28,7 +28,7 @@ class Rank:
 
     @property
     def device(self) -> torch.device:
-        """This rank's GPU, or the CPU where there is none or it is asked for."""
+        """This rank's GPU, or the CPU where there is none or it is set."""
         on_gpu = not self.on_cpu and torch.cuda.is_available()
         return torch.device("cuda", self.local) if on_gpu else torch.device("cpu")
 
@@ -39,7 +39,7 @@ class Rank:
 
     @classmethod
     def from_environment(cls) -> "Rank":
-        """From RANK, LOCAL_RANK and WORLD_SIZE; alone where none is set. Raises TrainingError where some are."""
+        """Read RANK, LOCAL_RANK and WORLD_SIZE; alone where none is set. Raises TrainingError where some are."""
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
         values = [os.environ.get(name) for name in names]
         if all(value is None for value in values):

@@ -27,7 +27,7 @@ _MOST_FRAMES = 1000
 
 @dataclass(frozen=True)
 class AskedConfig:
-    """How a model is asked, as it was trained. The defaults are the reference's; the names are SamplingConfig's."""
+    """Prompt settings that a model was trained with. Defaults are the reference's; names are SamplingConfig's."""
 
     prompts: str = "glus"
     context_frames: int = 4
@@ -43,19 +43,19 @@ class AskedConfig:
 
 @dataclass(frozen=True)
 class Release:
-    """What a released GLUS says of itself: the model's sizes, and how it is asked (None where it does not say)."""
+    """What a released GLUS says of itself: the model's sizes, and its prompt settings (None where it does not say)."""
 
     model: ModelConfig
     asked: AskedConfig | None = None
 
     @property
     def sampling(self) -> SamplingConfig:
-        """How it is asked; the reference's way where it does not say."""
+        """Its prompt settings; the reference's where it does not say."""
         return SamplingConfig(**asdict(self.asked or AskedConfig()))
 
 
 def read_release(weights: WeightsConfig, hiera: Hiera | None = None) -> Release:
-    """What `glus export` wrote next to a GLUS checkpoint and its CLIP, else what their own files say.
+    """Read what `glus export` wrote next to a GLUS checkpoint and its CLIP, else what their own files say.
 
     Those are both config.json and SAM 2's shapes; what these do not show is `hiera` where SAM 2 is none of the
     released sizes. Raises ModelError where the vision tower or a config.json is absent, where one is of another
@@ -76,7 +76,7 @@ def read_release(weights: WeightsConfig, hiera: Hiera | None = None) -> Release:
 
 
 def model_file(model: ModelConfig, sampling: SamplingConfig) -> dict[str, Any]:
-    """The content of MODEL_CONFIG: all sizes and switches, and how the model is asked."""
+    """Return the content of MODEL_CONFIG: all sizes and switches, and the prompt settings."""
     asked = AskedConfig(sampling.prompts, sampling.context_frames, sampling.query_frames)
     return asdict(model) | {ASKED: asdict(asked)}
 
@@ -105,7 +105,7 @@ def without_sums(weights: WeightsConfig) -> list[str]:
 
 
 def vision_place(weights: WeightsConfig) -> Path | None:
-    """Where the vision tower comes from; None where nothing names one. Raises ModelError for a GLUS without."""
+    """Return where the vision tower comes from; None where nothing names one. Raises ModelError for a GLUS without."""
     if weights.vision or not weights.glus:
         return Path(weights.vision) if weights.vision else None
     within = Path(weights.glus) / VISION_TOWER

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens that prompts begin with: computed once, read by every prompt that goes on from them."""
+"""Keys and values of the tokens that prompts begin with: computed once, read by every prompt that continues them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,19 +20,19 @@ class Prefix:
         return self.layers[0][0].shape[-2]
 
     def shared(self) -> Cache:
-        """For reading any number of prompts that begin with this; they add nothing to it."""
+        """Return a cache for any number of prompts that begin with this; they add nothing to it."""
         return Cache(layers=[_Shared(*pair) for pair in self.layers])
 
 
 def growing(prefix: Prefix | None, layers: int) -> Cache:
-    """For computing a longer prefix: what is read is added to a copy of `prefix`."""
+    """Return a cache for computing a longer prefix: what is read is added to a copy of `prefix`."""
     return Cache(
         layers=[_Grown(*pair) for pair in prefix.layers] if prefix else [DynamicLayer() for _ in range(layers)]
     )
 
 
 def grown(cache: Cache) -> Prefix:
-    """What a cache of `growing` holds."""
+    """Return the prefix that a cache of `growing` holds."""
     return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))
 
 
@@ -49,7 +49,7 @@ class _Shared(_Grown):
     """A layer whose keys and values stay as they are: E rows read one copy, and nothing need be cut off again."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Its own keys and values before those of the rows [E, heads, L, d]."""
+        """Return its own keys and values before those of the rows [E, heads, L, d]."""
         rows = (len(key_states), -1, -1, -1)
         return (
             torch.cat([self.keys.expand(rows), key_states], dim=-2),

@@ -47,7 +47,7 @@ class VideoPrompts:
 
     @property
     def expressions(self) -> int:
-        """Their number E."""
+        """Number of expressions E."""
         return len(self.by_frames[0][0])
 
     def beginning(self) -> Tensor:

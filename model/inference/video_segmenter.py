@@ -22,7 +22,7 @@ from glus.model.segmenter import FrameFeatures, Segmenter
 
 @dataclass(frozen=True)
 class FrameMasks:
-    """What one frame shows for E expressions: all of them, unless their key frames differ.
+    """Masks of one frame for E expressions: all of them, unless their key frames differ.
 
     logits: float [E, H, W] at the frame's size, a mask where above 0; answered: bool [E], whether the language model
     answered with [SEG] (a mask for which it did not is to be taken as empty, and counted); expressions: int64 [E],
@@ -149,7 +149,7 @@ class VideoSegmenter:
         return _Track(track.rows, tuple(banks), track.position + 1, recent), logits, answered
 
     def _shared(self, ids: Tensor, attention: Tensor, frames: Tensor) -> tuple[Prefix | None, int, int]:
-        """What the prompts of this step begin with, read once: the prefix, and how many ids and frames are in it."""
+        """Read the common beginning of this step's prompts once; returns prefix, and its numbers of ids and frames."""
         if not self._options.reuse_prefix or len(ids) == 1:
             return self._prefix, 0, 0
         # Each expression keeps at least one token of its own: its state is read there.

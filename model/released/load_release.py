@@ -191,7 +191,7 @@ def _generator(seed: int, name: str) -> torch.Generator:
 
 
 def listed_names(names: Sequence[str]) -> str:
-    """All of `names` in a line: one by one where they are few, else with a star for numbers and how many there are."""
+    """Join `names` in a line: one by one where they are few, else with a star for numbers, and counts."""
     if len(names) <= _LISTED_ONE_BY_ONE:
         return ", ".join(names)
     counts: dict[str, int] = {}

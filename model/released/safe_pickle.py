@@ -29,7 +29,7 @@ def only_data(classes: Sequence[type] = ()) -> Iterator[None]:
 
 
 def refused_code(error: BaseException) -> str | None:
-    """What a pickle with code asks for (" (posix.system)", or "" where torch names nothing); None for other errors."""
+    """Return what a pickle with code would call (" (posix.system)", "" where torch names nothing); None otherwise."""
     message = str(error)
     if not isinstance(error, UnpicklingError) or not ("Weights only load" in message or "weights_only" in message):
         return None

@@ -1,4 +1,4 @@
-"""Files of safetensors: the header is looked at before anything is mapped, and new files have the usual mode."""
+"""Files of safetensors: the header is checked before anything is mapped, and new files have the usual mode."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -161,7 +161,7 @@ def write_shards(
 
 
 def _check_held(name: str, tensor: Tensor, stored: Tensor) -> int:
-    """How many values became 0. Raises ModelError where one became infinite, or all of them 0."""
+    """Return how many values became 0. Raises ModelError where one became infinite, or all of them 0."""
     if not all_finite(tensor):
         raise ModelError(f"{name} holds NaN or infinite values: the checkpoint's weights are broken, use another")
     if tensor.dtype == stored.dtype:

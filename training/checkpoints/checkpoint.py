@@ -35,7 +35,7 @@ MOST_RANKS = 1_000_000
 
 @dataclass(frozen=True)
 class RunState:
-    """What a run needs to resume: steps done, the plan's seed and data, and the MLflow run that it belongs to.
+    """State that a run needs to resume: steps done, the plan's seed and data, and the MLflow run that it belongs to.
 
     `loss` is the mean since the checkpoint before (None without a step), `written` the time in seconds since the epoch.
     """
@@ -143,7 +143,7 @@ def sync(path: Path) -> None:
 
 
 def find_latest(folder: Path) -> Path | None:
-    """The checkpoint that `latest` names, or None where none was written. Raises TrainingError where it is gone."""
+    """Return the checkpoint that `latest` names, None where none was written. Raises TrainingError where it is gone."""
     pointer = folder / "latest"
     if not is_there(pointer):
         return None
@@ -203,7 +203,7 @@ def resolve(path: Path) -> Path:
 
 
 def read_state(path: Path) -> RunState:
-    """The run state of a checkpoint. Raises TrainingError where it is damaged or of another format."""
+    """Read the run state of a checkpoint. Raises TrainingError where it is damaged or of another format."""
     file, remedy = path / RUN, "use another checkpoint"
     fields = read_object(file, "run state", raises=TrainingError, remedy=remedy)
     written = fields.get("format")
@@ -217,12 +217,12 @@ def read_state(path: Path) -> RunState:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The resolved config of the run that wrote a checkpoint, as nested mappings."""
+    """Read the resolved config of the run that wrote a checkpoint, as nested mappings."""
     return read_object(path / CONFIG, "config of a run", raises=TrainingError, remedy="use another checkpoint")
 
 
 def read_run_config(path: Path) -> RunConfig:
-    """The same as a RunConfig. Raises TrainingError where this code knows no such config."""
+    """Return the config as a RunConfig. Raises TrainingError where this code knows no such config."""
     content = read_config(path)
     tracking = content.get("tracking")
     if isinstance(tracking, dict) and isinstance(tracking.get("uri"), str):
@@ -264,7 +264,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _own_once(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint holds of a model: parameters and kept buffers, those that are tied by their first name only."""
+    """Return the tensors that a checkpoint stores: parameters and kept buffers, tied ones by their first name only."""
     kept = model.state_dict(keep_vars=True)
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     tied -= {name for name, _ in model.named_parameters()}

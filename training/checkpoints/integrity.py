@@ -41,7 +41,7 @@ def note_digests(path: Path, rank: int) -> None:
 
 
 def find_corruption(path: Path, rank: int = 0, ranks: int = 1) -> str:
-    """Why a checkpoint cannot be loaded, as rank `rank` of `ranks` sees it; "" where it is intact.
+    """Return why a checkpoint cannot be loaded, as rank `rank` of `ranks` sees it; "" where it is intact.
 
     Every rank checks the names and sizes of all files, and the contents of its share.
     """

@@ -56,9 +56,9 @@ def choose_checkpoint(folder: Path, rank: Rank) -> Path | None:
 
 
 def check_resumable(path: Path, config: RunConfig, fingerprint: str, rank: Rank) -> None:
-    """Raises TrainingError where a run cannot go on from a checkpoint: other data (`fingerprint` is now's) or seed.
+    """Raise TrainingError where a run cannot resume from a checkpoint: other data (`fingerprint` is now's) or seed.
 
-    On another number of ranks it goes on with the same batches; rank 0 warns where the loss would still be another.
+    On another number of ranks the batches stay the same; rank 0 warns where the loss would differ.
     """
     state = read_state(path)
     if state.data_fingerprint != fingerprint:
@@ -83,6 +83,6 @@ def check_resumable(path: Path, config: RunConfig, fingerprint: str, rank: Rank)
 
 
 def is_done(folder: Path, steps: int) -> bool:
-    """Whether the newest checkpoint already holds `steps` steps."""
+    """Return whether the newest checkpoint already holds `steps` steps."""
     newest = next(iter(newest_first(folder)), None)
     return newest is not None and is_there(newest / RUN) and step_of(newest) >= steps

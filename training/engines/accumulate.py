@@ -12,7 +12,7 @@ from glus.training.distributed import Rank
 
 
 class Output(Protocol):
-    """What a model gives for a micro-batch (model/glus.py)."""
+    """The output of a model for a micro-batch (model/glus.py)."""
 
     @property
     def losses(self) -> Mapping[str, Tensor]: ...
@@ -24,7 +24,7 @@ class Output(Protocol):
 
 @dataclass
 class Accumulated:
-    """What one rank read in a step: means of its losses, and of each micro-batch its loss and expressions' names."""
+    """A rank's results of a step: means of its losses, and of each micro-batch its loss and expressions' names."""
 
     means: dict[str, Tensor] = field(default_factory=dict)
     micro_batches: list[tuple[Tensor, list[str]]] = field(default_factory=list)

@@ -257,7 +257,7 @@ def _saved_classes() -> list[type]:
 
 
 def _partition(settings: dict[str, Any], dtype: torch.dtype) -> Callable[[nn.Parameter], None]:
-    """For `scatter`: ZeRO-3's partitions of a parameter, from rank 0."""
+    """Return the function for `scatter` that makes ZeRO-3's partitions of a parameter, from rank 0."""
     import deepspeed
 
     converted: list[Any] = []

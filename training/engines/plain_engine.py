@@ -72,7 +72,7 @@ class PlainEngine:
         """There are no other ranks."""
 
     def gather(self) -> dict[str, Tensor]:
-        """All parameters and kept buffers on the CPU."""
+        """Copy all parameters and kept buffers to the CPU."""
         kept = self.module.state_dict()
         names = {name for name, _ in self.module.named_parameters()} | {name for name, _ in self.module.named_buffers()}
         return {name: tensor.detach().cpu().clone() for name, tensor in kept.items() if name in names}

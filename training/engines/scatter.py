@@ -35,7 +35,7 @@ def check_same_model(model: nn.Module, rank: Rank) -> None:
 
 
 def _listing(model: nn.Module) -> str:
-    """Of each parameter its names (several where it is tied), shape and whether it is trained; of each buffer two."""
+    """List parameters (names, several where tied; shape; whether trained) and buffers (name, shape) as JSON."""
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)

@@ -1,4 +1,4 @@
-"""What a run costs: FLOP, bytes of memory and bytes on the wire, by formulas over a model that holds no weights.
+"""Cost of a run: FLOP, bytes of memory and bytes on the wire, by formulas over a model without weights.
 
 FLOP of a forward pass are counted, not estimated: each part runs on the meta device under torch.utils.flop_counter,
 which counts matrix products, convolutions and attention (2 FLOP a multiply-add). With F for a part's forward pass:
@@ -83,7 +83,7 @@ class StepCost:
         return sum(part.training * units[part.unit] for part in self.parts)
 
     def recomputed_flop(self, load: Load) -> float:
-        """What recomputing Llama's activations adds."""
+        """FLOP that recomputing Llama's activations adds."""
         units = load.units()
         return sum(part.forward * units[part.unit] for part in self.parts if part.unit == "token")
 
@@ -131,7 +131,7 @@ def step_cost(empty: Glus, dtype: torch.dtype = torch.float32) -> StepCost:
 
 
 def _language_parts(model: Glus, dtype: torch.dtype) -> list[tuple[float, int]]:
-    """Of a frame, a token and a [SEG] state: FLOP and kept bytes."""
+    """FLOP and kept bytes of a frame, a token and a [SEG] state."""
     language, image = model.language, model.config.vision.image_size
     hidden = model.config.language.hidden_size
     frame = torch.empty(1, 3, image, image, device="meta", dtype=dtype)

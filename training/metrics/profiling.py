@@ -1,6 +1,6 @@
-"""Where the time of a few steps goes, operation by operation: torch's profiler on rank 0.
+"""Profile a few steps, operation by operation, with torch's profiler on rank 0.
 
-OUT/profile/trace.json         to look at in Perfetto (ui.perfetto.dev) or chrome://tracing
+OUT/profile/trace.json         for Perfetto (ui.perfetto.dev) or chrome://tracing
 OUT/profile/operations.txt     the operations that took most of the time
 """
 

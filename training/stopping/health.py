@@ -1,4 +1,4 @@
-"""Stops all ranks together where a loss or the gradient is not finite, and says which samples it came from."""
+"""Stop all ranks where a loss or the gradient is not finite, and name the samples that it came from."""
 
 import json
 import math
@@ -18,7 +18,7 @@ _MOST = 6
 
 @dataclass(frozen=True)
 class MicroBatchLoss:
-    """What one rank read at one turn of a step: its loss, and its expressions as dataset/split/video/expression."""
+    """A rank's micro-batch at one turn of a step: its loss, and its expressions as dataset/split/video/expression."""
 
     rank: int
     turn: int

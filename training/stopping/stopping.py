@@ -30,7 +30,7 @@ LARGEST_STOP = 4096
 
 
 class Cause(IntEnum):
-    """Why a run is to stop; of several the largest counts."""
+    """The cause of a stop; of several the largest counts."""
 
     NONE = 0
     USR2 = 1
@@ -68,7 +68,7 @@ class StopFlag:
 
     @contextmanager
     def watching(self, out: Path | None) -> Iterator[Self]:
-        """The same, and looks for the stop file in `out` (None on all ranks but the first)."""
+        """Listen, and look for the stop file in `out` (None on all ranks but the first)."""
         self._out = out
         with self.listening():
             yield self
@@ -143,11 +143,11 @@ class Due:
         self._since = clock()
 
     def by_steps(self, done: int) -> bool:
-        """Whether `done` steps are a multiple of `checkpoint_every`."""
+        """Return whether `done` steps are a multiple of `checkpoint_every`."""
         return bool(self._every) and done % self._every == 0
 
     def by_minutes(self) -> bool:
-        """Whether `checkpoint_minutes` have passed since the last checkpoint."""
+        """Return whether `checkpoint_minutes` have passed since the last checkpoint."""
         return bool(self._seconds) and self._clock() - self._since >= self._seconds
 
     def saved(self) -> None:
@@ -157,7 +157,7 @@ class Due:
 
 @dataclass(frozen=True)
 class StepDecision:
-    """Whether to write a checkpoint after a step, and why the run stops there (NONE: it continues)."""
+    """Save or not after a step, and the cause of a stop there (NONE: the run continues)."""
 
     save: bool
     stop: Cause

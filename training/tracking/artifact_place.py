@@ -1,6 +1,6 @@
-"""Where the artifacts of a run on this machine's disk lie, also after the project was moved or copied. No MLflow.
+"""Find the folder of a run's artifacts on this machine's disk, also after a move or copy. Imports no MLflow.
 
-MLflow keeps absolute places: after a move it would make the old folders again, where nobody looks.
+MLflow keeps absolute paths: after a move it would make the old folders again.
 """
 
 import os

@@ -15,7 +15,7 @@ LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True)
 class Undelivered:
-    """How many records were not delivered, and the last error (None where all were)."""
+    """The number of records that were not delivered, and the last error (None where all were)."""
 
     count: int
     error: Exception | None

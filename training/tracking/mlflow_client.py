@@ -60,7 +60,7 @@ def reach(config: TrackingConfig) -> str:
 
 
 def check_reachable(config: TrackingConfig) -> None:
-    """Raises TrainingError where the place cannot be used: within seconds, and nothing is made there."""
+    """Raise TrainingError where the place cannot be used: within seconds, and nothing is made there."""
     file = check_place(config)
     if file is None:
         _check_server(config)
@@ -69,7 +69,7 @@ def check_reachable(config: TrackingConfig) -> None:
 
 
 def client_of(config: TrackingConfig) -> "MlflowClient":
-    """A client of a place that is there and answers. Raises MissingRun without a file, TrainingError otherwise."""
+    """Return a client of a place that answers. Raises MissingRun without a file, TrainingError otherwise."""
     file = check_place(config)
     if file is not None and not file.is_file():
         raise MissingRun(
@@ -101,7 +101,7 @@ def _set_environment() -> None:
 
 
 def opened(config: TrackingConfig) -> "tuple[MlflowClient, str]":
-    """A client, and the experiment's id; an absent SQLite file and an absent experiment are made."""
+    """Return a client and the experiment's id; an absent SQLite file and an absent experiment are made."""
     file = check_place(config)
     with nullcontext() if file is None else _making_tables(file):
         check_reachable(config)
@@ -110,7 +110,7 @@ def opened(config: TrackingConfig) -> "tuple[MlflowClient, str]":
 
 
 def run_of(client: "MlflowClient", config: TrackingConfig, run_id: str) -> "Run":
-    """A run that can be recorded with. Raises MissingRun where it is not there or was deleted."""
+    """Return a run that can be recorded with. Raises MissingRun where it is absent or was deleted."""
     from mlflow.exceptions import MlflowException
 
     place = place_of(config)
@@ -127,7 +127,7 @@ def run_of(client: "MlflowClient", config: TrackingConfig, run_id: str) -> "Run"
 
 
 def experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) -> str:
-    """Its id. `create`: an experiment that is absent is made. Raises TrainingError for a deleted or an absent one."""
+    """Return its id. With `create` an absent one is made. Raises TrainingError for a deleted or absent one."""
     place = place_of(config)
     with mlflow_errors(config):
         experiment = client.get_experiment_by_name(config.experiment)
@@ -213,7 +213,7 @@ def _check_answer(place: str, ask: "Callable[[], requests.Response]") -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Why a server was not reached, in a few words."""
+    """Say why a server was not reached, in a few words."""
     import requests
 
     chain: list[BaseException] = []
@@ -265,7 +265,7 @@ def _making_tables(file: Path) -> Iterator[None]:
 
 
 def _after_others(make: Callable[[], Made]) -> Made:
-    """What `make` returns; tries again where a program that knows no lock of ours (`mlflow ui`) makes the tables."""
+    """Return what `make` returns; try again where a program without our lock (`mlflow ui`) makes the tables."""
     for tries in range(1, _TRIES):
         try:
             return make()

@@ -1,4 +1,4 @@
-"""Runs as MLflow keeps them, read back."""
+"""Read runs back from MLflow."""
 
 import math
 import sys
@@ -78,7 +78,7 @@ def _run_record(client: "MlflowClient", run: "Run") -> RunRecord:
 
 
 def _value(stored: float) -> float:
-    """What was recorded: MLflow's databases hold the largest float where it was infinite."""
+    """Return the recorded value: MLflow's databases hold the largest float instead of infinity."""
     return math.copysign(math.inf, stored) if abs(stored) == sys.float_info.max else stored
 
 

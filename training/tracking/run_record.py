@@ -94,7 +94,7 @@ def _located(tracking: TrackingConfig, out: Path, note: dict[str, Any]) -> Track
 
 
 def recorded_in(out: Path) -> TrackingConfig | None:
-    """Where the training in `out` is recorded, None where it does not say. Raises TrainingError."""
+    """Return where the training in `out` is recorded, None where it does not say. Raises TrainingError."""
     note = _note(out)
     return _located(TrackingConfig("", note["experiment"]), out, note) if "experiment" in note else None
 

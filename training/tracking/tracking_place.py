@@ -1,4 +1,4 @@
-"""Where runs are recorded: the setting, the place that it means, and whether a SQLite file can be used. No MLflow."""
+"""The place where runs are recorded: its setting, its address, and checks of a SQLite file. Imports no MLflow."""
 
 import os
 import sqlite3
@@ -28,7 +28,7 @@ class TrackingConfig:
     experiment: str = "glus"
     """The MLflow experiment that holds the runs."""
     on_missing_run: Literal["refuse", "new"] = "refuse"
-    """When a training goes on and its MLflow run is gone: stop, or record into a new run, whose tag `continues` names
+    """When a training resumes and its MLflow run is gone: stop, or record into a new run, whose tag `continues` names
     the old one."""
 
     def __post_init__(self) -> None:

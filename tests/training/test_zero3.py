@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,10 +92,31 @@ def take_steps(
         )
         figures = tuple(engine.step(map(change, batches), rate(step), contrast, step) for step in range(steps))
         _keep(engine, weights / "after")
-        held, whole = engine.partitioned()
-        memory = engine.held_bytes() if isinstance(engine, Engine) and config.engine.stage == 3 else {}
+        held, whole = partitioned(engine) if isinstance(engine, Engine) else (0, 0)
+        memory = engine_bytes(engine) if isinstance(engine, Engine) and config.engine.stage == 3 else {}
         engine.close()
     return Steps(held, whole, figures, trained, empty, memory)
+
+
+def partitioned(engine: Engine) -> tuple[int, int]:
+    """Elements of partitioned parameters: (held by this rank, in all)."""
+    parameters: list[Any] = list(engine.module.parameters())
+    parts = [each for each in parameters if hasattr(each, "ds_tensor") and not each.ds_persist]
+    return sum(each.ds_tensor.numel() for each in parts), sum(each.ds_numel for each in parts)
+
+
+def engine_bytes(engine: Engine) -> dict[str, int]:
+    """Bytes of parameters, gradients and optimizer that this rank holds between steps (ZeRO-3)."""
+    parameters: list[Any] = list(engine.module.parameters())
+    held = [parameter.ds_tensor for parameter in parameters]
+    held += [parameter.data for parameter in parameters if parameter.ds_persist]
+    optimizer = engine._optimizer
+    moments = [each for state in optimizer.optimizer.state.values() for each in state.values()]
+    return {
+        "parameters": sum(tensor.nbytes for tensor in held),
+        "gradients": optimizer.grad_partitions_flat_buffer.nbytes,
+        "optimizer": sum(each.nbytes for each in [*optimizer.fp32_partitioned_groups_flat, *moments]),
+    }
 
 
 def reference_rate(step: int) -> float:

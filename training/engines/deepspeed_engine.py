@@ -5,7 +5,7 @@ import contextlib
 import os
 import shutil
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -156,28 +156,6 @@ class Engine:
             buffers = dict(self.module.named_buffers())
             state |= {name: buffers[name].detach().cpu().clone() for name in own if name in buffers}
         return state
-
-    def partitioned(self) -> tuple[int, int]:
-        """Elements of partitioned parameters: (held by this rank, in all). Only partitioned ones count."""
-        held = total = 0
-        parameters: Iterable[Any] = self.module.parameters()
-        for parameter in parameters:
-            if hasattr(parameter, "ds_tensor") and not parameter.ds_persist:
-                held += parameter.ds_tensor.numel()
-                total += parameter.ds_numel
-        return held, total
-
-    def held_bytes(self) -> dict[str, int]:
-        """Bytes of parameters, gradients and optimiser that this rank holds between steps (ZeRO-3)."""
-        parameters: list[Any] = list(self.module.parameters())
-        held = [parameter.ds_tensor for parameter in parameters]
-        held += [parameter.data for parameter in parameters if parameter.ds_persist]
-        moments = [each for state in self._optimizer.optimizer.state.values() for each in state.values()]
-        return {
-            "parameters": sum(tensor.nbytes for tensor in held),
-            "gradients": self._optimizer.grad_partitions_flat_buffer.nbytes,
-            "optimizer": sum(each.nbytes for each in [*self._optimizer.fp32_partitioned_groups_flat, *moments]),
-        }
 
     def save(self, folder: Path) -> None:
         """Write optimiser and partitioned state of all ranks into `folder`. Raises TrainingError on a full disk."""

@@ -77,10 +77,6 @@ class PlainEngine:
         names = {name for name, _ in self.module.named_parameters()} | {name for name, _ in self.module.named_buffers()}
         return {name: tensor.detach().cpu().clone() for name, tensor in kept.items() if name in names}
 
-    def partitioned(self) -> tuple[int, int]:
-        """Nothing is partitioned."""
-        return 0, 0
-
     def save(self, folder: Path) -> None:
         """Write the optimiser's state into `folder`. Raises TrainingError on a full disk."""
         try:

@@ -243,8 +243,7 @@ def test_memory_that_a_training_lacks_is_told_with_what_takes_less(
     def full(*_: object) -> NoReturn:
         raise torch.OutOfMemoryError(OUT_OF_MEMORY)
 
-    monkeypatch.setattr(training, "_train", full)
-    monkeypatch.setattr(training, "make_engine", lambda *_: None)
+    monkeypatch.setattr(training, "make_engine", full)
     assert cli.main(["train", str(written(tiny_run(tmp_path / "run", "engine.stage=plain"), tmp_path))]) == 2
     told = capsys.readouterr().err
     assert told.startswith("glus train: rank 0: CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total")

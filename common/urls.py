@@ -34,6 +34,8 @@ _USER_AND_PASSWORD = re.compile(
 )
 #: The same without a scheme: `//user:password@host`.
 _WITHOUT_SCHEME = re.compile(r"(?<![\w:/.])(?P<start>//[^\s:/@?#]*:)[^\s/@]+@(?=[\w\[])")
+#: The form of scp: `user:password@host:path`.
+_AS_SCP = re.compile(r"(?<![\w:/.@-])(?P<name>[A-Za-z_][\w.-]{0,40}:)(?P<value>[^\s:/@]+)@(?=[\w.-]+:[\w/~.])")
 _PORT = re.compile(r"\d{1,5}(?:[/?#,;\"'<>)\]}|]|$)")
 _SCHEME = re.compile(r"[A-Za-z0-9+.-]{1,40}$")
 _USER_ALONE = re.compile(r"(?i:(?<=http)|(?<=https))(?P<slashes>:/{1,2})(?P<value>[^\s:/@?#\"']+)@")
@@ -52,6 +54,8 @@ def hide_secrets(text: str) -> str:
         text = _USER_ALONE.sub(rf"\g<slashes>{MASK}@", text)
     if "//" in text:
         text = _WITHOUT_SCHEME.sub(rf"\g<start>{MASK}@", text)
+    if "@" in text:
+        text = _AS_SCP.sub(rf"\g<name>{MASK}@", text)
     for pattern in (_IN_QUERY, _SETTING, _HEADER, _KNOWN_FORMS):
         text = pattern.sub(rf"\g<name>{MASK}", text)
     return text

@@ -64,11 +64,12 @@ class TokenBank:
             return {}
         return {_STATES: self._states.cpu(), _NUMBERS: self._numbers.cpu()}
 
-    def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Go on with what `state` gave; begin empty with the bank of an older checkpoint, whose ids are others."""
+    def restore(self, state: dict[str, Tensor], device: torch.device) -> bool:
+        """Go on with what `state` gave. False: the ids of an older version mean nothing here, the bank begins empty."""
         known = _NUMBERS in state
         self._states = state[_STATES].to(device) if known else None
         self._numbers = state[_NUMBERS].to(device) if known else None
+        return known
 
     def _take(self, states: Tensor, numbers: Tensor) -> None:
         if self._states is not None and self._numbers is not None:

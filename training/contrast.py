@@ -107,9 +107,14 @@ class ContrastiveLoss:
         try:
             with open_tensors(place) as stored:
                 state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  safe_open has no items
-            self._bank.restore(state, self.rank.device)
+            known = self._bank.restore(state, self.rank.device)
         except (OSError, SafetensorError, KeyError) as error:
             raise TrainingError(f"{place} cannot be read ({error}): use another checkpoint") from error
+        if not known:
+            print(
+                f"WARNING: {place} was written by an older version: the bank of the contrastive loss begins empty",
+                flush=True,
+            )
 
     @property
     def _file(self) -> str:

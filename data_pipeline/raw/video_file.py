@@ -154,10 +154,13 @@ def _is_webp(path: Path) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream, cover pictures passed over. Raises DataError."""
-    if not path.exists():
-        raise DataError(f"{path}: this video file is missing", file=str(path))
-    if not path.is_file():
-        raise DataError(f"{path}: is no regular file", file=str(path))
+    try:
+        if not path.exists():
+            raise DataError(f"{path}: this video file is missing", file=str(path))
+        if not path.is_file():
+            raise DataError(f"{path}: is no regular file", file=str(path))
+    except OSError as error:  # a name of 300 characters, a folder without rights
+        raise DataError(f"{path}: cannot be opened ({error.strerror})", file=str(path)) from error
     try:
         container = av.open(
             str(path.absolute()),

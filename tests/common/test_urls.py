@@ -22,6 +22,11 @@ SECRET = "s3cr3tXYZ"
         (f"s3://AKIAIOSFODNN7EXAMPLE:{SECRET}/K7MDENG@bucket/a", "s3://***:***@bucket/a"),
         (f"s3:/key:{SECRET}@bucket/a", "s3:/***:***@bucket/a"),
         (f"simplecache::s3://key:{SECRET}@bucket/a", "simplecache::s3://***:***@bucket/a"),
+        (f"me:{SECRET}@host:/data/shards", "me:***@host:/data/shards"),
+        (
+            f"cannot copy from 'lab_user:{SECRET}@node1.cluster:~/runs'",
+            "cannot copy from 'lab_user:***@node1.cluster:~/runs'",
+        ),
         (f"...see:http://me:{SECRET}@host", "...see:http://me:***@host"),
         (f"https://{SECRET}@github.com/a/b", "https://***@github.com/a/b"),
         (f'["http://a:80","http://me:{SECRET}@h"]', '["http://a:80","http://me:***@h"]'),

@@ -204,3 +204,8 @@ def test_frames_that_an_edit_list_hides_in_a_real_clip_are_not_noted_as_lost(rea
 def test_a_real_clip_is_read_whole(real_data):
     video = VideoFile(real_data / "videos" / "example.mp4")
     assert len(video.names) == 117 and video.size == (480, 640)
+
+
+def test_a_video_file_that_cannot_be_looked_at_is_named(tmp_path):
+    with pytest.raises(DataError, match="a.mp4: cannot be opened"):
+        VideoFile(tmp_path / ("a" * 300 + ".mp4"))

@@ -78,9 +78,9 @@ def test_a_bank_goes_on_from_its_state() -> None:
     second = tokens(torch.randn(6, 4), [0] * 6, list(range(6)), [0] * 6, ["10"] * 3 + ["01"] * 3)
     one, other = TokenBank(size=9, negatives=2), TokenBank(size=9, negatives=2)
     one.loss(first, random())
-    other.restore(one.state(), torch.device("cpu"))
+    assert other.restore(one.state(), torch.device("cpu"))
     assert one.loss(second, random()).loss.item() == other.loss(second, random()).loss.item()
-    other.restore({}, torch.device("cpu"))
+    assert not other.restore({}, torch.device("cpu"))
     assert other.state() == {}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from glus.common.errors import TrainingError, UserError
@@ -145,6 +146,14 @@ def test_a_bank_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     again.load(tmp_path / "contrast")
     assert losses(again, range(2, 4)) == losses(never, range(4))[2:]
     assert losses(ContrastiveLoss(BANK, rank, 1), range(2, 4)) != losses(again, range(2, 4))
+
+
+def test_a_bank_of_an_older_version_begins_empty_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"bank.states": torch.zeros(2, WIDTH)}, tmp_path / "rank-00000.safetensors")
+    ContrastiveLoss(BANK, Rank(0, 0, 1), 1).load(tmp_path)
+    assert "rank-00000.safetensors was written by an older version" in capsys.readouterr().out
 
 
 def test_a_damaged_bank_is_refused_by_name(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ class OtherError(UserError):
     [
         (b'{"a":\n 1,,}', r"line 2, column 4"),
         (b"", r"line 1, column 1"),
-        (b'{"a": ' + b"9" * 5000 + b"}", r"whole number of 5000 digits"),
-        (b"-" + b"9" * 41, r"whole number of 42 digits"),
+        (b'{"a": ' + b"9" * 5000 + b"}", r"integer of 5000 digits"),
+        (b"-" + b"9" * 41, r"integer of 42 digits"),
         (b"[" * 100_000, r"more than 64 deep"),
         (b"[" * 100_000 + b"]" * 100_000, r"more than 64 deep"),
         (b'{"a":' * 500 + b"1" + b"}" * 500, r"more than 64 deep"),

@@ -22,7 +22,7 @@ SEED = os.environ.get("GLUS_FUZZ_SEED", "0")
 GROUPS = ("data", "records")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(max(900, INPUTS))
 def test_broken_files_end_a_command_in_one_line(tiny_demo: Path, tmp_path: Path) -> None:
     share = round(INPUTS / len(GROUPS))
     # Both at once: each takes about a minute of one core.

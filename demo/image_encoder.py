@@ -118,7 +118,7 @@ def pretrain_image_encoder(
     seed: int,
     after_step: Callable[[int, float], None],
 ) -> float:
-    """Train the image encoder of `segmenter` in place, in this process; calls `after_step(step, loss)`.
+    """Train the image encoder of `segmenter` in place, in this process, on its device; calls `after_step(step, loss)`.
 
     Its config must let gradients into the image encoder (`train_image_encoder`). Returns the root mean square of the
     coarsest features, over the last step's frames.
@@ -129,14 +129,16 @@ def pretrain_image_encoder(
     if not segmenter.config.train_image_encoder:
         raise TrainingError("model.segmenter.train_image_encoder is false: the image encoder would learn nothing")
     words, videos = video_words(splits, config.words)
-    model = WordsOfPixels(segmenter, len(words))
+    device = next(segmenter.parameters()).device
+    model = WordsOfPixels(segmenter, len(words)).to(device)
     learning = [*segmenter.sam2.image_encoder.parameters(), *model.fine.parameters(), *model.coarse.parameters()]
     optimizer = torch.optim.AdamW(learning, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     size = segmenter.config.image_size
     for step in range(config.steps):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _factor(step, config)
-        pixels, target = _batch(splits, videos, config.frames, size, (seed, step), segmenter)
+        drawn = _batch(splits, videos, config.frames, size, (seed, step), segmenter)
+        pixels, target = (each.to(device) for each in drawn)
         loss = _loss(model(pixels), target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

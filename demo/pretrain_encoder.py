@@ -12,6 +12,7 @@ from glus.demo.image_encoder import EncoderTraining, pretrain_image_encoder
 from glus.launch.config.configuration import load_config
 from glus.model.sam2_parts import draw_image_encoder, look_past_memory
 from glus.model.segmenter import Segmenter
+from glus.training.devices import choose_device
 from glus.training.run_config import RunConfig
 
 
@@ -29,15 +30,17 @@ class PretrainEncoderConfig:
 
 
 def pretrain_encoder(config: PretrainEncoderConfig) -> None:
-    """Pretrain and write. The memory is not trained: it starts by changing nothing.
+    """Pretrain on the run's `engine.device` and write. The memory is not trained: it starts by changing nothing.
 
     Raises TrainingError, ModelError, DataError or LaunchError; then nothing is written.
     """
     run = load_config(RunConfig, config.run, list(config.run_changes))
     splits = open_splits(Path(run.shards), [name for name, weight in run.sampling.mixture.items() if weight > 0])
+    device = torch.device(choose_device(run.engine.device))
     torch.manual_seed(run.seed)
     segmenter = Segmenter(replace(run.model.segmenter, train_image_encoder=True))
     draw_image_encoder(segmenter.sam2.image_encoder.trunk)
+    segmenter.to(device)
     with Progress(total=config.training.steps, desc="image encoder", unit="step") as bar:
 
         def show(step: int, loss: float) -> None:
@@ -48,4 +51,4 @@ def pretrain_encoder(config: PretrainEncoderConfig) -> None:
         length = pretrain_image_encoder(segmenter, splits, config.training, run.seed, show)
     look_past_memory(segmenter.sam2.memory_attention, length)
     with atomic_open(config.out) as file:
-        torch.save({"model": segmenter.sam2.state_dict()}, file)
+        torch.save({"model": segmenter.cpu().sam2.state_dict()}, file)

@@ -145,6 +145,7 @@ def test_every_command_that_computes_refuses_it(
     (tmp_path / "weights").mkdir()
     commands = (
         ["train", str(written(run, tmp_path))],
+        ["pretrain-encoder", f"out={tmp_path}/sam2.pt", f"run={written(run, tmp_path)}"],
         ["evaluate", f"checkpoint={tmp_path}", f"shards={run.shards}", f"out={tmp_path}/evaluated"],
         ["segment", f"{tmp_path}/clip.mp4", "a dog", f"weights={tmp_path}/weights", f"out={tmp_path}/found"],
     )
@@ -152,7 +153,10 @@ def test_every_command_that_computes_refuses_it(
         assert cli.main(words) == 2
         told = capsys.readouterr().err
         assert told.startswith(f"glus {words[0]}: SLURM_JOB_GPUS=0 gives this job GPUs, but torch sees no GPU (torch")
-        assert told.count("\n") == 1 and ("engine.device=cpu" if words[0] == "train" else "set device=cpu") in told
+        assert (
+            told.count("\n") == 1
+            and ("set device=cpu" if words[0] in ("evaluate", "segment") else "engine.device=cpu") in told
+        )
     assert not (tmp_path / "run" / "config.yaml").exists() and not (tmp_path / "evaluated").exists()
     with pytest.raises(TrainingError, match="SLURM_JOB_GPUS=0"):
         training.train(run, Rank(0, 0, 1))

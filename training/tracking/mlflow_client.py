@@ -1,8 +1,9 @@
-"""Connect to MLflow: a client, an experiment, a run, and every failure as one clear message.
+"""Talk to MLflow: a client, an experiment, a run and what it records, and every failure as one clear message.
 
-MLflow is imported where a function needs it; `tracking.py` alone imports it too.
+No other file imports MLflow, and this one where a function needs it.
 """
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from glus.common.errors import TrainingError, first_line
 from glus.common.urls import hide_secrets
 from glus.training.tracking.artifact_place import FOLDER
-from glus.training.tracking.metrics_file import checked_name
+from glus.training.tracking.metrics_file import Record, checked_name
 from glus.training.tracking.tracking_place import (
     TrackingConfig,
     address,
@@ -25,8 +26,14 @@ from glus.training.tracking.tracking_place import (
 
 if TYPE_CHECKING:
     import requests
-    from mlflow.entities import Metric, Run
-    from mlflow.tracking import MlflowClient
+    from mlflow.entities import Metric as Metric
+    from mlflow.entities import Run as Run
+    from mlflow.tracking import MlflowClient as MlflowClient
+
+LONGEST_DIGEST, LONGEST_PARAMETER = 36, 6000
+PARAMETERS_A_CALL = 100
+#: Parameters (or their beginnings) that change no metric: how a run is kept, not what it is.
+NOT_OF_METRICS = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang_minutes", "tracking.")
 
 #: Set before MLflow is imported, where the user has not: two quick tries instead of minutes, no pages of migrations.
 ENVIRONMENT = {
@@ -274,3 +281,55 @@ def _after_others(make: Callable[[], Made]) -> Made:
                 raise
             time.sleep(tries)
     return make()
+
+
+def record_parameters(client: "MlflowClient", run: "Run", params: Mapping[str, str], tags: Mapping[str, str]) -> bool:
+    """Record them; returns whether those that metrics depend on are as they were at the last start."""
+    from mlflow.entities import Param, RunTag
+
+    known: dict[str, str] = run.data.params
+    kept = {checked_name(name): _shortened(hide_secrets(value)) for name, value in params.items()}
+    last = {name: run.data.tags.get(f"changed.{name}", value) for name, value in known.items()}
+    changed = {f"changed.{name}": value for name, value in kept.items() if last.get(name, value) != value}
+    new = [Param(name, value) for name, value in kept.items() if name not in known]
+    for first in range(0, len(new), PARAMETERS_A_CALL):
+        client.log_batch(run.info.run_id, params=new[first : first + PARAMETERS_A_CALL])
+    client.log_batch(
+        run.info.run_id, tags=[RunTag(key, hide_secrets(str(value))) for key, value in (dict(tags) | changed).items()]
+    )
+    return all(name.removeprefix("changed.").startswith(NOT_OF_METRICS) for name in changed)
+
+
+def recorded_points(client: "MlflowClient", run: "Run") -> frozenset[tuple[str, int]]:
+    """(name, step) of all that is recorded."""
+    return frozenset(
+        (name, point.step) for name in run.data.metrics for point in client.get_metric_history(run.info.run_id, name)
+    )
+
+
+def metric_of(record: Record) -> "Metric":
+    """Convert a record of the run's file."""
+    from mlflow.entities import Metric
+
+    name, value, timestamp, step = record
+    return Metric(checked_name(name), value, timestamp, step)
+
+
+def record_dataset(client: "MlflowClient", run_id: str, name: str, fingerprint: str, counts: Mapping[str, int]) -> None:
+    """Link data to the run as a dataset input of its training."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=name,
+        digest=fingerprint[:LONGEST_DIGEST],
+        source_type="local",
+        source=json.dumps({"name": name, "fingerprint": fingerprint}),
+        profile=json.dumps(dict(counts)),
+    )
+    tags = [InputTag(key="mlflow.data.context", value="training")]
+    client.log_inputs(run_id, [DatasetInput(dataset=dataset, tags=tags)])
+
+
+def _shortened(value: str) -> str:
+    """A value as long as MLflow keeps it."""
+    return value if len(value) <= LONGEST_PARAMETER else value[: LONGEST_PARAMETER - 3] + "..."

@@ -11,7 +11,7 @@ from glus.training.tracking.mlflow_client import client_of, experiment_id, mlflo
 from glus.training.tracking.tracking_place import TrackingConfig, place_of
 
 if TYPE_CHECKING:
-    from glus.training.tracking.tracking import Metric, MlflowClient, Run
+    from glus.training.tracking.mlflow_client import Metric, MlflowClient, Run
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,22 @@ from glus.training.tracking.artifact_place import artifacts_of, write_artifacts
 from glus.training.tracking.code_version import code_version
 from glus.training.tracking.delivery import Delivery
 from glus.training.tracking.evaluation_record import logged_model
-from glus.training.tracking.metrics_file import NAME_PATTERN, MetricsFile, Record, checked_name
-from glus.training.tracking.mlflow_client import client_of, metrics_of, mlflow_errors, opened, run_of
+from glus.training.tracking.metrics_file import NAME_PATTERN, MetricsFile
+from glus.training.tracking.mlflow_client import (
+    client_of,
+    metric_of,
+    metrics_of,
+    mlflow_errors,
+    opened,
+    record_dataset,
+    record_parameters,
+    recorded_points,
+    run_of,
+)
 from glus.training.tracking.tracking_place import TrackingConfig, place_of
 
 if TYPE_CHECKING:
-    # recorded_runs.py takes the types from here.
-    from mlflow.entities import Metric as Metric
-    from mlflow.entities import Run as Run
-    from mlflow.tracking import MlflowClient as MlflowClient
-
-LONGEST_DIGEST, LONGEST_PARAMETER = 36, 6000
-PARAMETERS_A_CALL = 100
-#: Parameters (or their beginnings) that change no metric: how a run is kept, not what it is.
-NOT_OF_METRICS = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang_minutes", "tracking.")
+    from glus.training.tracking.mlflow_client import Metric, MlflowClient
 
 
 class Tracker:
@@ -82,12 +84,12 @@ class Tracker:
                 run = client.create_run(experiment, run_name=run_name)
             else:
                 client.update_run(run.info.run_id, status="RUNNING", name=run_name)
-            same = _record_parameters(client, run, flatten(params), everything)
-            recorded = _recorded(client, run) if run_id else frozenset()
+            same = record_parameters(client, run, flatten(params), everything)
+            recorded = recorded_points(client, run) if run_id else frozenset()
         tracker = cls(config, client, run.info.run_id, recorded if same else frozenset(), metrics)
         if metrics:
             metrics.begin()
-            tracker._delivery.put(_metric(each) for each in metrics.records if (each[0], each[3]) not in recorded)
+            tracker._delivery.put(metric_of(each) for each in metrics.records if (each[0], each[3]) not in recorded)
         return tracker
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
@@ -128,18 +130,8 @@ class Tracker:
 
     def log_dataset(self, name: str, fingerprint: str, counts: Mapping[str, int]) -> None:
         """Link data to the run as an MLflow dataset input, such as ("mevis/train", fingerprint, {"videos": 12})."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        dataset = Dataset(
-            name=name,
-            digest=fingerprint[:LONGEST_DIGEST],
-            source_type="local",
-            source=json.dumps({"name": name, "fingerprint": fingerprint}),
-            profile=json.dumps(dict(counts)),
-        )
-        tags = [InputTag(key="mlflow.data.context", value="training")]
         with mlflow_errors(self._config):
-            self._client.log_inputs(self.run_id, [DatasetInput(dataset=dataset, tags=tags)])
+            record_dataset(self._client, self.run_id, name, fingerprint, counts)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -189,38 +181,6 @@ class Tracker:
         self._client.log_batch(self.run_id, metrics=batch)
 
 
-def _record_parameters(client: "MlflowClient", run: "Run", params: Mapping[str, str], tags: Mapping[str, str]) -> bool:
-    """Record them; returns whether those that metrics depend on are as they were at the last start."""
-    from mlflow.entities import Param, RunTag
-
-    known: dict[str, str] = run.data.params
-    kept = {checked_name(name): _shortened(hide_secrets(value)) for name, value in params.items()}
-    last = {name: run.data.tags.get(f"changed.{name}", value) for name, value in known.items()}
-    changed = {f"changed.{name}": value for name, value in kept.items() if last.get(name, value) != value}
-    new = [Param(name, value) for name, value in kept.items() if name not in known]
-    for first in range(0, len(new), PARAMETERS_A_CALL):
-        client.log_batch(run.info.run_id, params=new[first : first + PARAMETERS_A_CALL])
-    client.log_batch(
-        run.info.run_id, tags=[RunTag(key, hide_secrets(str(value))) for key, value in (dict(tags) | changed).items()]
-    )
-    return all(name.removeprefix("changed.").startswith(NOT_OF_METRICS) for name in changed)
-
-
-def _recorded(client: "MlflowClient", run: "Run") -> frozenset[tuple[str, int]]:
-    """(name, step) of all that is recorded."""
-    return frozenset(
-        (name, point.step) for name in run.data.metrics for point in client.get_metric_history(run.info.run_id, name)
-    )
-
-
-def _metric(record: Record) -> "Metric":
-    """Convert a record of the run's file."""
-    from mlflow.entities import Metric
-
-    name, value, timestamp, step = record
-    return Metric(checked_name(name), value, timestamp, step)
-
-
 def flatten(params: object, prefix: str = "") -> dict[str, str]:
     """Nested dataclasses and mappings -> {"optimizer.learning_rate": "0.0003"}.
 
@@ -238,8 +198,3 @@ def flatten(params: object, prefix: str = "") -> dict[str, str]:
     if isinstance(params, (list, tuple)):
         return {prefix: json.dumps(params, default=str, ensure_ascii=False)}
     return {prefix: str(params)}
-
-
-def _shortened(value: str) -> str:
-    """A value as long as MLflow keeps it."""
-    return value if len(value) <= LONGEST_PARAMETER else value[: LONGEST_PARAMETER - 3] + "..."

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from glus.common.errors import LaunchError, TrainingError
 from glus.common.paths import PathText
 from glus.common.terminal import plain
@@ -32,7 +30,7 @@ from glus.evaluation.results.summary import Summary, named_metrics
 from glus.launch.commands.predict import Prediction, predict, processes_for
 from glus.launch.commands.score import chosen_splits, score_and_write
 from glus.model.released.release_sam2 import Hiera
-from glus.training.devices import Kind, choose_device
+from glus.training.devices import Kind, choose_device, gpu_count
 from glus.training.distributed import Rank
 from glus.training.tracking.evaluation_record import check_recordable, log_evaluation
 from glus.training.tracking.tracking_place import TrackingConfig
@@ -84,7 +82,7 @@ def evaluate(config: EvaluateConfig) -> None:
     """
     rank = Rank.from_environment()
     kind = choose_device(config.device, "device")
-    rank.check_device(torch.cuda.device_count() if kind == "cuda" else 0)
+    rank.check_device(gpu_count(kind))
     source = ModelSource.find(config.checkpoint, config.vision, config.hiera)
     if source.notes and rank.rank == 0:
         print(plain("\n".join(source.notes)))

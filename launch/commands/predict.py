@@ -27,7 +27,7 @@ from glus.evaluation.predict.provenance import MASKS
 from glus.evaluation.predict.worklist import WorkItem, record_done, share
 from glus.launch.quiet import quiet_libraries
 from glus.launch.ranks.signals import end_with_parent
-from glus.training.devices import Kind, claim
+from glus.training.devices import Kind, claim, gpu_count
 from glus.training.distributed import Rank
 
 USER_ERROR = 2
@@ -56,7 +56,7 @@ def processes_for(asked: int, videos: int, kind: Kind = "cpu") -> int:
 
     Raises LaunchError for a negative number, or more than one for each GPU.
     """
-    devices = torch.cuda.device_count() if kind == "cuda" else 0
+    devices = gpu_count(kind)
     if asked < 0 or (devices and asked > devices):
         there = f"this machine has {devices} GPUs" if devices else "0 takes one a core"
         raise LaunchError(f"processes={asked}: {there}; give 0 or more, and no more than there are GPUs")

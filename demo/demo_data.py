@@ -14,7 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from glus.common.errors import DataError
-from glus.common.files import make_folder_aside
+from glus.common.files import is_there, make_folder_aside
 from glus.common.json_file import parsed_as, read_object
 from glus.common.progress import Progress
 from glus.data_pipeline.batches.conversations import template_sentences
@@ -156,7 +156,7 @@ def _record(config: DemoDataConfig, prompt_sentences: Sequence[str]) -> dict[str
 def _found(root: Path, wanted: dict[str, Any]) -> DemoDataSummary:
     """The summary of data that is already there. Raises DataError where it is not what is wanted."""
     remedy = "choose another root, or remove this one"
-    if not (root / RECORD).is_file():
+    if not is_there(root / RECORD):
         raise DataError(f"demo data: {root} is there already and is no demo data (no {RECORD}); {remedy}")
     record = read_object(root / RECORD, "record of demo data", raises=DataError, remedy=remedy)
     held = {key: record.get(key) for key in wanted}

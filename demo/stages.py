@@ -18,6 +18,7 @@ from typing import Any
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import LaunchError
+from glus.common.files import is_there
 from glus.common.json_file import parsed_as, read_object
 from glus.demo.peak_memory import MemoryWatch, Peak
 from glus.launch.config.yaml_text import read_yaml
@@ -167,7 +168,7 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _read(file: Path) -> dict[str, Done]:
-    if not file.is_file():
+    if not is_there(file):
         return {}
     remedy = f"remove {file.parent} to begin again, or choose another `out`"
     record = read_object(file, "record of stages", raises=LaunchError, remedy=remedy)

@@ -12,6 +12,7 @@ from torch.distributed import ProcessGroup
 from torch.nn import functional
 
 from glus.common.errors import TrainingError
+from glus.common.files import is_there
 from glus.common.seeds import torch_generator
 from glus.model.contrastive import BatchIds, Contrasted, SegTokens, object_contrastive_loss
 from glus.model.model_config import LossConfig
@@ -102,7 +103,7 @@ class ContrastiveLoss:
     def load(self, folder: Path) -> None:
         """Go on with this rank's bank; empty where none was written. Raises TrainingError where it is damaged."""
         place = folder / self._file
-        if self._bank is None or not place.is_file():
+        if self._bank is None or not is_there(place):
             return
         try:
             with open_tensors(place) as stored:

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from glus.common.files import is_there
 from glus.data_pipeline.raw.annotated_split import AnnotatedSplit, read_entries
 from glus.data_pipeline.raw.frame_names import VideoPlaces
 from glus.data_pipeline.raw.mask_sources import IndexedPngs
@@ -41,7 +42,7 @@ def _valid_only(root: Path, entries: dict[str, Any], images: Path) -> dict[str, 
     They are known by the test file where it is there, else by having no frames under valid.
     """
     test = annotation_file(root, "test")
-    if test.is_file():
+    if is_there(test):
         others = set(read_entries(test))
         return {video: entry for video, entry in entries.items() if video not in others}
     if not images.is_dir():

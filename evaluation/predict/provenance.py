@@ -12,6 +12,7 @@ from pathlib import Path
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
+from glus.common.files import is_there
 from glus.common.json_file import read_as
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.inference_config import InferenceConfig
@@ -60,7 +61,7 @@ def claim(
         for folder in (out / MASKS, out / RECORDS):
             if folder.is_dir():
                 shutil.rmtree(folder)
-    if (out / RECORD).is_file():
+    if is_there(out / RECORD):
         found = _read(out / RECORD)
         _refuse_other(out, found, wanted)
         wanted = replace(

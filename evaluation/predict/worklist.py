@@ -18,6 +18,7 @@ from pathlib import Path
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
+from glus.common.files import is_there
 from glus.common.json_file import read_as
 from glus.common.locks import LOCK, Holder, InUseError, exclusive, holder
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
@@ -150,7 +151,7 @@ def _record(out: Path, entry: VideoEntry) -> Path:
 
 
 def _read(place: Path) -> dict[str, float]:
-    if not place.is_file():
+    if not is_there(place):
         return {}
     remedy = "remove it; the masks are not touched"
     return read_as(place, dict[str, float], "record", raises=EvaluationError, remedy=remedy)

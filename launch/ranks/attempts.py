@@ -16,6 +16,7 @@ from typing import Literal
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import LaunchError, UserError
+from glus.common.files import is_there
 from glus.common.json_file import read_as
 from glus.common.terminal import one_line
 from glus.launch.config.configuration import load_config
@@ -132,7 +133,7 @@ def _cause(out: Path, code: int) -> Failure:
 
 
 def _read(file: Path) -> list[Attempt]:
-    if not file.is_file():
+    if not is_there(file):
         return []
     return read_as(file, list[Attempt], "record of attempts", raises=LaunchError, remedy="remove it")
 

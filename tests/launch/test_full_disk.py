@@ -1,6 +1,8 @@
 """A disk that fills up while a command writes: one line, exit code 2, and nothing half-written."""
 
+import os
 import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.shards.prepare import plan_jobs
 from glus.data_pipeline.shards.shard_job import ShardMaker
 from glus.launch.cli import main
+from glus.training.tracking.tracking import Tracker
+from glus.training.tracking.tracking_place import TrackingConfig
 from tests.untrained import write_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -83,6 +87,36 @@ def test_a_command_with_a_model_leaves_nothing_half_written(
     lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("glus ")]
     assert code == 2 and len(lines) == 1 and "cannot be written" in lines[0], lines
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_comparison_leaves_nothing_half_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with Tracker.start(TrackingConfig(uri=uri), "plain", {"rate": 1}) as tracker:
+        tracker.log_metrics({"loss": 1.0}, 1)
+    with files_of_at_most(80):
+        code = main(["compare", "plain", f"tracking.uri={uri}", f"out={tmp_path}/pages"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("glus ")]
+    assert code == 2 and len(lines) == 1 and "cannot be written" in lines[0], lines
+    assert [path for path in (tmp_path / "pages").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.ray
+def test_prepare_on_a_full_disk_names_it_and_leaves_no_split(
+    tiny_demo: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small disk can be mounted by root only")
+    try:
+        code = main(["prepare", "datasets=[mevis]", f"root={tiny_demo}/raw", f"out={disk}/shards", "workers=1"])
+        left = [path for path in disk.rglob("*") if path.is_file()]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    shown = capfd.readouterr().err
+    assert code == 2 and "No space left on device" in shown and "Traceback" not in shown, shown
+    assert [path for path in left if path.suffix in (".tar", ".arrow") or path.name == "manifest.json"] == []
 
 
 @pytest.mark.parametrize("size", [0, 1])

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Self
 
 from glus.common.errors import InputError, TrainingError
-from glus.common.files import read_regular
+from glus.common.files import is_there, read_regular
 from glus.common.json_file import read_as
 from glus.training.distributed import Rank
 from glus.training.run_config import RunConfig
@@ -119,7 +119,7 @@ def forget_stop(out: Path) -> None:
 def read_stopped(out: Path) -> Stopped | None:
     """The stop that ended the last training in `out`, None where it ended otherwise. Raises TrainingError."""
     file = out / STOPPED
-    if not file.is_file():
+    if not is_there(file):
         return None
     return read_as(file, Stopped, "record of a stop", raises=TrainingError, remedy="remove it")
 

@@ -29,6 +29,11 @@ _SEGMENTER = {
     **{"memory_feedforward": _WIDTH, "memory_fuser_layers": (1, 64), "memories": (1, 256), "dropout": _SHARE},
     **{"mask_prior": (-100, 100), "mean": (-1e6, 1e6), "std": _POSITIVE},
 }
+_SAM1 = {
+    **{"image_size": (1, 2048), "patch_size": (1, 256), "width": (1, 4096), "depth": (1, 256), "heads": (1, 256)},
+    **{"window": (1, 256), "global_attention_blocks": (0, 1024), "hidden_dim": (1, 2048)},
+    **{"decoder_feedforward": _WIDTH, "mean": (-1e6, 1e6), "std": _POSITIVE},
+}
 _LORA = {"rank": (0, 4096), "alpha": (0, 2**20), "dropout": _SHARE}
 _LOSS = {
     **dict.fromkeys(("cross_entropy", "mask_bce", "mask_dice", "contrastive"), (0, 1000000.0)),
@@ -137,6 +142,8 @@ class VisionConfig:
 class SegmenterConfig:
     """SAM 2: Hiera image encoder, memory, mask decoder. The defaults are sam2_hiera_large.yaml."""
 
+    #: sam2, or SAM 1 for VideoLISA (its sizes: model.sam1; of this section it reads `train_image_encoder` alone).
+    kind: Literal["sam2", "sam1"] = "sam2"
     image_size: int = 1024
     embed_dim: int = 144
     heads: int = 2
@@ -184,6 +191,47 @@ class SegmenterConfig:
                 f"model.segmenter: hidden_dim {self.hidden_dim} must be a multiple of 16 and of memory_dim "
                 f"{self.memory_dim}, which must be even"
             )
+
+
+@dataclass(frozen=True)
+class Sam1Config:
+    """Sizes of SAM 1 (`segmenter.kind: sam1`). The defaults are ViT-H, sam_vit_h_4b8939.pth (build_sam.py of SAM)."""
+
+    #: Pixels of the longer side; the shorter one is padded to it.
+    image_size: int = 1024
+    patch_size: int = 16
+    width: int = 1280
+    depth: int = 32
+    heads: int = 16
+    #: Patches on a side of a window of the blocks without global attention.
+    window: int = 14
+    global_attention_blocks: tuple[int, ...] = (7, 15, 23, 31)
+    #: Width of the decoder and of the [SEG] prompt.
+    hidden_dim: int = 256
+    #: Hidden width of the MLPs in the mask decoder's transformer.
+    decoder_feedforward: int = 2048
+    #: Of pixels from 0 to 255.
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    @property
+    def grid(self) -> int:
+        """Features on a side of a frame: 64."""
+        return self.image_size // self.patch_size
+
+    def __post_init__(self) -> None:
+        check_bounds("model.sam1", self, _SAM1)
+        if self.image_size % self.patch_size:
+            raise ModelError(
+                f"model.sam1: image_size {self.image_size} must be a multiple of patch_size {self.patch_size}"
+            )
+        if self.width % self.heads:
+            raise ModelError(f"model.sam1: width {self.width} must be a multiple of heads {self.heads}")
+        if self.hidden_dim % 16:
+            raise ModelError(f"model.sam1: hidden_dim {self.hidden_dim} must be a multiple of 16")
+        beyond = [block for block in self.global_attention_blocks if block >= self.depth]
+        if beyond:
+            raise ModelError(f"model.sam1.global_attention_blocks: {beyond[0]} is none of the {self.depth} blocks")
 
 
 @dataclass(frozen=True)
@@ -237,6 +285,7 @@ class ModelConfig:
     language: LanguageConfig = field(default_factory=LanguageConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    sam1: Sam1Config = field(default_factory=Sam1Config)
     lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     #: Folder or file of the SentencePiece tokenizer.

@@ -1,14 +1,14 @@
 """Names of parameters in the released weights and in our model, both ways. A name that no line covers is an error.
 
 Sources: GLUSForCausalLM (the reference's model/GLUS.py), LISAForCausalLM (LISA's model/LISA.py), CLIPModel and
-LlamaForCausalLM (transformers), SAM2Base (sam2).
+LlamaForCausalLM (transformers), SAM2Base (sam2), Sam (segment_anything; transformers names its parts otherwise).
 """
 
 import dataclasses
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from glus.model.model_config import VisionConfig
+from glus.model.model_config import Sam1Config, VisionConfig
 
 
 @dataclass(frozen=True)
@@ -117,3 +117,71 @@ def clip_names(vision: VisionConfig) -> NameMap:
         for layer in range(vision.layers_run, vision.layers)
     )
     return dataclasses.replace(CLIP, ignored=CLIP.ignored + above)
+
+
+#: SAM 1's names -> ours, which are transformers'.
+_SAM1_ENCODER = (
+    ("patch_embed.proj.", "patch_embed.projection."),
+    ("pos_embed", "pos_embed"),
+    ("neck.0.", "neck.conv1."),
+    ("neck.1.", "neck.layer_norm1."),
+    ("neck.2.", "neck.conv2."),
+    ("neck.3.", "neck.layer_norm2."),
+)
+_SAM1_PROMPTS = (
+    ("pe_layer.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
+    ("point_embeddings.", "point_embed."),
+    ("not_a_point_embed.", "not_a_point_embed."),
+    ("no_mask_embed.", "no_mask_embed."),
+    ("mask_downscaling.0.", "mask_embed.conv1."),
+    ("mask_downscaling.1.", "mask_embed.layer_norm1."),
+    ("mask_downscaling.3.", "mask_embed.conv2."),
+    ("mask_downscaling.4.", "mask_embed.layer_norm2."),
+    ("mask_downscaling.6.", "mask_embed.conv3."),
+)
+_SAM1_DECODER = (
+    *(
+        (f"transformer.layers.{i}.norm{n}.", f"transformer.layers.{i}.layer_norm{n}.")
+        for i in (0, 1)
+        for n in range(1, 5)
+    ),
+    ("transformer.norm_final_attn.", "transformer.layer_norm_final_attn."),
+    ("transformer.", "transformer."),
+    ("iou_token.", "iou_token."),
+    ("mask_tokens.", "mask_tokens."),
+    ("output_upscaling.0.", "upscale_conv1."),
+    ("output_upscaling.1.", "upscale_layer_norm."),
+    ("output_upscaling.3.", "upscale_conv2."),
+    *(
+        (f"{mlp}.layers.{layer}.", f"{mlp}.{ours}.")
+        for mlp in (*(f"output_hypernetworks_mlps.{mask}" for mask in range(4)), "iou_prediction_head")
+        for layer, ours in enumerate(("proj_in", "layers.0", "proj_out"))
+    ),
+)
+_PIXELS = "a setting (model.sam1.mean, model.sam1.std)"
+
+
+def sam1_names(sizes: Sam1Config, where: str = "") -> NameMap:
+    """SAM 1's names (sam_vit_h_4b8939.pth); `where`: their beginning in a checkpoint that holds more."""
+    blocks = (
+        (f"blocks.{block}.{theirs}", f"layers.{block}.{ours}")
+        for block in range(sizes.depth)
+        for theirs, ours in (
+            ("norm1.", "layer_norm1."),
+            ("norm2.", "layer_norm2."),
+            ("attn.", "attn."),
+            ("mlp.", "mlp."),
+        )
+    )
+    parts = (
+        ("image_encoder.", "vision_encoder.", (*_SAM1_ENCODER, *blocks)),
+        ("prompt_encoder.", "prompt_encoder.", _SAM1_PROMPTS),
+        ("mask_decoder.", "mask_decoder.", _SAM1_DECODER),
+    )
+    renames = tuple(
+        (where + theirs_part + theirs, "segmenter.sam1." + our_part + ours)
+        for theirs_part, our_part, lines in parts
+        for theirs, ours in lines
+    )
+    ignored = tuple(Ignored(where + name, _PIXELS) for name in ("pixel_mean", "pixel_std"))
+    return NameMap("SAM 1", renames, ignored)

@@ -29,8 +29,7 @@ NEVER_TRAINED = (
     "segmenter.sam2.sam_mask_decoder.output_hypernetworks_mlps.[123].*",
     "segmenter.sam2.sam_mask_decoder.iou_prediction_head.*",
     "segmenter.sam2.sam_mask_decoder.pred_obj_score_head.*",
-    # SAM 1: points, boxes and masks as prompts, its table of positions, the decoder's three other masks.
-    "segmenter.sam1.prompt_encoder.shared_embedding.*",
+    # SAM 1: points, boxes and masks as prompts, the decoder's three other masks.
     "segmenter.sam1.prompt_encoder.point_embed.*",
     "segmenter.sam1.prompt_encoder.not_a_point_embed.*",
     "segmenter.sam1.prompt_encoder.mask_embed.*",

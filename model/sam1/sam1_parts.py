@@ -36,7 +36,6 @@ class Sam1(nn.Module):
             # Its own 1e-10 would leave a fresh encoder without signal.
             initializer_range=0.02,
         )
-        vision.scale = 1.0  # deviation of the table of positions, as in SAM; transformers draws half the width
         prompt = SamPromptEncoderConfig(
             hidden_size=sizes.hidden_dim, image_size=sizes.image_size, patch_size=sizes.patch_size
         )
@@ -49,6 +48,10 @@ class Sam1(nn.Module):
         self.vision_encoder = SamVisionEncoder(vision)
         self.prompt_encoder = SamPromptEncoder(SamConfig(vision_config=vision, prompt_encoder_config=prompt))
         self.mask_decoder = SamMaskDecoder(decoder)
+        # A buffer, as in SAM: it stays float32 in every precision, and never trains.
+        positions = self.prompt_encoder.shared_embedding
+        del positions.positional_embedding
+        positions.register_buffer("positional_embedding", torch.randn(2, sizes.hidden_dim // 2))
 
     def encode(self, pixels: Tensor) -> Tensor:
         """float [N, 3, S, S] -> float [N, C, S/16, S/16]."""
@@ -69,8 +72,9 @@ class Sam1(nn.Module):
         return logits
 
     def _positions(self, grid: int) -> Tensor:
-        """float32 [1, C, grid, grid], in float32 whatever the weights (PositionEmbeddingRandom of SAM)."""
-        table = self.prompt_encoder.shared_embedding.positional_embedding.float()
+        """float32 [1, C, grid, grid] (PositionEmbeddingRandom of SAM)."""
+        table = self.prompt_encoder.shared_embedding.positional_embedding
+        assert isinstance(table, Tensor)
         along = (torch.arange(grid, device=table.device, dtype=torch.float32) + 0.5) / grid
         across = torch.stack([along.expand(grid, grid), along[:, None].expand(grid, grid)], dim=-1)
         angles = 2 * math.pi * ((2 * across - 1) @ table)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from glus.common.errors import ModelError
 from glus.model.model_config import ModelConfig, Sam1Config, SegmenterConfig
+from glus.model.precision import set_precision
 from glus.model.preprocess import for_sam1, sam1_size
 from glus.model.released.release_names import sam1_names
 from glus.model.sam1.sam1_segmenter import Sam1Segmenter
@@ -195,7 +196,9 @@ def test_a_frame_of_a_batch_is_segmented_as_it_is_alone(kind):
 
 
 def test_sam1_in_bf16_returns_bf16_logits():
-    segmenter = Sam1Segmenter(tiny()).to(torch.bfloat16)
+    segmenter = Sam1Segmenter(tiny())
+    set_precision(segmenter, "bf16")
+    assert segmenter.sam1.prompt_encoder.shared_embedding.positional_embedding.dtype == torch.float32
     frames = torch.randint(0, 256, (1, 3, 40, 56), dtype=torch.uint8)
     pixels = segmenter.pixels(frames, torch.bfloat16)
     logits = segmenter(pixels[None], torch.randn(1, 32, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.int64))

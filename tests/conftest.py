@@ -15,6 +15,8 @@ if os.environ.get("GLUS_TEST_CUDA", "0") in ("", "0"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     for _name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE", "GLUS_DEVICE"):
         os.environ.pop(_name, None)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores, and waiting threads would spin
 
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.shards.finish import finish_split
@@ -52,8 +54,10 @@ SLOW_FIXTURES = {"answering_run", "segmented", "trained", "unpacked"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what a slow fixture makes slow."""
+    """Mark what a slow fixture makes slow. Tests of one file share its fixtures, those of tests/slurm one SLURM."""
     for item in items:
+        folder = item.path.parent
+        item.add_marker(pytest.mark.xdist_group(str(folder if folder.name == "slurm" else item.path)))
         if isinstance(item, pytest.Function) and SLOW_FIXTURES.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from glus.data_pipeline.raw.records import Expression
 from glus.data_pipeline.shards.reader import VideoEntry
 
@@ -54,6 +57,27 @@ class ExpressionScore:
     def name(self) -> str:
         """DATASET/SPLIT/VIDEO/EXPRESSION, as the folder of its prediction."""
         return f"{self.dataset}/{self.split}/{self.video}/{self.expression}"
+
+
+@dataclass(frozen=True, eq=False)
+class FrameScores:
+    """J and F of one expression in each frame of its video: float32 [T], 0 to 100; 0 where there was no prediction."""
+
+    dataset: str
+    split: str
+    video: str
+    expression: str
+    frame_names: tuple[str, ...]
+    J: NDArray[np.float32]
+    F: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """Scores of a video's expressions in their order, and their frames' where the target is known."""
+
+    scores: list[ExpressionScore]
+    frames: list[FrameScores]
 
 
 def has_known_target(expression: Expression) -> bool:

@@ -14,7 +14,7 @@ from glus.common.progress import Progress
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.predictions import check_folders
 from glus.evaluation.results.summary import Summary, summarise
-from glus.evaluation.score.expression_score import ExpressionScore, has_known_target
+from glus.evaluation.score.expression_score import ExpressionScore, FrameScores, VideoScores, has_known_target
 from glus.evaluation.score.merged import DATASET as MERGED_DATASET
 from glus.evaluation.score.merged import score_merged, why_not_merged
 from glus.evaluation.score.video_scoring import score_video
@@ -22,9 +22,13 @@ from glus.evaluation.score.video_scoring import score_video
 
 @dataclass(frozen=True)
 class ScoredSplits:
-    """Scores of all expressions; `merged` maps "dataset/split" to those of Ref-DAVIS17 by its second protocol."""
+    """Scores of all expressions, and those of each frame where the target is known.
+
+    `merged` maps "dataset/split" to the scores of Ref-DAVIS17 by its second protocol.
+    """
 
     scores: list[ExpressionScore]
+    frames: list[FrameScores]
     merged: dict[str, list[ExpressionScore]]
     summary: Summary
 
@@ -36,7 +40,9 @@ def score_splits(
 
     Raises EvaluationError for incomplete predictions, or of another split.
     """
-    scores = [score for split in splits for score in score_split(split, predictions, progress, workers)]
+    videos = [video for split in splits for video in _score_split(split, predictions, progress, workers)]
+    scores = [score for video in videos for score in video.scores]
+    frames = [each for video in videos for each in video.frames]
     merged: dict[str, list[ExpressionScore]] = {}
     notes = []
     for split in splits:
@@ -48,7 +54,7 @@ def score_splits(
         else:
             merged[f"{split.dataset}/{split.split}"] = score_merged(split, predictions)
     left_out = {f"{s.dataset}/{s.split}": [bad.video for bad in s.manifest.quarantine] for s in splits}
-    return ScoredSplits(scores, merged, summarise(scores, merged, notes, left_out))
+    return ScoredSplits(scores, frames, merged, summarise(scores, merged, notes, left_out))
 
 
 def score_split(
@@ -68,19 +74,23 @@ def score_split(
     Raises EvaluationError for incomplete predictions (by file name) or those that belong to no expression, and for a
     split without expressions.
     """
+    return [score for video in _score_split(split, predictions, progress, workers) for score in video.scores]
+
+
+def _score_split(split: ShardedSplit, predictions: Path, progress: bool, workers: int) -> list[VideoScores]:
     if workers < 1:
         raise EvaluationError(f"workers is {workers}; give 1 or more")
     total = sum(len(entry.expressions) for entry in split.videos)
     if total == 0:
         raise EvaluationError(f"{split.dataset}/{split.split} holds no expressions: nothing to score; prepare it again")
     check_folders(predictions, split.dataset, split.split, split.videos)
-    scores: list[list[ExpressionScore]] = [[] for _ in split.videos]
+    scores = {}
     label = f"score {split.dataset}/{split.split}"
     with Progress(total=total, desc=label, unit="expression", disable=not progress) as bar:
         for video, found in _score_videos(split, predictions, workers):
             scores[video] = found
-            bar.update(len(found))
-    return [score for found in scores for score in found]
+            bar.update(len(found.scores))
+    return [scores[video] for video in range(len(split.videos))]
 
 
 def has_targets(split: ShardedSplit) -> bool:
@@ -88,7 +98,7 @@ def has_targets(split: ShardedSplit) -> bool:
     return any(has_known_target(expression) for entry in split.videos for expression in entry.expressions)
 
 
-def _score_videos(split: ShardedSplit, predictions: Path, workers: int) -> Iterator[tuple[int, list[ExpressionScore]]]:
+def _score_videos(split: ShardedSplit, predictions: Path, workers: int) -> Iterator[tuple[int, VideoScores]]:
     videos = range(len(split.videos))
     if workers == 1:
         for video in videos:

@@ -11,7 +11,14 @@ from glus.data_pipeline.raw.records import Expression
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 from glus.evaluation.predict.predictions import read_masks
 from glus.evaluation.score.bitplanes import BitPlanes, pack
-from glus.evaluation.score.expression_score import WITHOUT_TARGET, ExpressionScore, has_known_target, unscored
+from glus.evaluation.score.expression_score import (
+    WITHOUT_TARGET,
+    ExpressionScore,
+    FrameScores,
+    VideoScores,
+    has_known_target,
+    unscored,
+)
 from glus.evaluation.score.jf import accuracy, iou, jf, robustness, without
 
 WITH_ACCURACY = ("revos",)
@@ -36,15 +43,16 @@ class VideoMasks:
     void: NDArray[np.int64]
 
 
-def score_video(split: ShardedSplit, video: int, predictions: Path) -> list[ExpressionScore]:
-    """Scores of a video's expressions in their order. Raises EvaluationError for incomplete predictions."""
+def score_video(split: ShardedSplit, video: int, predictions: Path) -> VideoScores:
+    """Scores of a video's expressions. Raises EvaluationError for incomplete predictions."""
     masks = _read(split, video, predictions)
     entry = masks.entry
     by_id = {exp.id: exp for exp in entry.expressions}
     exchanged = exchanged_pairs(masks)
-    scores = []
+    scores, frames = [], []
     for exp in entry.expressions:
-        score = _own_score(masks, exp)
+        score, of_frames = _own_score(masks, exp)
+        frames += of_frames
         partner = control_partner(entry, exp)
         made_for_partner = None if partner is None else masks.predictions[partner.id]
         if partner is not None and made_for_partner is not None and score.JF is not None:
@@ -53,7 +61,7 @@ def score_video(split: ShardedSplit, video: int, predictions: Path) -> list[Expr
         if exp.id in exchanged:
             score = replace(score, exchanged_with=by_id[exchanged[exp.id]].id)
         scores.append(score)
-    return scores
+    return VideoScores(scores, frames)
 
 
 def control_partner(entry: VideoEntry, expression: Expression) -> Expression | None:
@@ -126,13 +134,14 @@ def read_target(split: ShardedSplit, video: int, expression: Expression, void: N
     return pack(without(split.read_target(video, expression, frames), void))
 
 
-def _own_score(masks: VideoMasks, exp: Expression) -> ExpressionScore:
+def _own_score(masks: VideoMasks, exp: Expression) -> tuple[ExpressionScore, list[FrameScores]]:
     entry, pred = masks.entry, masks.predictions[exp.id]
     score = replace(unscored(entry, exp), missing=pred is None)
     if not has_known_target(exp):
-        return score
+        return score, []
     target = masks.targets[_objects(exp)]
-    j, f = (0.0, 0.0) if pred is None else _means(pred, target)
+    region, boundary = (np.zeros(len(target.area)),) * 2 if pred is None else jf(pred, target)
+    j, f = 100 * float(region.mean()), 100 * float(boundary.mean())
     share = target.area[target.area > 0] / (entry.height * entry.width)
     score = replace(
         score,
@@ -147,7 +156,8 @@ def _own_score(masks: VideoMasks, exp: Expression) -> ExpressionScore:
         right = 0.0 if pred is None else 100 * float(accuracy(pred, target, masks.void).mean())
         robust = 0.0 if pred is None else 100 * float(robustness(pred, target, masks.foreground).mean())
         score = replace(score, A=right, R=robust)
-    return score
+    named = (entry.dataset, entry.split, entry.video, exp.id, tuple(entry.frame_names))
+    return score, [FrameScores(*named, *((100 * each).astype(np.float32) for each in (region, boundary)))]
 
 
 def _objects(expression: Expression) -> ObjectSet:

@@ -45,7 +45,7 @@ class EvaluateConfig:
     shards: PathText
     """Folder with the shards of `glus prepare`, or its URL."""
     out: Path
-    """Folder for predictions/, scores.json, scores.csv, report.html and overlays/."""
+    """Folder for predictions/, scores.json, scores.csv, frames.parquet, report.html and overlays/."""
     splits: tuple[str, ...] = ()
     """Splits as DATASET/SPLIT; without any, every split there whose name begins with "valid" and that has masks."""
     vision: Path | None = None

@@ -12,6 +12,7 @@ from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
 from glus.data_pipeline.shards.storage import Storage
 from glus.evaluation.pages.evaluation_page import write_report
 from glus.evaluation.predict.predictions import split_folder
+from glus.evaluation.results.frame_scores import write_frame_scores
 from glus.evaluation.results.scores_file import write_scores
 from glus.evaluation.results.summary import Summary
 from glus.evaluation.score.scoring import has_targets, score_splits
@@ -27,7 +28,7 @@ class ScoreConfig:
     shards: PathText
     """Folder with the shards of `glus prepare`, or its URL."""
     out: Path
-    """Folder for scores.json, scores.csv, videos.csv, report.html and overlays/."""
+    """Folder for scores.json, scores.csv, videos.csv, frames.parquet, report.html and overlays/."""
     splits: tuple[str, ...] = ()
     """Splits as DATASET/SPLIT; without any, those that the predictions are for."""
     workers: int = 0
@@ -60,7 +61,10 @@ def score_and_write(
     """
     found = score_splits(splits, masks, min(workers or usable_cores(), max(len(split.videos) for split in splits)))
     origin = {"title": title, "predictions": str(masks.resolve()), "shards": str(Storage.at(shards))}
-    tables = write_scores(found.scores, found.summary, out, found.merged, origin)
+    tables = (
+        *write_scores(found.scores, found.summary, out, found.merged, origin),
+        write_frame_scores(found.frames, out),
+    )
     pages = [write_report(out, title, found.summary, found.scores, splits, masks)[0]] if report else []
     print_metrics(found.summary, [each.name for each in found.scores if each.missing], [*pages, *tables])
     return found.summary, tables

@@ -15,6 +15,7 @@ _WIDTH, _LAYERS, _SHARE, _POSITIVE = (1, 65_536), (1, 512), (0, 1), (1e-12, 1e12
 _LANGUAGE = {
     **{"hidden_size": _WIDTH, "heads": (1, 1024), "key_value_heads": (1, 1024), "layers": _LAYERS},
     **{"intermediate_size": (1, 2**20), "max_positions": (1, 2**24), "rms_norm_eps": (0, 1), "rope_theta": _POSITIVE},
+    **{"sliding_window": (0, 2**24)},
     **{"initializer_range": (0, 100), "seg_spread": (0, 100)},
 }
 _VISION = {
@@ -56,8 +57,9 @@ def check_bounds(section: str, settings: object, bounds: Mapping[str, tuple[floa
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """The Llama that reads frames and expressions (transformers' LlamaConfig)."""
+    """The language model that reads frames and expressions (a causal one of transformers)."""
 
+    family: Literal["llama", "phi3", "qwen3"] = "llama"
     hidden_size: int = 4096
     intermediate_size: int = 11008
     layers: int = 32
@@ -68,6 +70,8 @@ class LanguageConfig:
     max_positions: int = 2048
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
+    #: How far back a token sees: the keys i - W to i, W + 1 of them (transformers 4.40); 0: all.
+    sliding_window: int = 0
     #: Whether lm_head is the embedding table itself (SmolLM2).
     tie_embeddings: bool = False
     #: Spread of freshly drawn weights (LlamaConfig's own default); small models want it wider.
@@ -109,6 +113,8 @@ class VisionConfig:
     select_layer: int = -2
     #: Patches averaged into one token, in runs along a row (the reference's AvgPool1d).
     pool: int = 4
+    #: What makes tokens of patches: one linear layer, or two with GELU between (LLaVA 1.5).
+    projector: Literal["linear", "mlp2x_gelu"] = "linear"
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
@@ -280,8 +286,9 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All sizes and switches of GLUS."""
+    """All sizes and switches of GLUS and VideoLISA."""
 
+    method: Literal["glus", "videolisa"] = "glus"
     language: LanguageConfig = field(default_factory=LanguageConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)

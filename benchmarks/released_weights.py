@@ -15,8 +15,8 @@ from small_segmenter import SMALL_SEGMENTER
 
 from glus.model.glus import Glus
 from glus.model.model_config import LanguageConfig, ModelConfig, VisionConfig
-from glus.model.released.load_release import load_glus
-from glus.model.released.write_release import glus_tensors, write_shards
+from glus.model.released.load_release import load_complete
+from glus.model.released.write_release import released_tensors, write_shards
 
 LANGUAGE = LanguageConfig(hidden_size=1024, intermediate_size=2816, layers=12, heads=16, key_value_heads=16)
 VISION = VisionConfig(image_size=32, patch_size=8, hidden_size=16, intermediate_size=32, layers=2, heads=2)
@@ -56,10 +56,10 @@ def main() -> None:
         for form in ("bin", "safetensors"):
             place = Path(folder) / form
             place.mkdir()
-            write_shards(glus_tensors(model), place, torch.float16, form, 150_000_000)  # type: ignore[arg-type]
+            write_shards(released_tensors(model), place, torch.float16, form, 150_000_000)  # type: ignore[arg-type]
             before, begun = private_bytes(), time.perf_counter()
             with Peak() as peak:
-                load_glus(model, place)
+                load_complete(model, place)
             more, seconds = peak.bytes - before, time.perf_counter() - begun
             print(
                 f"{form}: model {size / 1e6:.0f} MB in float32; loading {size / 2e6:.0f} MB of float16 took "

@@ -9,6 +9,8 @@ from typing import Literal
 from glus.common.errors import ModelError
 from glus.common.paths import PathText
 
+#: What a model is; each folder that differs by it has one table of it.
+Method = Literal["glus", "videolisa"]
 #: (least, most) of each setting: far beyond any released model, near enough that an empty model of it is quickly made.
 #: A stranger's config must not ask for more memory or time than any model needs.
 _WIDTH, _LAYERS, _SHARE, _POSITIVE = (1, 65_536), (1, 512), (0, 1), (1e-12, 1e12)
@@ -288,7 +290,7 @@ class LossConfig:
 class ModelConfig:
     """All sizes and switches of GLUS and VideoLISA."""
 
-    method: Literal["glus", "videolisa"] = "glus"
+    method: Method = "glus"
     language: LanguageConfig = field(default_factory=LanguageConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)

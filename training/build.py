@@ -73,8 +73,8 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, with_weig
         # A resumed run has checked its checkpoint already.
         if start and not resumed:
             check_model_files(start)
-        elif config.weights.glus and not start:
-            check_sums(Path(config.weights.glus))
+        elif config.weights.complete and not start:
+            check_sums(Path(config.weights.complete[1]))
         model = build_model(config.model, tokenizer, config.seed)
         notes += _fill(model, config, tokenizer, start)
         rows = set_trainable(model, config.trainable)
@@ -112,7 +112,8 @@ def _tokenizer_place(config: RunConfig, start: Path | None) -> Path:
         return Path(config.model.tokenizer)
     if start:
         return start / checkpoint.TOKENIZER
-    released = config.weights.glus or config.weights.language
+    complete = config.weights.complete
+    released = complete[1] if complete else config.weights.language
     if not released:
         raise TrainingError("model.tokenizer is empty: name a folder with tokenizer.model")
     return Path(released)

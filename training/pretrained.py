@@ -9,12 +9,14 @@ from glus.common.errors import ModelError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.model.glus import Glus
 from glus.model.model_config import LoraConfig, ModelConfig
-from glus.model.released.load_release import FreshTokens, load_glus, load_language, load_segmenter, load_vision
+from glus.model.released.load_release import FreshTokens, load_complete, load_language, load_segmenter, load_vision
 from glus.model.released.release_files import ReleasedWeights
-from glus.model.released.release_sam2 import check_segmenter
+from glus.model.released.release_methods import RELEASED_METHODS, method_of
+from glus.model.released.release_sam1 import check_sam1, is_sam1
+from glus.model.released.release_sam2 import Shapes, check_segmenter
 from glus.model.released.release_sizes import check_language, check_vision
 from glus.model.trainable import build_empty
-from glus.training.release_info import read_release, sam2_shapes, vision_place
+from glus.training.release_info import read_release, segmenter_shapes, vision_place
 from glus.training.run_config import WeightsConfig
 
 
@@ -23,22 +25,59 @@ def check_released(weights: WeightsConfig, config: ModelConfig, tokenizer: Token
 
     Raises ModelError naming the keys that differ, or for a tokenizer without [SEG] or a part that is missing.
     """
+    _check_methods(weights, config)
     vision = vision_place(weights)
-    if weights.glus:
+    if weights.complete:
+        method, place = weights.complete
         if tokenizer.fresh:
             raise ModelError(
-                f"the tokenizer {tokenizer.path} has no {', '.join(tokenizer.fresh)}, with which a GLUS checkpoint is "
-                "trained: copy added_tokens.json of the release into its folder, or leave model.tokenizer empty"
+                f"the tokenizer {tokenizer.path} has no {', '.join(tokenizer.fresh)}, with which a "
+                f"{RELEASED_METHODS[method].title} checkpoint is trained: copy added_tokens.json of the release into "
+                "its folder, or leave model.tokenizer empty"
             )
-        check_language(Path(weights.glus), config, tokenizer.vocab_size)
-        check_segmenter(Path(weights.glus), sam2_shapes(Path(weights.glus)), config.segmenter)
+        check_language(Path(place), config, tokenizer.vocab_size)
+        _check_segmenter(Path(place), segmenter_shapes(Path(place)), config)
     if weights.language:
         check_language(Path(weights.language), config)
     if vision is not None:
         check_vision(vision, config.vision)
     if weights.segmenter:
         file = Path(weights.segmenter)
-        check_segmenter(file, ReleasedWeights.open(file).shapes, config.segmenter)
+        _check_segmenter(file, ReleasedWeights.open(file).shapes, config)
+
+
+def _check_methods(weights: WeightsConfig, config: ModelConfig) -> None:
+    """Refuse a checkpoint of another method than the config's or than its key's."""
+    key, place = weights.complete or ("", "")
+    if key and key != config.method:
+        title = RELEASED_METHODS[key].title
+        raise ModelError(
+            f"weights.{key} is a {title} checkpoint, but model.method is {config.method}: "
+            f"set model.method to {key}, or name the weights of {config.method}"
+        )
+    for given, folder in ((key, place), ("language", weights.language)):
+        found = method_of(Path(folder)) if folder and Path(folder).is_dir() else None
+        # A GLUS as `language` has a message of its own (load_language).
+        if found and found != given and (given, found) != ("language", "glus"):
+            raise ModelError(
+                f"weights.{given}: {folder} is a {RELEASED_METHODS[found].title} checkpoint: give it as "
+                f"weights.{found}, with model.method={found}"
+            )
+
+
+def _check_segmenter(place: Path, shapes: Shapes, config: ModelConfig) -> None:
+    """Compare the config with a SAM 1 or SAM 2, by its own names. Raises ModelError naming what differs."""
+    kind = "sam1" if is_sam1(shapes) else "sam2"
+    # What is neither is reported by its names when it is loaded.
+    if kind != config.segmenter.kind and (kind == "sam1" or "image_encoder.trunk.pos_embed" in shapes):
+        raise ModelError(
+            f"{place} holds SAM {kind[-1]}, but model.segmenter.kind is {config.segmenter.kind}: set it to {kind}, or "
+            f"name a SAM {config.segmenter.kind[-1]}"
+        )
+    if kind == "sam1":
+        check_sam1(place, shapes, config.sam1)
+    else:
+        check_segmenter(place, shapes, config.segmenter)
 
 
 def load_released(model: Glus, weights: WeightsConfig, tokenizer: Tokenizer, seed: int) -> list[str]:
@@ -48,8 +87,8 @@ def load_released(model: Glus, weights: WeightsConfig, tokenizer: Tokenizer, see
     Raises ModelError where files, names or shapes do not fit.
     """
     notes: list[str] = []
-    if weights.glus:
-        notes += load_glus(model, Path(weights.glus))
+    if weights.complete:
+        notes += load_complete(model, Path(weights.complete[1]))
     if weights.language:
         fresh = FreshTokens(len(tokenizer.fresh), model.config.language.initializer_range, seed)
         notes += load_language(model, Path(weights.language), fresh)
@@ -61,17 +100,17 @@ def load_released(model: Glus, weights: WeightsConfig, tokenizer: Tokenizer, see
     return notes
 
 
-def open_glus(folder: Path, vision: str = "", config: ModelConfig | None = None) -> tuple[Glus, Tokenizer, list[str]]:
-    """A GLUS checkpoint in the released layout, ready to predict (eval mode, on the CPU), without LoRA.
+def open_release(weights: WeightsConfig, config: ModelConfig | None = None) -> tuple[Glus, Tokenizer, list[str]]:
+    """A complete checkpoint in the released layout, ready to predict (eval mode, on the CPU), without LoRA.
 
-    `vision` is the folder of its CLIP; `config` gives sizes, else `read_release`.
-    Returns model, tokenizer and lines to print. Raises ModelError or DataError.
+    `config` gives sizes, else `read_release`. Returns model, tokenizer and lines to print. Raises ModelError or
+    DataError.
     """
-    weights = WeightsConfig(glus=str(folder), vision=vision)
     config = config or read_release(weights).model
-    # In float32, which flash-attn does not compute.
-    config = replace(config, lora=LoraConfig(rank=0), language=replace(config.language, attention="sdpa"))
-    tokenizer = Tokenizer(folder)
+    # In float32, which flash-attn does not compute. LoRA that is not merged has been trained with this alpha.
+    lora = LoraConfig(rank=0, alpha=config.lora.alpha)
+    config = replace(config, lora=lora, language=replace(config.language, attention="sdpa"))
+    tokenizer = Tokenizer(_folder(weights))
     check_released(weights, config, tokenizer)
     load_released(build_empty(config, tokenizer.vocab_size, tokenizer.seg_id), weights, tokenizer, 0)
     with torch.random.fork_rng(devices=[]):
@@ -81,7 +120,17 @@ def open_glus(folder: Path, vision: str = "", config: ModelConfig | None = None)
     return model.eval(), tokenizer, notes
 
 
+def open_glus(folder: Path, vision: str = "", config: ModelConfig | None = None) -> tuple[Glus, Tokenizer, list[str]]:
+    """`open_release` of a GLUS checkpoint; `vision` is the folder of its CLIP."""
+    return open_release(WeightsConfig(glus=str(folder), vision=vision), config)
+
+
 def released_files(weights: WeightsConfig) -> list[Path]:
-    """Every file of weights of a GLUS checkpoint and its CLIP, in one order. Raises ModelError."""
-    places = [Path(weights.glus), vision_place(weights)]
+    """Every file of weights of a complete checkpoint and its CLIP, in one order. Raises ModelError."""
+    places = [_folder(weights), vision_place(weights)]
     return [file for place in places if place for file in sorted(ReleasedWeights.open(place).shards)]
+
+
+def _folder(weights: WeightsConfig) -> Path:
+    assert weights.complete is not None
+    return Path(weights.complete[1])

@@ -8,17 +8,20 @@ from glus.common.errors import ModelError
 from glus.common.files import is_there
 from glus.data_pipeline.batches.conversations import STYLES
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
-from glus.model.model_config import ModelConfig
+from glus.model.model_config import ModelConfig, Sam1Config, SegmenterConfig
 from glus.model.released.release_files import ReleasedWeights, read_json
+from glus.model.released.release_lora import plain_name
+from glus.model.released.release_methods import MODEL_CONFIG, RELEASED_METHODS
 from glus.model.released.release_names import SEGMENTER
+from glus.model.released.release_sam1 import is_sam1, sam1_of
 from glus.model.released.release_sam2 import Hiera, segmenter_of
-from glus.model.released.release_sizes import language_of, validated, vision_of
+from glus.model.released.release_sizes import language_of, projector_of, validated, vision_of
 from glus.model.released.release_sums import SUMS
 from glus.training.run_config import WeightsConfig
 
-#: Next to the released layout `glus export` writes the vision tower, and every size and switch of the model. The
-#: reference takes only towers with "clip" or "openai" in their path.
-VISION_TOWER, MODEL_CONFIG = "clip_vision_tower", "glus_model.json"
+#: Next to the released layout `glus export` writes the vision tower. The reference takes only towers with "clip" or
+#: "openai" in their path.
+VISION_TOWER = "clip_vision_tower"
 #: Key of MODEL_CONFIG for AskedConfig.
 ASKED = "asked"
 #: More frames than this fit into no prompt.
@@ -41,9 +44,13 @@ class AskedConfig:
                 raise ModelError(f"{name} is {getattr(self, name)}: it must be from {least} to {_MOST_FRAMES}")
 
 
+#: method -> how the reference asks its release.
+ASKED_AS_RELEASED = {"glus": AskedConfig()}
+
+
 @dataclass(frozen=True)
 class Release:
-    """What a released GLUS says of itself: the model's sizes, and its prompt settings (None where it does not say)."""
+    """What a complete release says of itself: the model's sizes, its prompt settings (None where it does not say)."""
 
     model: ModelConfig
     asked: AskedConfig | None = None
@@ -51,7 +58,7 @@ class Release:
     @property
     def sampling(self) -> SamplingConfig:
         """Its prompt settings; the reference's where it does not say."""
-        return SamplingConfig(**asdict(self.asked or AskedConfig()))
+        return SamplingConfig(**asdict(self.asked or ASKED_AS_RELEASED[self.model.method]))
 
 
 def read_release(weights: WeightsConfig, hiera: Hiera | None = None) -> Release:
@@ -61,18 +68,32 @@ def read_release(weights: WeightsConfig, hiera: Hiera | None = None) -> Release:
     released sizes. Raises ModelError where the vision tower or a config.json is absent, where one is of another
     architecture, where `hiera` is missing, or given although a file has it.
     """
-    stored = Path(weights.glus) / MODEL_CONFIG
+    assert weights.complete is not None
+    method, place = weights.complete
+    folder = Path(place)
+    stored = folder / MODEL_CONFIG
     if not is_there(stored):
-        folder, vision = Path(weights.glus), vision_place(weights)
+        vision = vision_place(weights)
         assert vision is not None
-        segmenter = segmenter_of(folder, sam2_shapes(folder), hiera)
-        return Release(ModelConfig(language=language_of(folder), vision=vision_of(vision), segmenter=segmenter))
+        segmenter, sam1 = _segmenter(folder, hiera)
+        tower = vision_of(vision, **RELEASED_METHODS[method].vision, **projector_of(folder))
+        return Release(ModelConfig(method, language_of(folder), tower, segmenter, sam1))
     if hiera is not None:
         raise ModelError(f"hiera: {stored} says all sizes already; leave it out")
     content = read_json(stored)
     asked = content.pop(ASKED, None)
     model = validated(ModelConfig, content, str(stored))
     return Release(model, None if asked is None else validated(AskedConfig, asked, f"{stored}: {ASKED}"))
+
+
+def _segmenter(folder: Path, hiera: Hiera | None) -> tuple[SegmenterConfig, Sam1Config]:
+    """The segmenter of a complete release, whose shapes show which it is."""
+    shapes = segmenter_shapes(folder)
+    if not is_sam1(shapes):
+        return segmenter_of(folder, shapes, hiera), Sam1Config()
+    if hiera is not None:
+        raise ModelError(f"hiera: the segmenter of {folder} is SAM 1, which has no Hiera; leave it out")
+    return SegmenterConfig(kind="sam1"), sam1_of(folder, shapes)
 
 
 def model_file(model: ModelConfig, sampling: SamplingConfig) -> dict[str, Any]:
@@ -85,9 +106,10 @@ def assumptions(folder: Path, release: Release) -> list[str]:
     """A line to print where a release does not say how it is asked."""
     if release.asked is not None:
         return []
-    assumed = AskedConfig()
+    assumed = ASKED_AS_RELEASED[release.model.method]
+    title = RELEASED_METHODS[release.model.method].title
     return [
-        f"{folder} does not say how it is asked; assumed, as GLUS is released: prompts {assumed.prompts}, "
+        f"{folder} does not say how it is asked; assumed, as {title} is released: prompts {assumed.prompts}, "
         f"{assumed.context_frames} context frames, {assumed.query_frames} query frames. If it was trained otherwise, "
         f'export it again, or write {{"{ASKED}": {{"prompts": ..., "context_frames": ..., "query_frames": ...}}}} into '
         f"its {MODEL_CONFIG}"
@@ -105,19 +127,28 @@ def without_sums(weights: WeightsConfig) -> list[str]:
 
 
 def vision_place(weights: WeightsConfig) -> Path | None:
-    """Return where the vision tower comes from; None where nothing names one. Raises ModelError for a GLUS without."""
-    if weights.vision or not weights.glus:
+    """Return where the vision tower comes from; None where nothing names one.
+
+    Raises ModelError for a complete checkpoint without.
+    """
+    if weights.vision or not weights.complete:
         return Path(weights.vision) if weights.vision else None
-    within = Path(weights.glus) / VISION_TOWER
+    method, place = weights.complete
+    within = Path(place) / VISION_TOWER
     if not within.is_dir():
+        released = RELEASED_METHODS[method]
         raise ModelError(
-            f"{weights.glus} holds no vision tower, as GLUS is released: name the folder of "
-            "openai/clip-vit-large-patch14 (--vision FOLDER; weights.vision=FOLDER in training)"
+            f"{place} holds no vision tower, as {released.title} is released: name the folder of "
+            f"{released.tower} (--vision FOLDER; weights.vision=FOLDER in training)"
         )
     return within
 
 
-def sam2_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the SAM 2 in a GLUS checkpoint, by SAM 2's own names."""
+def segmenter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the segmenter in a complete checkpoint, by its own names (SAM 1's or SAM 2's)."""
     shapes = ReleasedWeights.open(folder).shapes
-    return {name.removeprefix(SEGMENTER): shape for name, shape in shapes.items() if name.startswith(SEGMENTER)}
+    return {
+        plain_name(name).removeprefix(SEGMENTER): shape
+        for name, shape in shapes.items()
+        if plain_name(name).startswith(SEGMENTER)
+    }

@@ -7,7 +7,7 @@ from typing import Literal
 from glus.common.errors import TrainingError
 from glus.common.paths import PathText
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
-from glus.model.model_config import ModelConfig
+from glus.model.model_config import Method, ModelConfig
 from glus.training.tracking.tracking_place import TrackingConfig
 
 
@@ -74,11 +74,14 @@ class WeightsConfig:
 
     #: Folder of a GLUS checkpoint: language model, projector, text_hidden_fcs and SAM 2.
     glus: PathText = ""
-    #: Folder of LISA-7B-v1, or of another Llama of transformers (Vicuna, TinyLlama, SmolLM2).
+    #: Folder of a VideoLISA checkpoint: the same, with its SAM 1.
+    videolisa: PathText = ""
+    #: Folder of LISA-7B-v1, of LLaVA-Phi-3-mini, or of another language model of transformers (Vicuna, TinyLlama).
     language: PathText = ""
-    #: Folder of openai/clip-vit-large-patch14; with `glus`, its own clip_vision_tower/ is taken where this is empty.
+    #: Folder of openai/clip-vit-large-patch14 (VideoLISA: -336); where this is empty, a complete checkpoint's own
+    #: clip_vision_tower/ is taken.
     vision: PathText = ""
-    #: File sam2_hiera_*.pt or sam2.1_hiera_*.pt.
+    #: File sam2_hiera_*.pt, sam2.1_hiera_*.pt or sam_vit_*.pth.
     segmenter: PathText = ""
 
     @property
@@ -86,10 +89,18 @@ class WeightsConfig:
         """Those that are given, by their key."""
         return {key: place for key, place in asdict(self).items() if place}
 
+    @property
+    def complete(self) -> tuple[Method, str] | None:
+        """(method, folder) of a checkpoint that holds all but the vision tower; None where none is given."""
+        if self.glus or self.videolisa:
+            return ("glus", self.glus) if self.glus else ("videolisa", self.videolisa)
+        return None
+
     def __post_init__(self) -> None:
-        for other in ("language", "segmenter"):
-            if self.glus and getattr(self, other):
-                raise TrainingError(f"weights.glus and weights.{other} hold the same part: give one of them")
+        key = self.complete[0] if self.complete else ""
+        for other in ("videolisa", "language", "segmenter"):
+            if key and key != other and getattr(self, other):
+                raise TrainingError(f"weights.{key} and weights.{other} hold the same part: give one of them")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where a model to predict with comes from: a checkpoint of a run, or a GLUS in the released layout."""
+"""Where a model to predict with comes from: a checkpoint of a run, or a GLUS or VideoLISA in the released layout."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from glus.common.files import is_there, sha256_of
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.precision import set_precision
+from glus.model.released.release_methods import method_of
 from glus.model.released.release_sam2 import Hiera
 from glus.model.released.release_sums import check_sums
 from glus.model.released.safetensors_file import open_tensors
@@ -63,7 +64,8 @@ class ModelSource:
         there is none or it is damaged, EvaluationError for `vision` or `hiera` with a checkpoint.
         """
         if is_there(place / "config.json") and not is_there(place / checkpoint.RUN):
-            weights = WeightsConfig(glus=str(place), vision=str(vision or ""))
+            method = method_of(place) or "glus"
+            weights = WeightsConfig(**{method: str(place), "vision": str(vision or "")})
             release = read_release(weights, hiera)
             assumed = (*assumptions(place, release), *without_sums(weights))
             return cls(place, place.resolve().name, vision=weights.vision, release=release, notes=assumed)
@@ -84,10 +86,10 @@ class ModelSource:
         """
         # Here, not above: a process that only starts others needs no model.
         from glus.training.build import build_from_checkpoint
-        from glus.training.pretrained import open_glus
+        from glus.training.pretrained import open_release
 
         if self.release is not None:
-            model, tokenizer, notes = open_glus(self.folder, self.vision, self.release.model)
+            model, tokenizer, notes = open_release(self._weights(self.release), self.release.model)
             loaded = Loaded(model, tokenizer, self.release.sampling, tuple(notes))
         else:
             model, tokenizer, run = build_from_checkpoint(self.folder)
@@ -115,10 +117,13 @@ class ModelSource:
         from glus.training.pretrained import released_files
 
         known = check_sums(self.folder)
-        files = released_files(WeightsConfig(glus=str(self.folder), vision=self.vision))
+        files = released_files(self._weights(self.release))
         parts = [known.get(file) or sha256_of(file, "weights") for file in files]
         asked = [repr(self.release.asked)] if self.release.asked else []
         return hashlib.sha256("".join([*parts, repr(self.release.model), *asked]).encode()).hexdigest()
+
+    def _weights(self, release: Release) -> WeightsConfig:
+        return WeightsConfig(**{release.model.method: str(self.folder), "vision": self.vision})
 
     def _digest_of_weights(self) -> str:
         """Of a checkpoint without digests. Its header says how long the file is, so that no hole is digested."""

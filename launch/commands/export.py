@@ -16,14 +16,15 @@ from glus.data_pipeline.batches.vocabulary import SENTENCEPIECE
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.glus import Glus
 from glus.model.model_config import LoraConfig
+from glus.model.released.release_methods import MODEL_CONFIG, RELEASED_METHODS
 from glus.model.released.release_sizes import released_config
 from glus.model.released.release_sums import write_sums
 from glus.model.released.write_release import (
     Format,
     Written,
     dtype_name,
-    glus_tensors,
     merge_lora,
+    released_tensors,
     write_json,
     write_shards,
     write_tower,
@@ -31,7 +32,7 @@ from glus.model.released.write_release import (
 from glus.training.build import build_from_checkpoint
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.integrity import check_model_files, without_digests
-from glus.training.release_info import MODEL_CONFIG, VISION_TOWER, model_file
+from glus.training.release_info import VISION_TOWER, model_file
 
 #: Of one file of weights: above what any file system takes.
 MOST_GIGABYTES = 1_000_000
@@ -105,13 +106,15 @@ def write_release(
     that `dtype` cannot hold.
     """
     sizes = replace(model.config, lora=LoraConfig(rank=0), tokenizer="")
-    written = write_shards(glus_tensors(model), folder, dtype, form, shard_bytes)
+    written = write_shards(released_tensors(model), folder, dtype, form, shard_bytes)
     special = {
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,
         "pad_token_id": tokenizer.pad_id,
     }
-    write_json(folder / "config.json", released_config(sizes, tokenizer.vocab_size, dtype_name(dtype), special))
+    tower_name = RELEASED_METHODS[sizes.method].tower
+    content = released_config(sizes, tokenizer.vocab_size, dtype_name(dtype), special, tower_name)
+    write_json(folder / "config.json", content)
     write_json(folder / MODEL_CONFIG, model_file(sizes, sampling))
     tower = write_tower(model, folder / VISION_TOWER, dtype, form, shard_bytes)
     _write_tokenizer(tokenizer, folder)

@@ -18,7 +18,19 @@ from glus.common.seeds import torch_generator
 from glus.model.glus import Glus
 from glus.model.precision import why_unusable
 from glus.model.released.release_files import ReleasedWeights
-from glus.model.released.release_names import GLUS, LISA, LLAMA, SAM2, Ignored, NameMap, clip_names
+from glus.model.released.release_lora import Adapter, adapted_weight, add_adapter, find_adapters, plain_name
+from glus.model.released.release_methods import RELEASED_METHODS
+from glus.model.released.release_names import (
+    LISA,
+    LLAMA,
+    LLAVA,
+    LLAVA_OF_TRANSFORMERS,
+    SAM2,
+    Ignored,
+    NameMap,
+    clip_names,
+    sam1_names,
+)
 
 EMBEDDING, HEAD = "language.llama.model.embed_tokens.weight", "language.llama.lm_head.weight"
 _BY_TOKEN = (EMBEDDING, HEAD)
@@ -57,8 +69,9 @@ def load_language(model: Glus, folder: Path, fresh: FreshTokens) -> list[str]:
     released = ReleasedWeights.open(folder)
     if any(name.startswith("model.visual_model.sam_mask_decoder.") for name in released.shapes):
         raise ModelError(f"{folder} is a GLUS checkpoint: give it as weights.glus, which takes its SAM 2 too")
-    has_projector = any(name.startswith("model.mm_projector.") for name in released.shapes)
-    notes = _load(model, released, LISA if has_projector else LLAMA, fresh)
+    names = _language_names(model, released)
+    has_projector = any(ours.startswith("language.mm_projector.") for _, ours in names.renames)
+    notes = _load(model, released, names, fresh)
     if _is_empty(model):
         return []
     drawn = ["text_hidden_fcs"]
@@ -69,9 +82,21 @@ def load_language(model: Glus, folder: Path, fresh: FreshTokens) -> list[str]:
     return [*notes, f"{folder}: freshly drawn: {', '.join(drawn)}"]
 
 
-def load_glus(model: Glus, folder: Path) -> list[str]:
-    """Load everything but the vision tower from a GLUS checkpoint. Returns lines to print; raises ModelError."""
-    return _load(model, ReleasedWeights.open(folder), GLUS, None)
+def _language_names(model: Glus, released: ReleasedWeights) -> NameMap:
+    if any(name.startswith("language_model.") for name in released.shapes):
+        return LLAVA_OF_TRANSFORMERS
+    if not any(name.startswith("model.mm_projector.") for name in released.shapes):
+        return LLAMA
+    return LISA if model.config.method == "glus" else LLAVA
+
+
+def load_complete(model: Glus, folder: Path) -> list[str]:
+    """Load everything but the vision tower from a checkpoint of the model's method, LoRA merged or not.
+
+    Returns lines to print. Raises ModelError.
+    """
+    names = RELEASED_METHODS[model.config.method].names(model.config)
+    return _load(model, ReleasedWeights.open(folder), names, None)
 
 
 def load_vision(model: Glus, place: Path) -> list[str]:
@@ -80,13 +105,18 @@ def load_vision(model: Glus, place: Path) -> list[str]:
 
 
 def load_segmenter(model: Glus, file: Path) -> list[str]:
-    """Load SAM 2 from sam2_hiera_*.pt or sam2.1_hiera_*.pt. Returns lines to print; raises ModelError."""
-    return _load(model, ReleasedWeights.open(file), SAM2, None)
+    """Load SAM 2 from sam2_hiera_*.pt or sam2.1_hiera_*.pt, or SAM 1 from sam_vit_*.pth. Returns lines to print.
+
+    Raises ModelError.
+    """
+    names = {"sam1": sam1_names(model.config.sam1), "sam2": SAM2}[model.config.segmenter.kind]
+    return _load(model, ReleasedWeights.open(file), names, None)
 
 
 def _load(model: Glus, released: ReleasedWeights, names: NameMap, fresh: FreshTokens | None) -> list[str]:
     own = own_tensors(model)
     tied = {HEAD} if model.config.language.tie_embeddings else set()
+    adapters = find_adapters(released.shapes, released.place)
     wanted, ignored = _assign(released, names, own, tied)
     _check_shapes(released, wanted, own, fresh)
     if _is_empty(model):
@@ -94,17 +124,34 @@ def _load(model: Glus, released: ReleasedWeights, names: NameMap, fresh: FreshTo
     notes = [f"{released.place}: {len(wanted)} tensors taken ({names.release})"]
     for line, count in ignored.items():
         notes.append(f"{released.place}: {count} ignored: {line.pattern} ({line.why})")
+    matrices: dict[str, Tensor] = {}
     for name, tensor in released.tensors():
         ours = wanted.get(name)
-        if ours is None:
+        if ours is None and adapted_weight(name) is None:
             continue
         if why := why_unusable(tensor):
             raise ModelError(f"{released.place}: {name} {why}; download the release again, or use another")
-        if fresh is not None and ours in _BY_TOKEN:
+        if ours is None:
+            matrices[name] = tensor.clone()
+        elif fresh is not None and ours in _BY_TOKEN:
             notes += _fill_rows(own[ours].data, tensor, ours, fresh, f"{released.place}: {name}")
         else:
             own[ours].data.copy_(tensor)
-    return notes
+    return notes + _merge_adapters(model, adapters, matrices, names, own, released.place)
+
+
+def _merge_adapters(
+    model: Glus,
+    adapters: Mapping[str, Adapter],
+    matrices: Mapping[str, Tensor],
+    names: NameMap,
+    own: Mapping[str, Tensor],
+    place: Path,
+) -> list[str]:
+    alpha = model.config.lora.alpha
+    for weight, adapter in adapters.items():
+        add_adapter(own[str(names.ours(weight))], matrices[adapter.down], matrices[adapter.up], alpha)
+    return [f"{place}: LoRA of {len(adapters)} weights merged (model.lora.alpha {alpha})"] if adapters else []
 
 
 def _is_empty(model: nn.Module) -> bool:
@@ -119,7 +166,12 @@ def _assign(
     ignored: dict[Ignored, int] = {}
     unknown = []
     for name in released.shapes:
-        line, ours = names.ignoring(name), names.ours(name)
+        if (adapted := adapted_weight(name)) is not None:
+            if names.ours(adapted[0]) not in own:
+                unknown.append(name)
+            continue
+        plain = plain_name(name)
+        line, ours = names.ignoring(plain), names.ours(plain)
         if line is None and ours in tied:
             line = Ignored(name, "tied to the embedding table")
         if line is not None:

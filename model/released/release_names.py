@@ -1,6 +1,7 @@
 """Names of parameters in the released weights and in our model, both ways. A name that no line covers is an error.
 
-Sources: GLUSForCausalLM (the reference's model/GLUS.py), LISAForCausalLM (LISA's model/LISA.py), CLIPModel and
+Sources: GLUSForCausalLM (the reference's model/GLUS.py), VideoLISAForCausalLM (VideoLISA's model/VideoLISA.py),
+LISAForCausalLM (LISA's model/LISA.py), LlavaPhiForCausalLM (LLaVA++), CLIPModel and
 LlamaForCausalLM (transformers), SAM2Base (sam2), Sam (segment_anything; transformers names its parts otherwise).
 """
 
@@ -8,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from glus.model.model_config import Sam1Config, VisionConfig
+from glus.model.model_config import ModelConfig, Sam1Config, VisionConfig
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,32 @@ _ROTARY = Ignored("model.layers.*.self_attn.rotary_emb.inv_freq", "a table that 
 _TOWER = Ignored("model.vision_tower.*", "the vision tower comes from a release of its own (weights.vision)")
 
 LLAMA = NameMap("a Llama of transformers", _LLAMA, (_ROTARY,))
+
+#: LLaVA 1.5 and what is built like it (LLaVA-Phi-3-mini of LLaVA++); a LISA that VideoLISA begins with too.
+LLAVA = NameMap(
+    "LLaVA",
+    _LLAMA + _PROJECTOR,
+    (
+        _ROTARY,
+        _TOWER,
+        Ignored("model.visual_model.*", "the segmenter comes from a release of its own (weights.segmenter)"),
+        Ignored("model.text_hidden_fcs.*", "starts freshly drawn, as in the reference"),
+    ),
+)
+
+#: The same in transformers' own layout (LlavaForConditionalGeneration, such as xtuner/llava-phi-3-mini-hf).
+LLAVA_OF_TRANSFORMERS = NameMap(
+    "a LLaVA of transformers",
+    (
+        *((f"language_model.{theirs}", ours) for theirs, ours in _LLAMA),
+        ("multi_modal_projector.linear_1.", "language.mm_projector.0."),
+        ("multi_modal_projector.linear_2.", "language.mm_projector.2."),
+    ),
+    (
+        Ignored("language_model.model.layers.*.self_attn.rotary_emb.inv_freq", _ROTARY.why),
+        Ignored("vision_tower.*", _TOWER.why),
+    ),
+)
 
 LISA = NameMap(
     "LISA",
@@ -185,3 +212,16 @@ def sam1_names(sizes: Sam1Config, where: str = "") -> NameMap:
     )
     ignored = tuple(Ignored(where + name, _PIXELS) for name in ("pixel_mean", "pixel_std"))
     return NameMap("SAM 1", renames, ignored)
+
+
+def videolisa_names(config: ModelConfig) -> NameMap:
+    """The names of a VideoLISA checkpoint (VideoLISAForCausalLM), less the vision tower, which it is released without.
+
+    Its segmenter is SAM 1, or in a checkpoint of ours SAM 2.
+    """
+    if config.segmenter.kind == "sam1":
+        segmenter = sam1_names(config.sam1, SEGMENTER)
+    else:
+        segmenter = NameMap("SAM 2", ((SEGMENTER, "segmenter.sam2."),))
+    head = (("model.text_hidden_fcs.", "language.text_hidden_fcs."),)
+    return NameMap("VideoLISA", _LLAMA + _PROJECTOR + head + segmenter.renames, (_ROTARY, _TOWER, *segmenter.ignored))

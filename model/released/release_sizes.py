@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from glus.common.errors import ModelError
 from glus.common.files import is_there
@@ -12,6 +12,7 @@ from glus.model.model_config import LanguageConfig, ModelConfig, VisionConfig
 from glus.model.released.release_files import read_json
 
 Config = TypeVar("Config")
+Family = Literal["llama", "phi3", "qwen3"]
 
 #: Key of transformers' LlamaConfig -> ours.
 LANGUAGE_KEYS = {
@@ -34,39 +35,67 @@ VISION_KEYS = {
     "image_size": "image_size",
     "patch_size": "patch_size",
 }
-#: What our Llama is, where LlamaConfig would let it be something else. GLUS and LISA call theirs "llava".
-_LLAMA_ONLY: dict[str, tuple[Any, ...]] = {
-    "model_type": ("llama", "llava"),
+#: model_type of a release -> our family of language models. GLUS and LISA call theirs "llava", LLaVA++ "llava_phi".
+_FAMILIES: dict[str, Family] = {
+    **{"llama": "llama", "llava": "llama", "llava_llama": "llama"},
+    **{"phi3": "phi3", "llava_phi": "phi3", "llava_phi3": "phi3"},
+    "qwen3": "qwen3",
+}
+#: What our language models are, where transformers' configs would let them be something else.
+_LANGUAGE_ONLY: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
     "attention_bias": (False,),
     "mlp_bias": (False,),
     "rope_scaling": (None,),
+    "partial_rotary_factor": (1.0,),
+    "use_sliding_window": (False,),
 }
 _CLIP_ONLY: dict[str, tuple[Any, ...]] = {"hidden_act": ("quick_gelu",), "layer_norm_eps": (1e-5,)}
 
 
 def language_of(folder: Path) -> LanguageConfig:
-    """The sizes of a released Llama, LISA or GLUS, from its config.json; missing keys have LlamaConfig's default.
+    """The sizes of a released language model, LISA, LLaVA, GLUS or VideoLISA, from its config.json.
 
-    Raises ModelError where there is no config.json, or where it is of another architecture.
+    Missing keys have LlamaConfig's default. Raises ModelError where there is no config.json, or where it is of another
+    architecture.
     """
     stored = _language(folder)
     heads = stored.get("num_attention_heads", LanguageConfig.heads)
     named = {ours: stored[theirs] for theirs, ours in LANGUAGE_KEYS.items() if theirs in stored}
-    return validated(LanguageConfig, {"key_value_heads": heads} | named, str(folder / "config.json"))
+    sizes = {"key_value_heads": heads, "family": family_of(folder, stored), "sliding_window": stored["sliding_window"]}
+    return validated(LanguageConfig, sizes | named, str(folder / "config.json"))
+
+
+def family_of(folder: Path, stored: Mapping[str, Any]) -> Family:
+    """The family of language models that a config.json names. Raises ModelError where it is none of ours."""
+    kind = stored.get("model_type", "llama")
+    family = _FAMILIES.get(kind) if isinstance(kind, str) else None
+    if family is None:
+        raise ModelError(
+            f"{folder / 'config.json'}: its model_type is {kind!r}; this code runs a plain Llama, Phi-3 or Qwen3 "
+            f"(model_type {', '.join(_FAMILIES)})"
+        )
+    return family
 
 
 def check_language(folder: Path, config: ModelConfig, vocab_size: int | None = None) -> None:
-    """Hold `config` against the config.json of a Llama, LISA or GLUS.
+    """Hold `config` against the config.json of a language model, LISA, LLaVA, GLUS or VideoLISA.
 
     `vocab_size` is checked where it is given. Raises ModelError naming every key that differs.
     """
     stored = _language(folder)
-    wrong = _differing(stored, LANGUAGE_KEYS, config.language, "model.language")
+    family = family_of(folder, stored)
+    if family != config.language.family:
+        raise ModelError(
+            f"{folder} holds a language model of the family {family}, but model.language.family is "
+            f"{config.language.family}: set it to {family}, or name another release"
+        )
+    wrong = _differing(stored, LANGUAGE_KEYS | {"sliding_window": "sliding_window"}, config.language, "model.language")
     others = {
         "mm_hidden_size": ("model.vision.hidden_size", config.vision.hidden_size),
         "mm_vision_select_layer": ("model.vision.select_layer", config.vision.select_layer),
-        "out_dim": ("model.segmenter.hidden_dim", config.segmenter.hidden_dim),
+        "mm_projector_type": ("model.vision.projector", config.vision.projector),
+        "out_dim": prompt_width(config),
     }
     if vocab_size is not None:
         others["vocab_size"] = ("the tokenizer's number of tokens", vocab_size)
@@ -78,11 +107,29 @@ def check_language(folder: Path, config: ModelConfig, vocab_size: int | None = N
     _refuse(folder, wrong)
 
 
-def vision_of(folder: Path) -> VisionConfig:
-    """The sizes of a released CLIP, from its config.json; missing keys have CLIP-L/14's value. Raises ModelError."""
+def prompt_width(config: ModelConfig) -> tuple[str, int]:
+    """(config key, value) of the width of a [SEG] prompt, which is the segmenter's."""
+    sam1 = config.segmenter.kind == "sam1"
+    return (
+        ("model.sam1.hidden_dim", config.sam1.hidden_dim)
+        if sam1
+        else ("model.segmenter.hidden_dim", config.segmenter.hidden_dim)
+    )
+
+
+def projector_of(folder: Path) -> dict[str, Any]:
+    """`projector` of the vision half as a release has it; linear, LLaVA's first, where config.json does not say."""
+    return {"projector": _language(folder).get("mm_projector_type", "linear")}
+
+
+def vision_of(folder: Path, **switches: Any) -> VisionConfig:
+    """The sizes of a released CLIP, from its config.json; missing keys have CLIP-L/14's value.
+
+    `switches` are values that it does not have (`pool`, `projector`). Raises ModelError.
+    """
     stored = _vision(folder)
     named = {ours: stored[theirs] for theirs, ours in VISION_KEYS.items() if theirs in stored}
-    return validated(VisionConfig, named, str(folder / "config.json"))
+    return validated(VisionConfig, named | switches, str(folder / "config.json"))
 
 
 def check_vision(folder: Path, config: VisionConfig) -> None:
@@ -114,44 +161,72 @@ def validated(cls: type[Config], content: Any, where: str) -> Config:
         raise error if str(error).startswith(where) else ModelError(f"{where}: {error}") from error
 
 
-def released_config(config: ModelConfig, vocab_size: int, dtype: str, special: Mapping[str, int]) -> dict[str, Any]:
-    """The config.json of a GLUS checkpoint (transformers 4.31's LlavaConfig with GLUS's keys).
+def released_config(
+    config: ModelConfig, vocab_size: int, dtype: str, special: Mapping[str, int], tower: str
+) -> dict[str, Any]:
+    """The config.json of a GLUS or VideoLISA checkpoint, with the reference's keys (of its release of transformers).
 
-    `special` holds bos_token_id, eos_token_id and pad_token_id.
+    `special` holds bos_token_id, eos_token_id and pad_token_id; `tower` is the CLIP that the reference is to take.
     """
     language = {theirs: getattr(config.language, ours) for theirs, ours in LANGUAGE_KEYS.items()}
-    tower = "openai/clip-vit-large-patch14"
-    return {
-        "architectures": ["GLUSForCausalLM"],
-        "model_type": "llava",
+    common = {
         "hidden_act": "silu",
         "initializer_range": config.language.initializer_range,
         **language,
         "rope_scaling": None,
-        "pretraining_tp": 1,
         "use_cache": False,
         "vocab_size": vocab_size,
         **special,
         "torch_dtype": dtype,
-        "transformers_version": "4.31.0",
         "mm_vision_tower": tower,
         "vision_tower": tower,
         "mm_hidden_size": config.vision.hidden_size,
         "mm_vision_select_layer": config.vision.select_layer,
         "mm_vision_select_feature": "patch",
-        "mm_use_im_start_end": True,
         "mm_use_im_patch_token": False,
-        "use_mm_proj": True,
         "tune_mm_mlp_adapter": False,
         "freeze_mm_mlp_adapter": True,
-        "pretrain_mm_mlp_adapter": None,
         "image_aspect_ratio": "square",
-        "image_grid_pinpoints": None,
         "train_mask_decoder": True,
-        "out_dim": config.segmenter.hidden_dim,
+        "out_dim": prompt_width(config)[1],
+    }
+    return common | {"glus": _glus_keys, "videolisa": _videolisa_keys}[config.method](config)
+
+
+def _glus_keys(config: ModelConfig) -> dict[str, Any]:
+    """transformers 4.31's LlavaConfig with GLUS's keys."""
+    projector = {} if config.vision.projector == "linear" else {"mm_projector_type": config.vision.projector}
+    return projector | {
+        "architectures": ["GLUSForCausalLM"],
+        "model_type": "llava",
+        "pretraining_tp": 1,
+        "transformers_version": "4.31.0",
+        "mm_use_im_start_end": True,
+        "use_mm_proj": True,
+        "pretrain_mm_mlp_adapter": None,
+        "image_grid_pinpoints": None,
         "mask_threshold": 0.0,
         "max_hole_area": 0.0,
         "max_sprinkle_area": 0.0,
+    }
+
+
+def _videolisa_keys(config: ModelConfig) -> dict[str, Any]:
+    """transformers 4.41's Phi3Config with LLaVA++'s and VideoLISA's keys."""
+    return {
+        "architectures": ["VideoLISAForCausalLM"],
+        "model_type": {"phi3": "llava_phi", "llama": "llava", "qwen3": "qwen3"}[config.language.family],
+        "attention_dropout": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "original_max_position_embeddings": config.language.max_positions,
+        "sliding_window": config.language.sliding_window or None,
+        "transformers_version": "4.41.0",
+        "mm_projector_type": config.vision.projector,
+        "mm_patch_merge_type": "flat",
+        "mm_use_im_start_end": False,
+        "tokenizer_padding_side": "right",
+        "tokenizer_model_max_length": 2048,
     }
 
 
@@ -190,18 +265,30 @@ def released_processor(config: VisionConfig) -> dict[str, Any]:
 def _language(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     stored = read_json(path)
+    if isinstance(stored.get("text_config"), dict):  # LLaVA in transformers' own layout
+        stored = _of_llava(stored, path)
     # transformers 5 keeps what concerns the rotary embedding together.
     rotary = stored.get("rope_parameters")
     if isinstance(rotary, dict):
         stored |= {"rope_theta": rotary["rope_theta"]} if "rope_theta" in rotary else {}
         stored |= {"rope_scaling": rotary} if rotary.get("rope_type", "default") != "default" else {}
-    _refuse_other(path, stored, _LLAMA_ONLY, "a plain Llama")
+    family = family_of(folder, stored)
+    _refuse_other(path, stored, _LANGUAGE_ONLY, "a plain Llama, Phi-3 or Qwen3")
     heads, width = stored.get("num_attention_heads"), stored.get("head_dim")
     if heads and width and width * heads != stored.get("hidden_size"):
         raise ModelError(f"{path}: head_dim {width} times {heads} heads is not its hidden_size: no plain Llama")
     if stored.get("num_key_value_heads") is None and heads:
         stored["num_key_value_heads"] = heads
-    return stored
+    # Llama has no window, whatever its config says; in Phi-3's null is none.
+    window = stored.get("sliding_window") if family == "phi3" else None
+    return stored | {"sliding_window": window or 0}
+
+
+def _of_llava(stored: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The language model's keys of LlavaForConditionalGeneration, and LLaVA's own in LLaVA's first names."""
+    _refuse_other(path, stored, {"projector_hidden_act": ("gelu",)}, "LLaVA's two layers with GELU")
+    seen = {"mm_vision_select_layer": stored["vision_feature_layer"]} if "vision_feature_layer" in stored else {}
+    return {**stored["text_config"], "mm_projector_type": "mlp2x_gelu", **seen}
 
 
 def _vision(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Write a model in the released layout of GLUS: LoRA merged, names and shapes as the reference has them."""
+"""Write a model in the released layout of its method: LoRA merged, names and shapes as the reference has them."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,14 +16,15 @@ from glus.model.model_config import VisionConfig
 from glus.model.precision import all_finite
 from glus.model.released.load_release import HEAD, own_tensors
 from glus.model.released.release_files import INDEX_SUFFIX, PICKLED, SAFE
-from glus.model.released.release_names import CLIP, GLUS, PIXEL_DEVIATION, PIXEL_MEAN, SEGMENTER
+from glus.model.released.release_methods import RELEASED_METHODS
+from glus.model.released.release_names import CLIP, PIXEL_DEVIATION, PIXEL_MEAN, SEGMENTER
 from glus.model.released.release_sizes import released_processor, released_vision_config
 from glus.model.released.safetensors_file import save_tensors
 
 Format = Literal["bin", "safetensors"]
 TOWER = "language.vision_tower."
-#: In float32 whatever precision is asked for, as GLUS is released: the reference makes these parts after it has loaded
-#: the language model in bfloat16. SAM 2's positional encoding would otherwise be turned by degrees.
+#: In float32 whatever precision is asked for, as GLUS is released: the references make these parts after
+#: they have loaded the language model in bfloat16. It would turn the segmenter's positional encoding by degrees.
 _ALWAYS_FLOAT32 = (SEGMENTER, "model.text_hidden_fcs.", PIXEL_MEAN, PIXEL_DEVIATION)
 
 
@@ -72,24 +73,25 @@ def merge_lora(model: Glus) -> int:
     return len(found)
 
 
-def glus_tensors(model: Glus) -> Iterator[tuple[str, Tensor]]:
-    """(released name, tensor) of a merged model, the vision tower left out as GLUS is released.
+def released_tensors(model: Glus) -> Iterator[tuple[str, Tensor]]:
+    """(released name, tensor) of a merged model, the vision tower left out as GLUS and VideoLISA are released.
 
     Raises ModelError where LoRA is not merged.
     """
     if any(".lora_" in name for name, _ in model.named_parameters()):
         raise ModelError("LoRA is not merged: merge_lora first")
-    tied = {HEAD} if model.config.language.tie_embeddings else set()
+    config = model.config
+    method = RELEASED_METHODS[config.method]
+    names = method.names(config)
+    tied = {HEAD} if config.language.tie_embeddings else set()
     for name, tensor in own_tensors(model).items():
         if name.startswith(TOWER) or name in tied:
             continue
-        released = GLUS.released(name)
+        released = names.released(name)
         if released is None:
             raise ModelError(f"{name} has no name in the released layout")
         yield released, tensor.detach()
-    segmenter = model.config.segmenter
-    yield PIXEL_MEAN, torch.tensor(segmenter.mean).view(3, 1, 1)
-    yield PIXEL_DEVIATION, torch.tensor(segmenter.std).view(3, 1, 1)
+    yield from method.settings(config)
 
 
 def write_tower(model: Glus, folder: Path, dtype: torch.dtype, form: Format, shard_bytes: int) -> Written:

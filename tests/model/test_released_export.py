@@ -17,7 +17,7 @@ from glus.launch.commands.export import write_release
 from glus.model.glus import Glus
 from glus.model.precision import set_precision
 from glus.model.released.release_files import ReleasedWeights
-from glus.model.released.write_release import glus_tensors, merge_lora, write_shards
+from glus.model.released.write_release import merge_lora, released_tensors, write_shards
 from glus.model.trainable import add_lora
 from glus.training.pretrained import open_glus
 from glus.training.release_info import VISION_TOWER
@@ -55,7 +55,7 @@ def test_a_merged_model_computes_what_it_did_with_lora_beside():
 
 def test_lora_that_is_not_merged_is_not_left_out_unsaid():
     with pytest.raises(ModelError, match="LoRA is not merged"):
-        list(glus_tensors(with_lora(tiny_model())))
+        list(released_tensors(with_lora(tiny_model())))
 
 
 def test_broken_lora_weights_are_refused_by_the_layer_that_has_them():
@@ -119,7 +119,7 @@ def test_the_folder_holds_what_a_released_one_does(exported):
     added = json.loads((exported.bin / "added_tokens.json").read_text("utf-8"))
     assert added == {"[SEG]": 560, "<im_start>": 561, "<im_end>": 562}
     index = json.loads((exported.bin / "pytorch_model.bin.index.json").read_text("utf-8"))
-    total = sum(tensor.numel() for _, tensor in glus_tensors(exported.model))
+    total = sum(tensor.numel() for _, tensor in released_tensors(exported.model))
     assert index["metadata"]["total_size"] == 4 * total
 
 

@@ -15,7 +15,7 @@ from glus.common.errors import ModelError
 from glus.model.glus import Glus
 from glus.model.released.load_release import (
     FreshTokens,
-    load_glus,
+    load_complete,
     load_language,
     load_segmenter,
     load_vision,
@@ -80,7 +80,7 @@ def differing(model: Glus, *parts: str) -> set[str]:
 
 @pytest.mark.parametrize("form", ["glus", "glus-safe"])
 def test_a_glus_checkpoint_fills_everything_but_the_vision_tower(model, releases, form):
-    told = load_glus(model, releases / form)
+    told = load_complete(model, releases / form)
     assert not differing(model, "language.llama", "language.mm_projector", "language.text_hidden_fcs", "segmenter.")
     assert all((each == 5).all() for name, each in own_tensors(model).items() if "vision_tower" in name)
     assert told[0] == f"{releases / form}: 324 tensors taken (GLUS)"
@@ -90,7 +90,7 @@ def test_lora_stays_as_it_was_drawn_beside_the_loaded_weights(releases):
     model = fives()
     add_lora(model, dataclasses.replace(NANO.lora, rank=2))
     before = {name: each.clone() for name, each in model.named_parameters() if ".lora_" in name}
-    load_glus(model, releases / "glus")
+    load_complete(model, releases / "glus")
     assert not differing(model, "language.llama")
     assert before and all(torch.equal(model.get_parameter(name), each) for name, each in before.items())
 
@@ -378,7 +378,7 @@ def test_an_absent_place_and_a_folder_without_weights_are_refused(tmp_path):
 def test_the_recorded_files_load_to_the_rules_values(model, shared_parity):
     check_language(shared_parity / "GLUS-nano", NANO, VOCABULARY)
     check_vision(shared_parity / "clip-nano", NANO.vision)
-    load_glus(model, shared_parity / "GLUS-nano")
+    load_complete(model, shared_parity / "GLUS-nano")
     load_vision(model, shared_parity / "clip-nano")
     assert not differing(model, "")
     for parameter in model.segmenter.parameters():

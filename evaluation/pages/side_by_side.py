@@ -11,7 +11,7 @@ from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.pages.comparison import Row, compare_metrics, render
 from glus.evaluation.pages.viewer import Shown, Viewer, pick_ranked, write_viewer
 from glus.evaluation.results.intervals import Interval, difference
-from glus.evaluation.results.mean_metrics import sample_of
+from glus.evaluation.results.mean_metrics import LOST, sample_of
 from glus.evaluation.results.scores_file import Scored
 from glus.evaluation.score.expression_score import WITHOUT_TARGET, ExpressionScore
 
@@ -73,12 +73,12 @@ def write_side_by_side(
 
 
 def metric_rows(runs: Sequence[Scored]) -> list[Row]:
-    """J, F and J&F of each benchmark, and overall, a column a run."""
+    """J, F and J&F of each benchmark, and overall, there with where J is lost, a column a run."""
     found: list[dict[str, float | None]] = []
     for run in runs:
         parts = (*run.summary.benchmarks, *run.summary.variants)
         named = {f"{part.benchmark}, {name}": getattr(part.metrics, key) for part in parts for key, name in _METRICS}
-        named |= {f"all expressions, {name}": getattr(run.summary.overall, key) for key, name in _METRICS}
+        named |= {f"all expressions, {name}": getattr(run.summary.overall, key) for key, name in (*_METRICS, *_LOST)}
         found.append(named)
     order = list(dict.fromkeys(name for one in found for name in one))
     partial = [run.summary.partial for run in runs]
@@ -86,6 +86,7 @@ def metric_rows(runs: Sequence[Scored]) -> list[Row]:
 
 
 _METRICS = (("J", "J"), ("F", "F"), ("JF", "J&F"), ("drop", "text control, drop"))
+_LOST = (("object_accuracy", "object accuracy"), *((name, name) for name in LOST))
 
 
 def gaps(names: Sequence[str], scored: Sequence[Mapping[str, ExpressionScore]], common: Sequence[str]) -> list[Gap]:

@@ -15,7 +15,7 @@ _LOWER = frozenset(
     + ("error", "mse", "mae", "seconds", "missing", "partial", "videos_left_out", "left_out", "memory_gib")
     + ("waiting_for_data_share", "outside_step_share")
 )
-_LOWER_END = re.compile(r"(_loss|_seconds|_error|_cross_entropy|_perplexity)$")
+_LOWER_END = re.compile(r"(^lost_(mask|object|both|missed|imagined)|_loss|_seconds|_error|_cross_entropy|_perplexity)$")
 _HIGHER_END = re.compile(r"(_per_second|_iou|_accuracy|_jf|_j_and_f|_recall|_precision)$")
 #: Bounds of intervals, the score against another expression's target, and counts do not measure quality.
 _NO_MEANING = re.compile(r"(^|_)control($|_)|_(low|high)$|^(expressions|videos|frames|steps?|epochs?|seed|lr)$")

@@ -1,7 +1,8 @@
 """J and F of every frame on disk: OUT/frames.parquet, one row a frame of an expression whose target is known.
 
-Columns: dataset, split, video, expression, frame (texts), J, F (float32, 0 to 100). Rows follow scores.csv, frames in
-their order. Any reader of Parquet opens it (pandas, DuckDB, polars). The file's metadata names the format's version.
+Columns: dataset, split, video, expression, frame (texts), J, F (float32, 0 to 100), lost (a text: where J is lost, by
+error_parts.py). Rows follow scores.csv, frames in their order. Any reader of Parquet opens it (pandas, DuckDB, polars).
+The file's metadata names the format's version.
 """
 
 import io
@@ -14,6 +15,7 @@ import numpy as np
 from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError, InputError
 from glus.common.files import open_regular
+from glus.evaluation.score.error_parts import PARTS
 from glus.evaluation.score.expression_score import FrameScores
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 FRAMES = "frames.parquet"
 _KEY, _VERSION = b"glus.frame_scores", b"1"
 _NAMES = ("dataset", "split", "video", "expression", "frame")
-_METRICS = ("J", "F")
+_METRICS, _LOST = ("J", "F"), "lost"
+#: Values of the column `lost`, in the order of their numbers.
+_PLACES = ("", *PARTS)
 _REMEDY = "score these predictions again"
 
 
@@ -41,6 +45,8 @@ def write_frame_scores(scores: Sequence[FrameScores], out: Path) -> Path:
     for name in _METRICS:
         parts = [getattr(each, name) for each in scores]
         columns[name] = pa.array(np.concatenate(parts) if parts else np.empty(0, np.float32), pa.float32())
+    places = np.concatenate([np.empty(0, np.int8), *(each.lost for each in scores)])
+    columns[_LOST] = pa.DictionaryArray.from_arrays(pa.array(places, pa.int8()), pa.array(_PLACES))
     table = pa.table(columns).replace_schema_metadata({_KEY: _VERSION})
     content = io.BytesIO()
     parquet.write_table(table, content, compression="zstd")
@@ -55,6 +61,8 @@ def read_frame_scores(out: Path) -> Iterator[FrameScores]:
     """
     table = _table(out / FRAMES)
     names = [table.column(name).to_pylist() for name in _NAMES]
+    known = {name: place for place, name in enumerate(_PLACES)}
+    lost = np.array([known[name] for name in table.column(_LOST).to_pylist()], np.int8)
     metrics = [table.column(name).to_numpy().astype(np.float32, copy=False) for name in _METRICS]
     keys = list(zip(*names[:-1], strict=True))
     begin = 0
@@ -63,7 +71,9 @@ def read_frame_scores(out: Path) -> Iterator[FrameScores]:
             continue
         dataset, split, video, expression = keys[begin]
         region, boundary = (each[begin:end] for each in metrics)
-        yield FrameScores(dataset, split, video, expression, tuple(names[-1][begin:end]), region, boundary)
+        yield FrameScores(
+            dataset, split, video, expression, tuple(names[-1][begin:end]), region, boundary, lost[begin:end]
+        )
         begin = end
 
 
@@ -82,7 +92,10 @@ def _table(file: Path) -> "pa.Table":
     if version != _VERSION:
         found = "no file of frames' scores" if version is None else f"of version {version.decode(errors='replace')}"
         raise EvaluationError(f"{file} is {found}, this code reads {_VERSION.decode()}: {_REMEDY}", file=str(file))
-    missing = [name for name in (*_NAMES, *_METRICS) if name not in table.column_names]
-    if missing or any(table.column(name).null_count for name in (*_NAMES, *_METRICS)):
+    missing = [name for name in (*_NAMES, *_METRICS, _LOST) if name not in table.column_names]
+    if missing or any(table.column(name).null_count for name in (*_NAMES, *_METRICS, _LOST)):
         raise EvaluationError(f"{file} has no complete column {', '.join(missing) or 'of each kind'}: {_REMEDY}")
+    unknown = set(table.column(_LOST).to_pylist()) - set(_PLACES)
+    if unknown:
+        raise EvaluationError(f"{file} has {min(unknown)!r} in its column {_LOST}: {_REMEDY}", file=str(file))
     return table

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
 from glus.evaluation.results.intervals import Interval, Sample, intervals_of
+from glus.evaluation.score.error_parts import PARTS
 from glus.evaluation.score.expression_score import ExpressionScore
 
 WITH_INTERVAL = ("J", "F", "JF")
+#: Where J is lost: with J they add up to 100 (evaluation/score/error_parts.py).
+LOST = tuple(f"lost_{part}" for part in PARTS)
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,9 @@ class MeanMetrics:
 
     `missing` of the `expressions` had no prediction and count as 0. `controlled` of them have a text control:
     `matched_JF` is their J&F, `control_*` what they score with another expression's prediction, `drop` the
-    difference of the two. A and R are ReVOS's accuracy and robustness. `intervals` holds 95 % bootstrap intervals over
-    videos of J, F and JF, where there are two videos or more.
+    difference of the two. A and R are ReVOS's accuracy and robustness. `lost_*` say where J is lost, and with J add up
+    to 100; `object_accuracy` is the share of frames with the target in which the mask is on it. `intervals` holds 95 %
+    bootstrap intervals over videos of J, F and JF, where there are two videos or more.
     """
 
     expressions: int
@@ -33,6 +38,12 @@ class MeanMetrics:
     drop: float | None
     A: float | None = None
     R: float | None = None
+    object_accuracy: float | None = None
+    lost_mask: float | None = None
+    lost_object: float | None = None
+    lost_both: float | None = None
+    lost_missed: float | None = None
+    lost_imagined: float | None = None
     intervals: dict[str, Interval] = field(default_factory=dict)
 
 
@@ -54,6 +65,8 @@ def mean_metrics(scores: Sequence[ExpressionScore]) -> MeanMetrics:
         drop=None if matched is None or control is None else matched - control,
         A=_mean(score.A for score in scores),
         R=_mean(score.R for score in scores),
+        object_accuracy=_mean(score.object_accuracy for score in scores),
+        **_lost(lambda name: _mean(getattr(score, name) for score in scores)),
         intervals=_intervals([scores]),
     )
 
@@ -79,6 +92,8 @@ def unweighted(groups: Sequence[Sequence[ExpressionScore]]) -> MeanMetrics:
         drop=mean("drop"),
         A=mean("A"),
         R=mean("R"),
+        object_accuracy=mean("object_accuracy"),
+        **_lost(mean),
         intervals=_intervals(groups) if all(part.expressions for part in parts) else {},
     )
 
@@ -101,6 +116,10 @@ def sample_of(scores: Iterable[ExpressionScore], name: str) -> Sample:
 
 def _intervals(groups: Sequence[Sequence[ExpressionScore]]) -> dict[str, Interval]:
     return intervals_of({name: [sample_of(group, name) for group in groups] for name in WITH_INTERVAL})
+
+
+def _lost(mean: Callable[[str], float | None]) -> dict[str, Any]:
+    return {name: mean(name) for name in LOST}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 
 from glus.evaluation.results.benchmarks import MERGED, Protocol, protocol_for
 from glus.evaluation.results.breakdowns import Breakdown, breakdowns
-from glus.evaluation.results.mean_metrics import MeanMetrics, by, mean_metrics, unweighted
+from glus.evaluation.results.mean_metrics import LOST, MeanMetrics, by, mean_metrics, unweighted
 from glus.evaluation.score.expression_score import WITHOUT_TARGET, ExpressionScore
 
 TYPE_NAMES = {0: "referring", 1: "reasoning"}
 """Names of ReVOS's own type_id."""
 _HALVES = tuple(TYPE_NAMES.values())
+_WHERE_LOST = ("object_accuracy", *LOST)
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,17 @@ def named_metrics(summary: Summary) -> dict[str, float]:
 
     eval/mevis/valid_u/{J,F,JF,JF_low,JF_high,A,R,control_JF,drop,missing}, eval/revos/valid/referring/JF,
     eval/ref_davis17/valid/merged/{J,F,JF,...},
-    eval/overall/{J,F,JF,JF_low,JF_high}, eval/kind/motion/JF, eval/object_size/small/JF, eval/control/{JF,drop},
+    eval/overall/{J,F,JF,JF_low,JF_high}, eval/kind/motion/JF,
+    eval/{overall,mevis/valid_u,kind/motion}/{object_accuracy,lost_mask,lost_object,lost_both,lost_missed,lost_imagined},
+    eval/object_size/small/JF, eval/control/{JF,drop},
     eval/mevis/valid_u/videos_left_out where there are some, eval/partial (0 or 1).
     """
     named: dict[str, float | None] = {}
     for benchmark in summary.benchmarks:
         place = f"eval/{benchmark.dataset}/{benchmark.split}"
-        named |= _with_interval(place, benchmark.metrics, ("J", "F", "JF", "A", "R", "control_JF", "drop"))
+        named |= _with_interval(
+            place, benchmark.metrics, ("J", "F", "JF", "A", "R", *_WHERE_LOST, "control_JF", "drop")
+        )
         if benchmark.average == "referring-reasoning":
             named |= {f"{place}/{name}/JF": part.JF for name, part in benchmark.groups.items() if name in _HALVES}
         if benchmark.scored:
@@ -116,8 +121,9 @@ def named_metrics(summary: Summary) -> dict[str, float]:
     for variant in summary.variants:
         place = f"eval/{variant.dataset}/{variant.split}/merged"
         named |= _with_interval(place, variant.metrics, ("J", "F", "JF"))
-    named |= _with_interval("eval/overall", summary.overall, ("J", "F", "JF"))
-    named |= {f"eval/kind/{kind}/JF": metrics.JF for kind, metrics in summary.kinds.items()}
+    named |= _with_interval("eval/overall", summary.overall, ("J", "F", "JF", *_WHERE_LOST))
+    for kind, metrics in summary.kinds.items():
+        named |= {f"eval/kind/{kind}/{name}": getattr(metrics, name) for name in ("JF", *_WHERE_LOST)}
     for title, parts in summary.breakdowns.items():
         if title != "kind":
             place = f"eval/{title.replace(' ', '_')}"

@@ -28,11 +28,16 @@ class Crop(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two planes of the same frames on a common crop, uint8 [h, w]; `frames` says which of the clip."""
+    """Two planes of the same frames on a common crop, uint8 [h, w], whose first pixel lies at (top, left).
+
+    `frames` says which of the clip.
+    """
 
     frames: slice
     first: Plane
     second: Plane
+    top: int
+    left: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,8 @@ def pairs(first: BitPlanes, second: BitPlanes) -> Iterator[Pair]:
             bottom = min(max(crop.top + crop.bits.shape[0] for crop in there) + 1, first.height)
             right = min(max(crop.left + crop.bits.shape[1] for crop in there) + 1, first.width)
             box = (top, left, bottom - top, right - left)
-            yield Pair(_frames_of(index, first.frames), _placed(crops[0], box), _placed(crops[1], box))
+            planes = _placed(crops[0], box), _placed(crops[1], box)
+            yield Pair(_frames_of(index, first.frames), *planes, top, left)
 
 
 def common(first: BitPlanes, second: BitPlanes) -> Counts:
@@ -94,6 +100,15 @@ def common(first: BitPlanes, second: BitPlanes) -> Counts:
     for pair in pairs(first, second):
         found[pair.frames] = count(pair.first & pair.second)[: pair.frames.stop - pair.frames.start]
     return found
+
+
+def minus(first: BitPlanes, second: BitPlanes) -> BitPlanes:
+    """The pixels of the first that the second has not. Raises ValueError for clips of unequal shape."""
+    crops: list[Crop | None] = [None] * len(first.crops)
+    for pair in pairs(first, second):
+        index = pair.frames.start // FRAMES_A_PLANE
+        crops[index] = Crop(pair.top, pair.left, pair.first & ~pair.second)
+    return BitPlanes(first.frames, first.height, first.width, tuple(crops))
 
 
 def count(plane: Plane) -> Counts:

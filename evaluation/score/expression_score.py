@@ -19,7 +19,8 @@ class ExpressionScore:
     J, F and JF (their mean) are None where the split hides the target. `missing` says that there was no prediction:
     such an expression has 0. A and R are ReVOS's and None elsewhere. The control metrics are None where the expression
     has no partner (scoring.py). `size` is the target's mean share of the frame, 0 to 1, over frames where it is seen
-    (None where it never is), `rivals` the number of the video's other objects. `exchanged_with` names the expression
+    (None where it never is), `rivals` the number of the video's other objects. `object_accuracy` and `lost_*`,
+    which add up to 100 with J, say where J is lost (error_parts.py). `exchanged_with` names the expression
     whose target this prediction fits instead of its own, while that one's prediction fits this target: ids may have
     been exchanged.
     """
@@ -46,6 +47,12 @@ class ExpressionScore:
     size: float | None = None
     rivals: int | None = None
     frames_without_object: int | None = None
+    object_accuracy: float | None = None
+    lost_mask: float | None = None
+    lost_object: float | None = None
+    lost_both: float | None = None
+    lost_missed: float | None = None
+    lost_imagined: float | None = None
     exchanged_with: str | None = None
 
     @property
@@ -61,7 +68,10 @@ class ExpressionScore:
 
 @dataclass(frozen=True, eq=False)
 class FrameScores:
-    """J and F of one expression in each frame of its video: float32 [T], 0 to 100; 0 where there was no prediction."""
+    """J and F of one expression in each frame of its video: float32 [T], 0 to 100; 0 where there was no prediction.
+
+    lost: int8 [T], where the frame's J is lost, as places in ("", *error_parts.PARTS).
+    """
 
     dataset: str
     split: str
@@ -70,6 +80,7 @@ class FrameScores:
     frame_names: tuple[str, ...]
     J: NDArray[np.float32]
     F: NDArray[np.float32]
+    lost: NDArray[np.int8]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from glus.data_pipeline.raw.records import Expression
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 from glus.evaluation.predict.predictions import read_masks
-from glus.evaluation.score.bitplanes import BitPlanes, pack
+from glus.evaluation.score.bitplanes import BitPlanes, minus, pack
+from glus.evaluation.score.error_parts import error_parts
 from glus.evaluation.score.expression_score import (
     WITHOUT_TARGET,
     ExpressionScore,
@@ -33,12 +34,14 @@ ObjectSet = frozenset[str]
 class VideoMasks:
     """All that is compared in one video, packed, without its void pixels (`void`: how many a frame, int64 [T]).
 
-    `targets` has one clip an object set; an absent prediction is None.
+    `targets` has one clip an object set, `rivals` the video's other objects without its pixels; an absent prediction is
+    None.
     """
 
     entry: VideoEntry
     predictions: dict[str, BitPlanes | None]
     targets: dict[ObjectSet, BitPlanes]
+    rivals: dict[ObjectSet, list[BitPlanes]]
     foreground: BitPlanes | None
     void: NDArray[np.int64]
 
@@ -118,11 +121,20 @@ def _read(split: ShardedSplit, video: int, predictions: Path) -> VideoMasks:
     for exp in entry.expressions:
         if has_known_target(exp) and _objects(exp) not in targets:
             targets[_objects(exp)] = read_target(split, video, exp, void)
+    single = {each: Expression("", "", (each,)) for each in entry.object_ids}
+    objects = {
+        name: targets[exp.object_set] if exp.object_set in targets else read_target(split, video, exp, void)
+        for name, exp in single.items()
+    }
+    rivals = {
+        of_target: [minus(planes, target) for name, planes in objects.items() if name not in of_target]
+        for of_target, target in targets.items()
+    }
     foreground = None
     if entry.dataset in WITH_ACCURACY:
         foreground = read_target(split, video, Expression("", "", entry.object_ids), void)
     pixels = np.zeros(len(frames), np.int64) if void is None else void.sum(axis=(1, 2))
-    return VideoMasks(entry, packed, targets, foreground, pixels)
+    return VideoMasks(entry, packed, targets, rivals, foreground, pixels)
 
 
 def read_target(split: ShardedSplit, video: int, expression: Expression, void: NDArray[np.bool_] | None) -> BitPlanes:
@@ -152,12 +164,32 @@ def _own_score(masks: VideoMasks, exp: Expression) -> tuple[ExpressionScore, lis
         rivals=len(set(entry.object_ids) - set(exp.object_ids)),
         frames_without_object=int((target.area == 0).sum()),
     )
+    parts = error_parts(pred, target, masks.rivals[_objects(exp)], region)
+    lost = parts.lost(region)
+    score = replace(
+        score,
+        object_accuracy=parts.object_accuracy,
+        lost_mask=lost["mask"],
+        lost_object=lost["object"],
+        lost_both=lost["both"],
+        lost_missed=lost["missed"],
+        lost_imagined=lost["imagined"],
+    )
     if masks.foreground is not None:
         right = 0.0 if pred is None else 100 * float(accuracy(pred, target, masks.void).mean())
         robust = 0.0 if pred is None else 100 * float(robustness(pred, target, masks.foreground).mean())
         score = replace(score, A=right, R=robust)
-    named = (entry.dataset, entry.split, entry.video, exp.id, tuple(entry.frame_names))
-    return score, [FrameScores(*named, *((100 * each).astype(np.float32) for each in (region, boundary)))]
+    of_frames = FrameScores(
+        dataset=entry.dataset,
+        split=entry.split,
+        video=entry.video,
+        expression=exp.id,
+        frame_names=tuple(entry.frame_names),
+        J=(100 * region).astype(np.float32),
+        F=(100 * boundary).astype(np.float32),
+        lost=parts.part,
+    )
+    return score, [of_frames]
 
 
 def _objects(expression: Expression) -> ObjectSet:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glus.common.terminal import cell, one_line, plain
-from glus.evaluation.results.mean_metrics import MeanMetrics
+from glus.evaluation.results.mean_metrics import LOST, MeanMetrics
 from glus.evaluation.results.summary import Summary
 
 WIDTH = 140
@@ -22,6 +22,8 @@ def print_metrics(summary: Summary, missing: Sequence[str], places: Sequence[Pat
     if not console.is_terminal:  # a pipe has no width of its own; rich's 80 columns would break the names
         console = Console(width=WIDTH)
     console.print(metrics_table(summary))
+    if summary.overall.lost_mask is not None:
+        console.print(lost_table(summary))
     if missing:
         print(f"PARTIAL: {len(missing)} predictions are missing and count as 0: {listed(missing)}")
     for benchmark in summary.benchmarks:
@@ -64,6 +66,19 @@ def metrics_table(summary: Summary) -> Table:
                 table.add_row(cell(f"{title}: {part}"), *_cells(metrics))
     table.add_section()
     table.add_row("all expressions", *_cells(summary.overall), style="bold")
+    return table
+
+
+def lost_table(summary: Summary) -> Table:
+    """Where J is lost: with J the parts add up to 100."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("where J is lost")
+    for name in ("J", "poor mask", "wrong object", "with a rival", "missed", "imagined", "object accuracy"):
+        table.add_column(name, justify="right")
+    rows = {each.benchmark: each.metrics for each in summary.benchmarks if each.scored}
+    rows |= {f"kind: {kind}": metrics for kind, metrics in summary.kinds.items()}
+    for name, metrics in (rows | {"all expressions": summary.overall}).items():
+        table.add_row(cell(name), *(_shown(getattr(metrics, key)) for key in ("J", *LOST, "object_accuracy")))
     return table
 
 

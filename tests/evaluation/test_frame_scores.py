@@ -10,6 +10,7 @@ from glus.common.errors import EvaluationError
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.predictions import write_masks
 from glus.evaluation.results.frame_scores import FRAMES, read_frame_scores, write_frame_scores
+from glus.evaluation.score.error_parts import PARTS
 from glus.evaluation.score.expression_score import FrameScores
 from glus.evaluation.score.jf import jf_per_frame
 from glus.evaluation.score.scoring import score_splits
@@ -60,9 +61,10 @@ def test_they_come_back_as_they_were_and_pandas_reads_them(mevis: ShardedSplit, 
     for ours, theirs in zip(frames, again, strict=True):
         for name in ("dataset", "split", "video", "expression", "frame_names"):
             assert getattr(ours, name) == getattr(theirs, name)
-        assert np.array_equal(ours.J, theirs.J) and np.array_equal(ours.F, theirs.F)
+        assert all(np.array_equal(getattr(ours, name), getattr(theirs, name)) for name in ("J", "F", "lost"))
     table = pandas.read_parquet(place)
-    assert list(table) == ["dataset", "split", "video", "expression", "frame", "J", "F"]
+    assert list(table) == ["dataset", "split", "video", "expression", "frame", "J", "F", "lost"]
+    assert table["lost"].tolist() == [["", *PARTS][part] for each in frames for part in each.lost]
     means = table.groupby(["video", "expression"], observed=True, sort=False)["J"].mean()
     assert means.tolist() == pytest.approx([each.J.mean() for each in frames], abs=1e-4)
 
@@ -73,7 +75,9 @@ def test_a_split_that_hides_its_targets_has_no_rows(tmp_path: Path) -> None:
 
 
 def one() -> FrameScores:
-    return FrameScores("mevis", "valid_u", "a", "0", ("00000", "00001"), *(np.array([50, 60], np.float32),) * 2)
+    return FrameScores(
+        "mevis", "valid_u", "a", "0", ("00000", "00001"), *(np.array([50, 60], np.float32),) * 2, np.ones(2, np.int8)
+    )
 
 
 def test_files_that_are_none_are_refused_by_name(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from glus.evaluation.predict.inference_config import InferenceConfig, Predicted
 from glus.evaluation.predict.key_frames import KeyFrames
 from glus.evaluation.predict.model_source import Loaded
 from glus.evaluation.predict.predictions import expression_folder, writing_masks
+from glus.evaluation.predict.tokens_read import counting_tokens
 from glus.evaluation.predict.video_masks import Asked, masks_of_video
 
 
@@ -42,6 +43,7 @@ def predict_video(
     )
     shown = masks_of_video(loaded, config, lambda index: split.read_frames(video, [index])[0], frames, asked, device)
     with ExitStack() as stack:
+        count = stack.enter_context(counting_tokens(loaded.model.language.llama))
         writers = [stack.enter_context(writing_masks(out, entry, expression)) for expression in due]
         try:
             for seen in shown:
@@ -50,7 +52,7 @@ def predict_video(
                     writers[row].write(seen.index, mask)
         except ModelError as error:
             raise EvaluationError(f"{where}: {error}") from error
-    return Predicted(len(due), found, len(due) * frames, silent)
+    return Predicted(len(due), found, len(due) * frames, silent, count.tokens)
 
 
 def _key_frame(keys: KeyFrames | None, entry: VideoEntry, expression: Expression) -> int:

@@ -1,6 +1,6 @@
 """Settings and counts of inference. No heavy imports."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -46,9 +46,13 @@ class InferenceConfig:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Counts of one video: expressions predicted, found on disk, and frames that got no [SEG]."""
+    """Counts of one video: expressions predicted, found on disk, and frames that got no [SEG].
+
+    `tokens` are those that the language model read.
+    """
 
     expressions: int
     found: int
     frames: int
     frames_without_seg: int
+    tokens: int = field(default=0, compare=False)

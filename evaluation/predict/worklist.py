@@ -1,7 +1,7 @@
 """The work list of an evaluation: one item a video, shared by ranks without communication.
 
 OUT/work.json             the list, costliest first, with the rank of each item
-OUT/work/.../VIDEO.json   written when an item is done: its frames, those without [SEG], seconds
+OUT/work/.../VIDEO.json   written when an item is done: its frames, those without [SEG], tokens, seconds
 OUT/.glus.lock            held by the one rank at work, so that no two evaluations write into one folder;
 OUT/.rank-0-of-4.lock     of several ranks each holds its own
 
@@ -47,10 +47,23 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted while predicting: (expression, frame) pairs, and those that got no [SEG]."""
+    """What was counted while predicting: (expression, frame) pairs, and those that got no [SEG].
+
+    `tokens` are those that the language model read; `seconds` begin when the model is loaded.
+    """
 
     frames: int
     frames_without_seg: int
+    expressions: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def costs(self) -> dict[str, float]:
+        """eval/seconds_per_expression and eval/tokens_per_expression; empty where nothing was counted."""
+        if not self.expressions or not self.tokens:
+            return {}
+        each = {"seconds": self.seconds / self.expressions, "tokens": self.tokens / self.expressions}
+        return {f"eval/{name}_per_expression": value for name, value in each.items()}
 
 
 def work_list(splits: Sequence[ShardedSplit]) -> tuple[WorkItem, ...]:
@@ -94,6 +107,7 @@ def record_done(out: Path, entry: VideoEntry, done: Predicted, seconds: float) -
         "expressions": before.get("expressions", 0) + done.expressions,
         "frames": before.get("frames", 0) + done.frames,
         "frames_without_seg": before.get("frames_without_seg", 0) + done.frames_without_seg,
+        "tokens": before.get("tokens", 0) + done.tokens,
         "seconds": round(before.get("seconds", 0.0) + seconds, 3),
     }
     write_atomic(place, json.dumps(record).encode() + b"\n")
@@ -105,6 +119,9 @@ def counted(out: Path, splits: Sequence[ShardedSplit]) -> Counted:
     return Counted(
         int(sum(record.get("frames", 0) for record in found)),
         int(sum(record.get("frames_without_seg", 0) for record in found)),
+        int(sum(record.get("expressions", 0) for record in found)),
+        int(sum(record.get("tokens", 0) for record in found)),
+        sum(record.get("seconds", 0.0) for record in found),
     )
 
 

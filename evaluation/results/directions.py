@@ -13,7 +13,7 @@ _HIGHER = frozenset(
 _LOWER = frozenset(
     ("total", "cross_entropy", "ce", "bce", "nll", "mask_bce", "mask_dice", "contrastive", "perplexity", "ppl")
     + ("error", "mse", "mae", "seconds", "missing", "partial", "videos_left_out", "left_out", "memory_gib")
-    + ("waiting_for_data_share", "outside_step_share")
+    + ("waiting_for_data_share", "outside_step_share", "seconds_per_expression", "tokens_per_expression")
 )
 _LOWER_END = re.compile(r"(^lost_(mask|object|both|missed|imagined)|_loss|_seconds|_error|_cross_entropy|_perplexity)$")
 _HIGHER_END = re.compile(r"(_per_second|_iou|_accuracy|_jf|_j_and_f|_recall|_precision)$")

@@ -26,7 +26,7 @@ from glus.evaluation.predict.worklist import (
     work_list,
     write_list,
 )
-from glus.evaluation.results.summary import Summary, named_metrics
+from glus.evaluation.results.summary import named_metrics
 from glus.launch.commands.predict import Prediction, predict, processes_for
 from glus.launch.commands.score import chosen_splits, score_and_write
 from glus.model.released.release_sam2 import Hiera
@@ -111,15 +111,19 @@ def evaluate(config: EvaluateConfig) -> None:
         _wait_for_all(items, splits, masks, config.wait_minutes)
         for entry in (entry for split in splits for entry in split.videos):
             remove_unfinished(masks, entry)
-        made = made.with_counts(counted(config.out, splits))
+        count = counted(config.out, splits)
+        made = made.with_counts(count)
         provenance.record(config.out, made)
         print(f"frames without [SEG]: {made.frames_without_seg} of {made.frames}")
         title = config.title or source.title
         summary, tables = score_and_write(
             splits, masks, config.shards, config.out, title, config.processes, config.report
         )
+        costs = count.costs()
+        for cost, value in costs.items():
+            print(f"{cost.removeprefix('eval/').replace('_', ' ')}: {value:,.1f}")
         if tracking:
-            _record(config, source, tracking, made, summary, tables)
+            _record(config, source, tracking, made, named_metrics(summary) | costs, summary.partial, tables)
     if not source.tracking_run:
         print("not recorded: no tracked run made this model")
 
@@ -159,12 +163,13 @@ def _record(
     source: ModelSource,
     tracking: TrackingConfig,
     made: provenance.Provenance,
-    summary: Summary,
+    metrics: dict[str, float],
+    partial: bool,
     written: Sequence[Path],
 ) -> None:
     """Record the metrics with the run, last: they are printed and in OUT/scores.json. Raises LaunchError."""
-    name, metrics = source.folder.name, named_metrics(summary)
-    tags = {"checkpoint": name, "weights": made.weights[:12], "partial": str(summary.partial)}
+    name = source.folder.name
+    tags = {"checkpoint": name, "weights": made.weights[:12], "partial": str(partial)}
     try:
         log_evaluation(tracking, source.tracking_run, metrics, source.step, name, tags, written)
     except TrainingError as error:

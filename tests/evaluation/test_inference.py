@@ -42,6 +42,8 @@ def test_every_expression_gets_a_mask_for_every_frame(loaded: Loaded, split: Sha
     assert (done.expressions, done.found, done.frames) == (expressions, 0, expressions * frames)
     written = [read_masks(tmp_path, entry, expression) for expression in entry.expressions]
     assert all(masks is not None and masks.shape == (frames, entry.height, entry.width) for masks in written)
+    # More than the texts alone: the frames' tokens are read too.
+    assert done.tokens > expressions * frames
     # The model answered, and its masks are neither nothing nor everything.
     assert done.frames_without_seg == 0
     assert 0 < np.mean(np.array(written)) < 1

@@ -66,6 +66,8 @@ def test_figures_are_written_told_and_recorded(
     [record] = find_runs(run.tracking)
     overall = document["summary"]["overall"]
     assert record.history["eval/overall/JF"] == ((0, pytest.approx(overall["JF"])),)
+    assert record.metrics["eval/seconds_per_expression"] > 0 and record.metrics["eval/tokens_per_expression"] > 10
+    assert "tokens per expression: " in shown
     assert record.metrics["eval/control/drop"] == pytest.approx(overall["drop"])
     assert {f"eval/{SPLIT}/JF", "eval/kind/motion/JF", "eval/control/JF", "eval/partial"} <= record.metrics.keys()
     assert record.tags["evaluation.step-000000.partial"] == "False"

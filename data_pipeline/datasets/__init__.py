@@ -1,4 +1,4 @@
 """One reader a dataset, listed in `table.py`.
 
-Imports `raw` only.
+Imports `raw` and `images`.
 """

@@ -93,8 +93,8 @@ class AnnotatedSplit:
             if self.masks is not None:
                 paths += self.masks.paths(video, _named_objects(annotation))
         except UserError as error:
-            return _digest([self.entries[video], str(error)])
-        return _digest([self.entries[video], self.ids_key, [_file_stamps(path) for path in paths]])
+            return digest_of([self.entries[video], str(error)])
+        return digest_of([self.entries[video], self.ids_key, [file_stamps(path) for path in paths]])
 
     @cached_property
     def _places(self) -> VideoPlaces:
@@ -173,7 +173,7 @@ def _named_objects(annotation: VideoAnnotation) -> list[str]:
     )
 
 
-def _file_stamps(path: Path) -> list[tuple[str, int, int]]:
+def file_stamps(path: Path) -> list[tuple[str, int, int]]:
     """(name, size, time) of a file, or of each file of a folder; empty where there is none.
 
     What cannot be looked at (a dangling link, a folder without rights, a name that is too long) has the error's number
@@ -198,5 +198,5 @@ def _file_stamp(path: Path) -> tuple[str, int, int]:
     return path.name, stat.st_size, stat.st_mtime_ns
 
 
-def _digest(content: Any) -> str:
+def digest_of(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()

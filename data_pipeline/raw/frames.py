@@ -26,10 +26,20 @@ class FrameFolder:
     stored, and a frame that carries an orientation is noted (released data, whose masks know nothing of it).
     """
 
-    def __init__(self, folder: Path, names: Sequence[str] | None = None, *, as_shown: bool = False) -> None:
-        """Without `names`: all JPEG files of the folder. Raises DataError on a missing or empty folder."""
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str] | None = None,
+        *,
+        as_shown: bool = False,
+        files: NamedFiles | None = None,
+    ) -> None:
+        """Without `names`: all JPEG files of the folder; `files` are these, where they were listed before.
+
+        Raises DataError on a missing or empty folder.
+        """
         self.folder = folder
-        self._files = NamedFiles(folder, JPEG_ENDINGS)
+        self._files = files or NamedFiles(folder, JPEG_ENDINGS)
         self.names = tuple(names) if names is not None else self._listing()
         if not self.names:
             raise DataError(f"{folder}: no frames are listed; the annotation or the folder is empty", file=str(folder))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from glus.common.names import check_name, check_path, check_unique
@@ -37,7 +38,8 @@ class Expression:
     """A referring expression. Ids are strings, whatever the file had.
 
     `object_ids` is empty where the expression has no target (ReVOS type_id 2) or where the split hides its targets.
-    `kind` is "look", "motion", "relation", "several" or "reasoning" where the annotation says so, else "".
+    `kind` is "look", "motion", "relation", "several" or "reasoning" where the annotation says so; "sentence" or
+    "phrase" by ReasonSeg's is_sentence; else "".
     `type_id` is ReVOS's own: 0 referring, 1 reasoning, 2 without target.
     """
 
@@ -71,6 +73,37 @@ class VideoRecord:
     objects: dict[str, list[Rle | None]]
     expressions: tuple[Expression, ...]
     void: list[Rle | None] | None = None
+
+
+class RawSplit(Protocol):
+    """A split of a raw dataset, videos (AnnotatedSplit) or images (ImageSplit): what `glus prepare` asks of it."""
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Annotation files that the videos share, for digests."""
+        ...
+
+    def videos(self) -> list[str]:
+        """Names of the videos, in the split's order."""
+        ...
+
+    def record(self, video: str) -> VideoRecord:
+        """Read one video. Raises a UserError, or OSError where one of its files cannot be opened."""
+        ...
+
+    def open_masks(self) -> None:
+        """Read what all videos share. Raises DataError: then no video can be read."""
+        ...
+
+    def stamp(self, video: str) -> str:
+        """SHA-256 that changes with a video's annotation or files."""
+        ...
 
 
 def check_names(

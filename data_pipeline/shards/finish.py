@@ -8,7 +8,7 @@ from pathlib import Path
 
 from glus.common.errors import DataError
 from glus.common.files import sha256_of
-from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
+from glus.data_pipeline.raw.records import RawSplit
 from glus.data_pipeline.shards.index import (
     INDEX_NAME,
     MANIFEST_NAME,
@@ -48,7 +48,7 @@ def refuse_bad(bad: Sequence[BadItem], videos: int, place: str, max_bad_share: f
     _log.warning("%s: %d of %d videos are bad and left out:\n%s%s", place, len(bad), videos, shown, more)
 
 
-def finish_split(split: AnnotatedSplit, jobs: Sequence[ShardJob]) -> Manifest:
+def finish_split(split: RawSplit, jobs: Sequence[ShardJob]) -> Manifest:
     """Join the parts to index and manifest, the manifest last, and remove what no longer belongs.
 
     Raises DataError where a job is not done, or where a part holds other videos than were planned for it.

@@ -13,8 +13,8 @@ from glus.common.errors import DataError
 from glus.common.locks import LOCK, exclusive
 from glus.common.paths import PathText
 from glus.common.progress import Progress
-from glus.data_pipeline.datasets.table import check_split, read_dataset, splits_there
-from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
+from glus.data_pipeline.datasets.table import check_split, holds_images, read_dataset, splits_there
+from glus.data_pipeline.raw.records import RawSplit
 from glus.data_pipeline.shards.check import check_splits
 from glus.data_pipeline.shards.finish import finish_split, refuse_bad
 from glus.data_pipeline.shards.index import BadItem, Manifest, Note
@@ -34,6 +34,7 @@ class PrepareConfig:
         root: folder of the raw datasets.
         out: folder of the shards, OUT/DATASET/SPLIT; or a URL that fsspec knows, such as s3://bucket/shards.
         videos_per_shard: videos a tar.
+        images_per_shard: images a tar, for datasets whose videos are single images.
         workers: worker processes; none for one a CPU.
         ray_address: a running Ray cluster ("auto" or HOST:PORT); none starts Ray here, for this run alone, and takes
             the cluster of a Ray job whose command this is.
@@ -47,6 +48,7 @@ class PrepareConfig:
     root: Path
     out: PathText
     videos_per_shard: int = 32
+    images_per_shard: int = 2048
     workers: int | None = None
     ray_address: PathText | None = None
     strict: bool = False
@@ -63,6 +65,8 @@ def prepare(config: PrepareConfig) -> list[Manifest]:
     """
     if config.videos_per_shard < 1 or (config.workers is not None and config.workers < 1):
         raise DataError("videos_per_shard and workers must be at least 1")
+    if config.images_per_shard < 1:
+        raise DataError("images_per_shard must be at least 1")
     if not 0 <= config.max_bad_share <= 1:
         raise DataError(f"max_bad_share is a share from 0 to 1, not {config.max_bad_share}")
     if in_ray_job() and not (Path(config.root).is_absolute() and is_full(config.out)):
@@ -84,7 +88,7 @@ def prepare(config: PrepareConfig) -> list[Manifest]:
         with collected() as texts:
             splits = [read_dataset(name, root, split) for name, split in names]
         plans = [
-            plan_jobs(split, root, folder.place, config.videos_per_shard, config.decode)
+            plan_jobs(split, root, folder.place, _videos_per_shard(split, config), config.decode)
             for split, folder in zip(splits, folders, strict=True)
         ]
         held.enter_context(running_ray(config.ray_address and str(config.ray_address), config.workers))
@@ -114,7 +118,7 @@ def named_splits(names: Sequence[str], root: Path) -> list[tuple[str, str]]:
 
 
 def plan_jobs(
-    split: AnnotatedSplit, root: Path, folder: Path | str, videos_per_shard: int, decode: bool = False
+    split: RawSplit, root: Path, folder: Path | str, videos_per_shard: int, decode: bool = False
 ) -> list[ShardJob]:
     """The split's videos in the annotation's order, so many a shard."""
     videos = split.videos()
@@ -122,6 +126,10 @@ def plan_jobs(
     return [
         ShardJob(split.dataset, split.split, root, folder, number, part, decode) for number, part in enumerate(parts)
     ]
+
+
+def _videos_per_shard(split: RawSplit, config: PrepareConfig) -> int:
+    return config.images_per_shard if holds_images(split.dataset) else config.videos_per_shard
 
 
 def _run_jobs(jobs: list[ShardJob], workers: Workers, config: PrepareConfig) -> list[Note]:

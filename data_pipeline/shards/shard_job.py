@@ -16,7 +16,7 @@ from pathlib import Path
 from glus.common.errors import DataError, UserError
 from glus.common.json_file import parse_json, parsed_as
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
+from glus.data_pipeline.raw.records import RawSplit
 from glus.data_pipeline.shards.index import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -93,7 +93,7 @@ class ShardMaker:
     """Does jobs, one after the other. The split of the last job stays loaded, as the next is most often its own."""
 
     def __init__(self) -> None:
-        self._open: tuple[tuple[str, Path, str], AnnotatedSplit, tuple[Note, ...]] | None = None
+        self._open: tuple[tuple[str, Path, str], RawSplit, tuple[Note, ...]] | None = None
 
     def ready(self, root: Path, seen: Mapping[str, bytes]) -> None:
         """Check that this machine sees `root` and the driver's files: path -> content.
@@ -140,7 +140,7 @@ class ShardMaker:
         job.storage.write(job.part, json_bytes(_part_to_json(part)), durable=False)
         return part, False
 
-    def _split(self, job: ShardJob) -> tuple[AnnotatedSplit, tuple[Note, ...]]:
+    def _split(self, job: ShardJob) -> tuple[RawSplit, tuple[Note, ...]]:
         """The split of a job, and what was noticed when it was read."""
         key = (job.dataset, job.root, job.split)
         if self._open is None or self._open[0] != key:
@@ -177,7 +177,7 @@ def _still_complete(job: ShardJob, part: ShardPart) -> bool:
     return job.storage.sha256(job.name) == part.shard.sha256
 
 
-def _written(job: ShardJob, source: AnnotatedSplit, stamp: str, of_split: Sequence[Note]) -> ShardPart:
+def _written(job: ShardJob, source: RawSplit, stamp: str, of_split: Sequence[Note]) -> ShardPart:
     quarantine, notes = list[BadItem](), list(of_split)
     samples = _good_samples(job, source, quarantine, notes)
     first = next(samples, None)
@@ -187,9 +187,7 @@ def _written(job: ShardJob, source: AnnotatedSplit, stamp: str, of_split: Sequen
     return ShardPart(stamp, shard, tuple(videos), tuple(quarantine), tuple(notes))
 
 
-def _good_samples(
-    job: ShardJob, source: AnnotatedSplit, quarantine: list[BadItem], notes: list[Note]
-) -> Iterator[Sample]:
+def _good_samples(job: ShardJob, source: RawSplit, quarantine: list[BadItem], notes: list[Note]) -> Iterator[Sample]:
     """Samples of the job's videos; the bad ones are added to `quarantine`, with paths below the dataset root.
 
     What was noticed of any is added to `notes`.
@@ -221,7 +219,7 @@ def _bad(video: str, error: UserError | OSError, prefix: str) -> BadItem:
     return BadItem(video, str(error).replace(prefix, ""), file, error.frame)
 
 
-def _stamp(job: ShardJob, source: AnnotatedSplit) -> str:
+def _stamp(job: ShardJob, source: RawSplit) -> str:
     content = [
         FORMAT_VERSION,
         RECIPE,

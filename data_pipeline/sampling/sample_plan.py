@@ -15,7 +15,7 @@ from glus.common.errors import DataError
 from glus.common.seeds import numpy_generator
 from glus.data_pipeline.batches.conversations import draw_templates, templates_named
 from glus.data_pipeline.sampling.groups import draw_group
-from glus.data_pipeline.sampling.mixture import Mixture, check_weights
+from glus.data_pipeline.sampling.mixture import Mixture, check_weights, expanded
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 
 #: Lengths of videos whose equal parts are kept.
@@ -26,7 +26,7 @@ KEPT_BOUNDS = 4096
 class SamplingConfig:
     """How the global batch is drawn."""
 
-    #: Weight of each split, by "dataset/split", from 0 up.
+    #: Weight of each split, by "dataset/split", from 0 up; or of a published mixture ("videolisa", "lisa"; mixture.py).
     mixture: dict[str, float] = field(default_factory=dict)
     #: Draw the splits independently of each other, as the reference does; else evenly (mixture.py).
     independent_draws: bool = False
@@ -42,6 +42,10 @@ class SamplingConfig:
     group_by_object: bool = True
     #: Show one frame instead of all context and query frames: the control that cannot see motion.
     single_frame: bool = False
+
+    def __post_init__(self) -> None:
+        # Named mixtures become their splits at once, so that records of a run say what was drawn from.
+        object.__setattr__(self, "mixture", expanded(self.mixture))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glus.data_pipeline.sampling.mixture import BLOCK, Mixture
+from glus.data_pipeline.datasets.table import check_split, holds_images
+from glus.data_pipeline.sampling.mixture import BLOCK, NAMED, Mixture, expanded
+from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 
 #: Of GLUS-A: MeViS, Refer-YouTube-VOS, Ref-DAVIS17, ReVOS, LV-VIS.
 GLUS_A = (40, 150, 4, 30, 30)
@@ -46,3 +48,28 @@ def test_weights_of_zero_are_never_drawn_even_at_the_ends(weights):
     for within in (0.0, 0.5, 1 - 2**-53):
         assert {mixture.draw(step, 0, within) for step in range(BLOCK)} == {wanted}
         assert mixture.draw(0, 0, within, independent=True) == wanted
+
+
+def test_videolisa_draws_fifteen_images_in_thirty_two_samples():
+    weights = expanded({"videolisa": 1})
+    images = [name for name in weights if holds_images(name.split("/")[0])]
+    assert sum(weights.values()) == 32 and sum(weights[name] for name in images) == 15
+    assert weights["ade20k/train"] == 2 and weights["refcoco/train"] == 1 and weights["mevis/train"] == 6
+
+
+def test_lisa_draws_nine_to_three_to_one():
+    weights = expanded({"lisa": 2})
+    assert weights["coco_stuff/train"] == 2 * 9 / 4 and weights["refcocog/train"] == 2 * 3 / 4
+    assert weights["reason_seg/train"] == 2 and len(weights) == 9
+
+
+def test_a_named_mixture_joins_splits_next_to_it():
+    config = SamplingConfig(mixture={"videolisa": 0.5, "mevis/train": 1, "nonsense": 1})
+    assert config.mixture["mevis/train"] == 4 and config.mixture["nonsense"] == 1
+    assert config.mixture == SamplingConfig(mixture=config.mixture).mixture
+
+
+def test_every_split_of_a_named_mixture_is_one_that_prepare_knows():
+    for name in NAMED:
+        for split in expanded({name: 1}):
+            check_split(*split.split("/"))

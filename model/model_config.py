@@ -91,6 +91,11 @@ class LanguageConfig:
                 f"model.language: hidden_size {self.hidden_size}, heads {self.heads} and key_value_heads "
                 f"{self.key_value_heads} do not fit: each must be a multiple of the next"
             )
+        if self.sliding_window and self.family != "phi3":
+            raise ModelError(
+                f"model.language.sliding_window={self.sliding_window}: the family {self.family} has no window here; "
+                "set it to 0, or family to phi3"
+            )
 
     def check_attention(self) -> None:
         """Raises ModelError where flash-attn is set and not installed."""
@@ -299,3 +304,10 @@ class ModelConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     #: Folder or file of the SentencePiece tokenizer.
     tokenizer: PathText = ""
+
+    def __post_init__(self) -> None:
+        if self.method == "glus" and self.segmenter.kind != "sam2":
+            raise ModelError(
+                f"model.segmenter.kind is {self.segmenter.kind}, but model.method is glus, which needs the memory of "
+                "SAM 2: set kind to sam2, or method to videolisa"
+            )

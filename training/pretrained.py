@@ -8,12 +8,13 @@ import torch
 from glus.common.errors import ModelError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.model.glus import Glus
+from glus.model.inference.mask_propagation import MaskPropagation
 from glus.model.model_config import LoraConfig, ModelConfig
 from glus.model.released.load_release import FreshTokens, load_complete, load_language, load_segmenter, load_vision
 from glus.model.released.release_files import ReleasedWeights
 from glus.model.released.release_methods import RELEASED_METHODS, method_of
 from glus.model.released.release_sam1 import check_sam1, is_sam1
-from glus.model.released.release_sam2 import Shapes, check_segmenter
+from glus.model.released.release_sam2 import Shapes, check_segmenter, segmenter_of
 from glus.model.released.release_sizes import check_language, check_vision
 from glus.model.trainable import build_empty
 from glus.training.release_info import read_release, segmenter_shapes, vision_place
@@ -123,6 +124,18 @@ def open_release(weights: WeightsConfig, config: ModelConfig | None = None) -> t
 def open_glus(folder: Path, vision: str = "", config: ModelConfig | None = None) -> tuple[Glus, Tokenizer, list[str]]:
     """`open_release` of a GLUS checkpoint; `vision` is the folder of its CLIP."""
     return open_release(WeightsConfig(glus=str(folder), vision=vision), config)
+
+
+def open_propagation(file: Path) -> tuple[MaskPropagation, list[str]]:
+    """A SAM 2 that follows given masks (eval mode, on the CPU), and lines to print; `file` is a sam2_hiera_*.pt.
+
+    Raises ModelError where the file does not fit, or is of SAM 2.1, whose object pointers have parameters of their own.
+    """
+    shapes = ReleasedWeights.open(file).shapes
+    if "obj_ptr_tpos_proj.weight" in shapes:
+        raise ModelError(f"{file} is a SAM 2.1, which this code cannot follow masks with: name a sam2_hiera_*.pt")
+    model = MaskPropagation(segmenter_of(file, shapes))
+    return model.eval(), load_segmenter(model, file)
 
 
 def released_files(weights: WeightsConfig) -> list[Path]:

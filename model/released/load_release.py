@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from glus.common.errors import ModelError
 from glus.common.seeds import torch_generator
-from glus.model.glus import Glus
+from glus.model.model_config import ModelConfig
 from glus.model.precision import why_unusable
 from glus.model.released.release_files import ReleasedWeights
 from glus.model.released.release_lora import Adapter, adapted_weight, add_adapter, find_adapters, plain_name
@@ -60,7 +60,14 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def load_language(model: Glus, folder: Path, fresh: FreshTokens) -> list[str]:
+def config_of(model: nn.Module) -> ModelConfig:
+    """The sizes of a model of any method, its `config`."""
+    config = model.config
+    assert isinstance(config, ModelConfig)
+    return config
+
+
+def load_language(model: nn.Module, folder: Path, fresh: FreshTokens) -> list[str]:
     """Load Llama, and the projector where there is one, from LISA or a Llama of transformers. Returns lines to print.
 
     `text_hidden_fcs` is drawn as torch draws an nn.Linear, whatever the release holds: so does the reference.
@@ -75,47 +82,47 @@ def load_language(model: Glus, folder: Path, fresh: FreshTokens) -> list[str]:
     if _is_empty(model):
         return []
     drawn = ["text_hidden_fcs"]
-    _redraw(model.language.text_hidden_fcs, fresh.seed, "text_hidden_fcs")
+    _redraw(model.get_submodule("language.text_hidden_fcs"), fresh.seed, "text_hidden_fcs")
     if not has_projector:
         drawn.append("mm_projector")
-        _redraw(model.language.mm_projector, fresh.seed, "mm_projector")
+        _redraw(model.get_submodule("language.mm_projector"), fresh.seed, "mm_projector")
     return [*notes, f"{folder}: freshly drawn: {', '.join(drawn)}"]
 
 
-def _language_names(model: Glus, released: ReleasedWeights) -> NameMap:
+def _language_names(model: nn.Module, released: ReleasedWeights) -> NameMap:
     if any(name.startswith("language_model.") for name in released.shapes):
         return LLAVA_OF_TRANSFORMERS
     if not any(name.startswith("model.mm_projector.") for name in released.shapes):
         return LLAMA
-    return LISA if model.config.method == "glus" else LLAVA
+    return LISA if config_of(model).method == "glus" else LLAVA
 
 
-def load_complete(model: Glus, folder: Path) -> list[str]:
+def load_complete(model: nn.Module, folder: Path) -> list[str]:
     """Load everything but the vision tower from a checkpoint of the model's method, LoRA merged or not.
 
     Returns lines to print. Raises ModelError.
     """
-    names = RELEASED_METHODS[model.config.method].names(model.config)
+    names = RELEASED_METHODS[config_of(model).method].names(config_of(model))
     return _load(model, ReleasedWeights.open(folder), names, None)
 
 
-def load_vision(model: Glus, place: Path) -> list[str]:
+def load_vision(model: nn.Module, place: Path) -> list[str]:
     """Load the vision tower from a CLIP. Returns lines to print; raises ModelError."""
-    return _load(model, ReleasedWeights.open(place), clip_names(model.config.vision), None)
+    return _load(model, ReleasedWeights.open(place), clip_names(config_of(model).vision), None)
 
 
-def load_segmenter(model: Glus, file: Path) -> list[str]:
+def load_segmenter(model: nn.Module, file: Path) -> list[str]:
     """Load SAM 2 from sam2_hiera_*.pt or sam2.1_hiera_*.pt, or SAM 1 from sam_vit_*.pth. Returns lines to print.
 
     Raises ModelError.
     """
-    names = {"sam1": sam1_names(model.config.sam1), "sam2": SAM2}[model.config.segmenter.kind]
+    names = {"sam1": sam1_names(config_of(model).sam1), "sam2": SAM2}[config_of(model).segmenter.kind]
     return _load(model, ReleasedWeights.open(file), names, None)
 
 
-def _load(model: Glus, released: ReleasedWeights, names: NameMap, fresh: FreshTokens | None) -> list[str]:
+def _load(model: nn.Module, released: ReleasedWeights, names: NameMap, fresh: FreshTokens | None) -> list[str]:
     own = own_tensors(model)
-    tied = {HEAD} if model.config.language.tie_embeddings else set()
+    tied = {HEAD} if config_of(model).language.tie_embeddings else set()
     adapters = find_adapters(released.shapes, released.place)
     wanted, ignored = _assign(released, names, own, tied)
     _check_shapes(released, wanted, own, fresh)
@@ -141,14 +148,14 @@ def _load(model: Glus, released: ReleasedWeights, names: NameMap, fresh: FreshTo
 
 
 def _merge_adapters(
-    model: Glus,
+    model: nn.Module,
     adapters: Mapping[str, Adapter],
     matrices: Mapping[str, Tensor],
     names: NameMap,
     own: Mapping[str, Tensor],
     place: Path,
 ) -> list[str]:
-    alpha = model.config.lora.alpha
+    alpha = config_of(model).lora.alpha
     for weight, adapter in adapters.items():
         add_adapter(own[str(names.ours(weight))], matrices[adapter.down], matrices[adapter.up], alpha)
     return [f"{place}: LoRA of {len(adapters)} weights merged (model.lora.alpha {alpha})"] if adapters else []

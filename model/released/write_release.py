@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import peft
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from glus.common.errors import ModelError
-from glus.model.glus import Glus
 from glus.model.model_config import VisionConfig
 from glus.model.precision import all_finite
-from glus.model.released.load_release import HEAD, own_tensors
+from glus.model.released.load_release import HEAD, config_of, own_tensors
 from glus.model.released.release_files import INDEX_SUFFIX, PICKLED, SAFE
 from glus.model.released.release_methods import RELEASED_METHODS
 from glus.model.released.release_names import CLIP, PIXEL_DEVIATION, PIXEL_MEAN, SEGMENTER
@@ -53,15 +52,14 @@ class Written:
         ]
 
 
-def merge_lora(model: Glus) -> int:
+def merge_lora(model: nn.Module) -> int:
     """Merge LoRA into the weights that it adapts and remove it, in place. Returns the number of merged layers.
 
     Raises ModelError where a merged weight is not finite.
     """
+    language = model.get_submodule("language.llama")
     found = [
-        (name, module)
-        for name, module in model.language.llama.named_modules()
-        if isinstance(module, peft.tuners.lora.LoraLayer)
+        (name, module) for name, module in language.named_modules() if isinstance(module, peft.tuners.lora.LoraLayer)
     ]
     for name, module in found:
         try:
@@ -69,18 +67,18 @@ def merge_lora(model: Glus) -> int:
         except ValueError as error:
             raise ModelError(f"{name}: LoRA cannot be merged ({error}): the checkpoint's weights are broken") from error
         parent, _, last = name.rpartition(".")
-        setattr(model.language.llama.get_submodule(parent), last, module.get_base_layer())
+        setattr(language.get_submodule(parent), last, module.get_base_layer())
     return len(found)
 
 
-def released_tensors(model: Glus) -> Iterator[tuple[str, Tensor]]:
+def released_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(released name, tensor) of a merged model, the vision tower left out as GLUS and VideoLISA are released.
 
     Raises ModelError where LoRA is not merged.
     """
     if any(".lora_" in name for name, _ in model.named_parameters()):
         raise ModelError("LoRA is not merged: merge_lora first")
-    config = model.config
+    config = config_of(model)
     method = RELEASED_METHODS[config.method]
     names = method.names(config)
     tied = {HEAD} if config.language.tie_embeddings else set()
@@ -94,14 +92,14 @@ def released_tensors(model: Glus) -> Iterator[tuple[str, Tensor]]:
     yield from method.settings(config)
 
 
-def write_tower(model: Glus, folder: Path, dtype: torch.dtype, form: Format, shard_bytes: int) -> Written:
+def write_tower(model: nn.Module, folder: Path, dtype: torch.dtype, form: Format, shard_bytes: int) -> Written:
     """The vision tower as a CLIP of its own: weights, config.json, preprocessor_config.json.
 
     Layers above the one that is read are not in our model; they are written as layers that pass everything through, so
     that counting from the last one ends at the same layer. Raises OSError.
     """
     folder.mkdir()
-    vision = model.config.vision
+    vision = config_of(model).vision
     own = {name: tensor.detach() for name, tensor in own_tensors(model).items() if name.startswith(TOWER)}
     tensors = [(str(CLIP.released(name)), tensor) for name, tensor in own.items()]
     written = write_shards([*tensors, *_passing_layers(own, vision)], folder, dtype, form, shard_bytes)

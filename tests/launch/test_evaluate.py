@@ -61,7 +61,8 @@ def test_figures_are_written_told_and_recorded(
     shown = capsys.readouterr().out
     assert "MeViS valid_u" in shown and "kind: motion" in shown and "missing predictions: 0" in shown
     written = [line.removeprefix("written: ") for line in shown.splitlines() if line.startswith("written: ")]
-    assert written == [str(out / name) for name in ("report.html", "scores.json", "scores.csv", "videos.csv")]
+    files = ("report.html", "scores.json", "scores.csv", "videos.csv", "frames.parquet")
+    assert written == [str(out / name) for name in files]
     assert (out / "report.html").is_file()
     [record] = find_runs(run.tracking)
     overall = document["summary"]["overall"]
@@ -73,7 +74,7 @@ def test_figures_are_written_told_and_recorded(
     assert record.tags["evaluation.step-000000.partial"] == "False"
     artifacts = Path(run.out).parent / "mlartifacts" / record.run_id / "artifacts" / "evaluation" / "step-000000"
     names = sorted(each.name for each in artifacts.iterdir())
-    assert names == ["scores.csv", "scores.json", "videos.csv"]
+    assert names == ["frames.parquet", "scores.csv", "scores.json", "videos.csv"]
     weights = json.loads((out / "predictions.json").read_text(encoding="utf-8"))["weights"]
     assert record.tags["evaluation.step-000000.weights"] == weights[:12]
     kept = json.loads((out / "predictions.json").read_text(encoding="utf-8"))

@@ -28,7 +28,7 @@ def tiny(**sizes: Any) -> ModelConfig:
     """A SAM 1 of 64 pixels, one windowed and one global block."""
     given = {"image_size": 64, "width": 16, "depth": 2, "heads": 2, "window": 3, "hidden_dim": 32}
     sam1 = Sam1Config(**{**given, "global_attention_blocks": (1,), "decoder_feedforward": 64, **sizes})
-    return ModelConfig(segmenter=SegmenterConfig(kind="sam1"), sam1=sam1)
+    return ModelConfig("videolisa", segmenter=SegmenterConfig(kind="sam1"), sam1=sam1)
 
 
 class Recorded:
@@ -40,6 +40,7 @@ class Recorded:
             self.arrays = {name: torch.from_numpy(stored[name]) for name in stored}
         sizes = json.loads((folder / "sam.json").read_text("utf-8"))
         self.config = ModelConfig(
+            method="videolisa",
             segmenter=SegmenterConfig(kind="sam1"),
             sam1=Sam1Config(
                 image_size=sizes["image_size"],
@@ -94,7 +95,7 @@ def test_every_parameter_of_the_reference_has_a_name_in_ours_and_back(recorded):
 def test_the_names_of_vit_h_are_those_of_its_file():
     """Names and shapes of sam_vit_h_4b8939.pth: 594 tensors (segment_anything's build_sam_vit_h)."""
     with torch.device("meta"):
-        segmenter = Sam1Segmenter(ModelConfig(segmenter=SegmenterConfig(kind="sam1")))
+        segmenter = Sam1Segmenter(ModelConfig("videolisa", segmenter=SegmenterConfig(kind="sam1")))
     names = sam1_names(Sam1Config())
     released = {names.released(f"segmenter.{name}"): tuple(each.shape) for name, each in segmenter.state_dict().items()}
     assert len(released) == 594 and None not in released

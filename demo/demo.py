@@ -218,7 +218,7 @@ def _print_places(out: Path) -> None:
     print(f"pictures: {out / 'eval' / RUNS[0].name / 'overlays'}")
     print(f"runs side by side: {out / 'compare' / 'comparison.html'}")
     print(f"results: {out / 'summary.json'}")
-    print(f"MLflow's page on these runs: {mlflow_command(out)}")
+    print(f'MLflow\'s page on these runs (choose "Model training" at its top left): {mlflow_command(out)}')
 
 
 def mlflow_command(out: Path) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from glus.common.errors import TrainingError
 from glus.training.tracking.evaluation_record import log_evaluation
@@ -40,6 +41,30 @@ def config(fresh_database: Path, tmp_path: Path) -> TrackingConfig:
     folder.mkdir()
     shutil.copy(fresh_database, folder / "mlflow.db")
     return TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", experiment="tests")
+
+
+def test_mlflows_page_shows_a_training_with_its_command_and_commit(config: TrackingConfig) -> None:
+    with Tracker.start(config, "a run", Run(), tags={"mlflow.note.content": "what it is"}) as tracker:
+        pass
+    client = MlflowClient(config.uri)
+    run, experiment = client.get_run(tracker.run_id), client.get_experiment_by_name("tests")
+    assert experiment is not None and experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    shown = {name: run.data.tags[f"mlflow.{name}"] for name in ("source.name", "source.type", "note.content")}
+    assert shown == {"source.name": "glus train", "source.type": "LOCAL", "note.content": "what it is"}
+    assert run.data.tags.get("mlflow.source.git.commit") == run.data.tags.get("code.commit")
+    client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", "finetuning")
+    with Tracker.start(config, "another", Run()):
+        pass
+    kept = client.get_experiment_by_name("tests")
+    assert kept is not None and kept.tags["mlflow.experimentKind"] == "finetuning", "a choice of the user stays"
+
+
+def test_an_experiment_of_an_earlier_version_becomes_one_of_trainings(config: TrackingConfig) -> None:
+    MlflowClient(config.uri).create_experiment("tests")
+    with Tracker.start(config, "a run", Run()):
+        pass
+    experiment = MlflowClient(config.uri).get_experiment_by_name("tests")
+    assert experiment is not None and experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_a_run_is_read_back_as_it_was_recorded(config: TrackingConfig, tmp_path: Path) -> None:

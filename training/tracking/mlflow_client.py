@@ -35,6 +35,9 @@ PARAMETERS_A_CALL = 100
 #: Parameters (or their beginnings) that change no metric: how a run is kept, not what it is.
 NOT_OF_METRICS = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang_minutes", "tracking.")
 
+#: MLflow's page then opens as one of trainings; without it, it takes an experiment for one of prompts.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
 #: Set before MLflow is imported, where the user has not: two quick tries instead of minutes, no pages of migrations.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -144,6 +147,10 @@ def experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) 
                 f"experiment {config.experiment!r} was deleted in {place}; restore it or choose another "
                 "tracking.experiment"
             )
+        for name, value in EXPERIMENT_TAGS.items():
+            if create and name not in experiment.tags:
+                with mlflow_errors(config):
+                    client.set_experiment_tag(experiment.experiment_id, name, value)
         return str(experiment.experiment_id)
     if not create:
         raise TrainingError(f"no experiment {config.experiment!r} in {place}; see tracking.experiment")
@@ -152,7 +159,7 @@ def experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) 
     location = None if file is None else (file.parent.resolve() / FOLDER).as_uri()
     try:
         with mlflow_errors(config):
-            return str(client.create_experiment(config.experiment, artifact_location=location))
+            return str(client.create_experiment(config.experiment, artifact_location=location, tags=EXPERIMENT_TAGS))
     except TrainingError:
         # Another run that began at the same time has made it.
         with mlflow_errors(config):

@@ -17,6 +17,7 @@ from glus.common.errors import InputError, TrainingError
 from glus.common.files import is_there
 from glus.common.json_file import read_as, read_object
 from glus.common.terminal import one_line
+from glus.common.urls import hide_secrets
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.training.checkpoints.checkpoint import RunState, read_state
 from glus.training.run_config import RunConfig
@@ -36,6 +37,18 @@ FILE, UNSENT = "tracking.json", "unsent.json"
 _CONTINUES = "continues"
 
 
+def described(config: RunConfig, plan: SamplePlan) -> str:
+    """What a run is, for its description in MLflow (Markdown)."""
+    begin = [f"{part} {place}" for part, place in config.weights.named.items()]
+    if config.init_from:
+        begin = [f"the checkpoint {config.init_from}"]
+    data = ", ".join(f"{split.dataset}/{split.split}" for split in plan.splits)
+    return hide_secrets(
+        f"{config.steps:,} steps of {config.global_batch_size} videos from {data}; starts from "
+        f"{', '.join(begin) or 'freshly drawn weights'}. Folder: `{Path(config.out).resolve()}`"
+    )
+
+
 def start_tracking(config: RunConfig, plan: SamplePlan, resumed: Path | None) -> Tracker:
     """The run of the checkpoint `resumed`, or that of an earlier start with the same config, or a new one.
 
@@ -48,7 +61,7 @@ def start_tracking(config: RunConfig, plan: SamplePlan, resumed: Path | None) ->
     note = _note(out)
     place = _located(config.tracking, out, note)
     run_id = _run_of(state, note, config)
-    params, tags = asdict(config), {"kind": "training"}
+    params, tags = asdict(config), {"kind": "training", "mlflow.note.content": described(config, plan)}
     ended = [str(each) for each in note.get(_CONTINUES, [])] if run_id == note.get("run") else []
     try:
         tracker = Tracker.start(place, config.name, params, tags, run_id=run_id, metrics=metrics)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from glus.common.errors import TrainingError
 from glus.common.urls import hide_secrets
 from glus.training.tracking.artifact_place import artifacts_of, write_artifacts
-from glus.training.tracking.code_version import code_version
+from glus.training.tracking.code_version import code_version, source_tags
 from glus.training.tracking.delivery import Delivery
 from glus.training.tracking.evaluation_record import logged_model
 from glus.training.tracking.metrics_file import NAME_PATTERN, MetricsFile
@@ -77,7 +77,8 @@ class Tracker:
         Raises MissingRun where `run_id` does not exist, TrainingError where MLflow cannot be reached.
         """
         client, experiment = opened(config) if run_id is None else (client_of(config), "")
-        everything = dict(tags or {}) | code_version()
+        version = code_version()
+        everything = source_tags("glus train", version) | dict(tags or {}) | version
         run = run_of(client, config, run_id) if run_id else None
         with mlflow_errors(config):
             if run is None:

@@ -78,6 +78,12 @@ def metric_rows(runs: Sequence[Scored]) -> list[Row]:
     for run in runs:
         parts = (*run.summary.benchmarks, *run.summary.variants)
         named = {f"{part.benchmark}, {name}": getattr(part.metrics, key) for part in parts for key, name in _METRICS}
+        named |= {
+            f"{part.benchmark}, {name}": getattr(part.metrics, name)
+            for part in parts
+            for name in ("gIoU", "cIoU")
+            if part.metrics.gIoU is not None
+        }
         named |= {f"all expressions, {name}": getattr(run.summary.overall, key) for key, name in (*_METRICS, *_LOST)}
         found.append(named)
     order = list(dict.fromkeys(name for one in found for name in one))

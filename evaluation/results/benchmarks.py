@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from glus.data_pipeline.datasets.table import DATASETS, holds_images
+
 Average = Literal["expressions", "referring-reasoning", "annotators"]
 """How the metrics of a benchmark come from those of its expressions.
 
@@ -19,6 +21,7 @@ class Protocol:
 
     `dataset` is its name in data_pipeline/datasets/table.py. `split` is None where every split with masks is scored
     alike; its name then follows the benchmark's. `official` is False where no published result is computed so.
+    `overlap`: of images, whose measures are gIoU and cIoU.
     """
 
     name: str
@@ -28,7 +31,16 @@ class Protocol:
     source: str
     note: str = ""
     official: bool = True
+    overlap: bool = False
 
+
+def _referring_images(name: str, dataset: str, source: str) -> Protocol:
+    """refCOCO and its kin: every sentence of every split is one expression."""
+    return Protocol(name, dataset, None, "expressions", f"{source}; {_LISA}", _OVERLAP, overlap=True)
+
+
+_LISA = "averaged as by LISA, Lai et al., CVPR 2024; github.com/dvlab-research/LISA, train_ds.py"
+_OVERLAP = "gIoU is the mean of IoU over expressions, cIoU intersections summed over unions summed."
 
 PROTOCOLS: tuple[Protocol, ...] = (
     Protocol(
@@ -87,6 +99,41 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "An expression's target is the union of all instances of its category. No published metrics exist for it.",
         official=False,
     ),
+    *(
+        Protocol(
+            f"ReasonSeg {split}",
+            "reason_seg",
+            split,
+            "expressions",
+            "Lai et al., LISA, CVPR 2024; github.com/dvlab-research/LISA, utils/dataset.py and train_ds.py",
+            f'{_OVERLAP} "ignore" pixels leave both masks. Every text of an image counts; LISA takes the first.',
+            overlap=True,
+        )
+        for split in ("val", "test")
+    ),
+    _referring_images("refCOCO", "refcoco", "Yu et al., ECCV 2016"),
+    _referring_images("refCOCO+", "refcoco_plus", "Yu et al., ECCV 2016"),
+    _referring_images("refCOCOg", "refcocog", "Mao et al., CVPR 2016, splits of UMD"),
+    _referring_images("refCLEF", "refclef", "Kazemzadeh et al., EMNLP 2014"),
+    _referring_images("gRefCOCO", "grefcoco", "Liu et al., GRES, CVPR 2023"),
+    *(
+        Protocol(name, dataset, None, "expressions", source, _OVERLAP, official=False, overlap=True)
+        for name, dataset, source in (
+            ("ADE20K", "ade20k", "Zhou et al., CVPR 2017; expressions are class names, as in LISA"),
+            ("COCO-Stuff", "coco_stuff", "Caesar et al., CVPR 2018; expressions are class names, as in LISA"),
+            ("PACO-LVIS", "paco_lvis", "Ramanathan et al., CVPR 2023; expressions are names, as in LISA"),
+            ("PASCAL-Part", "pascal_part", "Chen et al., CVPR 2014; expressions are names, as in LISA"),
+        )
+    ),
+    Protocol(
+        "YouTube-VOS categories",
+        "youtube_vos",
+        None,
+        "expressions",
+        "Xu et al., YouTube-VOS, ECCV 2018; expressions are category names, as VideoLISA trains on them",
+        "An expression's target is the union of all objects of its category. No published metrics exist for it.",
+        official=False,
+    ),
 )
 
 
@@ -111,4 +158,7 @@ def protocol_for(dataset: str, split: str) -> Protocol:
         if protocol.dataset == dataset and protocol.split is None:
             return replace(protocol, name=f"{protocol.name} {split}", split=split)
     average: Average = "referring-reasoning" if dataset == "revos" else "expressions"
-    return Protocol(f"{dataset} {split}", dataset, split, average, "not a published benchmark", official=False)
+    images = dataset in DATASETS and holds_images(dataset)
+    return Protocol(
+        f"{dataset} {split}", dataset, split, average, "not a published benchmark", official=False, overlap=images
+    )

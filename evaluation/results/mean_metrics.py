@@ -21,8 +21,9 @@ class MeanMetrics:
     `missing` of the `expressions` had no prediction and count as 0. `controlled` of them have a text control:
     `matched_JF` is their J&F, `control_*` what they score with another expression's prediction, `drop` the
     difference of the two. A and R are ReVOS's accuracy and robustness. `lost_*` say where J is lost, and with J add up
-    to 100; `object_accuracy` is the share of frames with the target in which the mask is on it. `intervals` holds 95 %
-    bootstrap intervals over videos of J, F and JF, where there are two videos or more.
+    to 100; `object_accuracy` is the share of frames with the target in which the mask is on it. `gIoU` (the mean of
+    IoU, which is J of one frame) and `cIoU` (intersections summed over unions summed) are those of images.
+    `intervals` holds 95 % bootstrap intervals over videos of J, F and JF, where there are two videos or more.
     """
 
     expressions: int
@@ -44,6 +45,8 @@ class MeanMetrics:
     lost_both: float | None = None
     lost_missed: float | None = None
     lost_imagined: float | None = None
+    gIoU: float | None = None
+    cIoU: float | None = None
     intervals: dict[str, Interval] = field(default_factory=dict)
 
 
@@ -67,6 +70,8 @@ def mean_metrics(scores: Sequence[ExpressionScore]) -> MeanMetrics:
         R=_mean(score.R for score in scores),
         object_accuracy=_mean(score.object_accuracy for score in scores),
         **_lost(lambda name: _mean(getattr(score, name) for score in scores)),
+        gIoU=_mean(score.J for score in scores if score.union is not None),
+        cIoU=_cumulative_iou(scores),
         intervals=_intervals([scores]),
     )
 
@@ -120,6 +125,12 @@ def _intervals(groups: Sequence[Sequence[ExpressionScore]]) -> dict[str, Interva
 
 def _lost(mean: Callable[[str], float | None]) -> dict[str, Any]:
     return {name: mean(name) for name in LOST}
+
+
+def _cumulative_iou(scores: Sequence[ExpressionScore]) -> float | None:
+    """cIoU, 0 to 100, of the scores of images; None where there are none, or where no mask has a pixel."""
+    both, either = sum(score.intersection or 0 for score in scores), sum(score.union or 0 for score in scores)
+    return 100 * both / either if either else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -100,6 +100,7 @@ def named_metrics(summary: Summary) -> dict[str, float]:
     """The metrics under the names that a tracking run keeps them by; what has no value is left out.
 
     eval/mevis/valid_u/{J,F,JF,JF_low,JF_high,A,R,control_JF,drop,missing}, eval/revos/valid/referring/JF,
+    eval/reason_seg/val/{gIoU,cIoU}, also by kind (eval/reason_seg/val/sentence/gIoU),
     eval/ref_davis17/valid/merged/{J,F,JF,...},
     eval/overall/{J,F,JF,JF_low,JF_high}, eval/kind/motion/JF,
     eval/{overall,mevis/valid_u,kind/motion}/{object_accuracy,lost_mask,lost_object,lost_both,lost_missed,lost_imagined},
@@ -110,10 +111,13 @@ def named_metrics(summary: Summary) -> dict[str, float]:
     for benchmark in summary.benchmarks:
         place = f"eval/{benchmark.dataset}/{benchmark.split}"
         named |= _with_interval(
-            place, benchmark.metrics, ("J", "F", "JF", "A", "R", *_WHERE_LOST, "control_JF", "drop")
+            place, benchmark.metrics, ("J", "F", "JF", "A", "R", "gIoU", "cIoU", *_WHERE_LOST, "control_JF", "drop")
         )
         if benchmark.average == "referring-reasoning":
             named |= {f"{place}/{name}/JF": part.JF for name, part in benchmark.groups.items() if name in _HALVES}
+        if benchmark.metrics.gIoU is not None:
+            for name, part in benchmark.groups.items():
+                named |= {f"{place}/{name}/{measure}": getattr(part, measure) for measure in ("gIoU", "cIoU")}
         if benchmark.scored:
             named[f"{place}/missing"] = float(benchmark.metrics.missing)
         if benchmark.left_out:
@@ -143,8 +147,9 @@ def _with_interval(place: str, metrics: MeanMetrics, names: Sequence[str]) -> di
 
 def _benchmark(protocol: Protocol, scores: list[ExpressionScore], left_out: tuple[str, ...]) -> BenchmarkSummary:
     known = [score for score in scores if not score.hidden]
-    apart = [score for score in known if score.type_id == WITHOUT_TARGET]
-    scored = [score for score in known if score.type_id != WITHOUT_TARGET]
+    # Benchmarks of images count expressions without target: an empty prediction is right there.
+    apart = [score for score in known if score.type_id == WITHOUT_TARGET and not protocol.overlap]
+    scored = [score for score in known if score.type_id != WITHOUT_TARGET or protocol.overlap]
     by_type = by(scored, lambda score: TYPE_NAMES.get(score.type_id, "") if score.type_id is not None else "")
     by_kind = by(scored, lambda score: score.kind)
     metrics = mean_metrics(scored)

@@ -20,7 +20,8 @@ class ExpressionScore:
     such an expression has 0. A and R are ReVOS's and None elsewhere. The control metrics are None where the expression
     has no partner (scoring.py). `size` is the target's mean share of the frame, 0 to 1, over frames where it is seen
     (None where it never is), `rivals` the number of the video's other objects. `object_accuracy` and `lost_*`,
-    which add up to 100 with J, say where J is lost (error_parts.py). `exchanged_with` names the expression
+    which add up to 100 with J, say where J is lost (error_parts.py). `intersection` and `union` are pixels, of image
+    benchmarks only (None elsewhere). `exchanged_with` names the expression
     whose target this prediction fits instead of its own, while that one's prediction fits this target: ids may have
     been exchanged.
     """
@@ -53,6 +54,8 @@ class ExpressionScore:
     lost_both: float | None = None
     lost_missed: float | None = None
     lost_imagined: float | None = None
+    intersection: int | None = None
+    union: int | None = None
     exchanged_with: str | None = None
 
     @property

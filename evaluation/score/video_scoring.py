@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from glus.data_pipeline.raw.records import Expression
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 from glus.evaluation.predict.predictions import read_masks
-from glus.evaluation.score.bitplanes import BitPlanes, minus, pack
+from glus.evaluation.results.benchmarks import protocol_for
+from glus.evaluation.score.bitplanes import BitPlanes, common, minus, pack
 from glus.evaluation.score.error_parts import error_parts
 from glus.evaluation.score.expression_score import (
     WITHOUT_TARGET,
@@ -175,6 +176,10 @@ def _own_score(masks: VideoMasks, exp: Expression) -> tuple[ExpressionScore, lis
         lost_missed=lost["missed"],
         lost_imagined=lost["imagined"],
     )
+    if protocol_for(entry.dataset, entry.split).overlap:
+        shared = 0 if pred is None else int(common(pred, target).sum())
+        predicted = 0 if pred is None else int(pred.area.sum())
+        score = replace(score, intersection=shared, union=predicted + int(target.area.sum()) - shared)
     if masks.foreground is not None:
         right = 0.0 if pred is None else 100 * float(accuracy(pred, target, masks.void).mean())
         robust = 0.0 if pred is None else 100 * float(robustness(pred, target, masks.foreground).mean())

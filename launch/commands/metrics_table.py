@@ -49,6 +49,10 @@ def metrics_table(summary: Summary) -> Table:
     for benchmark in (*summary.benchmarks, *summary.variants):
         name = f"{benchmark.benchmark} (partial)" if benchmark.partial else benchmark.benchmark
         table.add_row(cell(name), *_cells(benchmark.metrics))
+        if benchmark.metrics.gIoU is not None:
+            table.add_row(f"  {_overlap(benchmark.metrics)}", style="dim")
+            for group, metrics in benchmark.groups.items():
+                table.add_row(cell(f"  {group}: {_overlap(metrics)}"), *_cells(metrics), style="dim")
         if benchmark.average == "referring-reasoning":
             for group in ("referring", "reasoning"):
                 if group in benchmark.groups:
@@ -67,6 +71,12 @@ def metrics_table(summary: Summary) -> Table:
     table.add_section()
     table.add_row("all expressions", *_cells(summary.overall), style="bold")
     return table
+
+
+def _overlap(metrics: MeanMetrics) -> str:
+    """Measures of image benchmarks; cIoU is undefined where no mask has a pixel."""
+    cumulative = "-" if metrics.cIoU is None else f"{metrics.cIoU:.1f}"
+    return f"gIoU {metrics.gIoU:.1f}, cIoU {cumulative}"
 
 
 def lost_table(summary: Summary) -> Table:

@@ -74,7 +74,7 @@ COMMANDS = {
     "export": Command(
         "glus.launch.commands.export:export",
         "glus.launch.commands.export:ExportConfig",
-        "write a checkpoint in the released layout of GLUS, LoRA merged",
+        "write a checkpoint in the released layout of its method, LoRA merged",
         first="checkpoint",
         makes="out",
     ),

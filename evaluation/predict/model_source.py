@@ -12,6 +12,7 @@ from glus.common.errors import EvaluationError, TrainingError
 from glus.common.files import is_there, sha256_of
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
+from glus.model.model_config import Method
 from glus.model.precision import set_precision
 from glus.model.released.release_methods import method_of
 from glus.model.released.release_sam2 import Hiera
@@ -43,7 +44,7 @@ class ModelSource:
     """A checkpoint folder of a run, or a released GLUS (`release` then describes it, `vision` is its CLIP's folder).
 
     `notes` are lines to print: what is assumed of the model, and what cannot be checked. `title` and `step` are for
-    people. `tracking_run` is the MLflow run that made it, "" where none did, and `tracking`
+    people. `method` is the model's. `tracking_run` is the MLflow run that made it, "" where none did, and `tracking`
     where that is recorded.
     """
 
@@ -52,6 +53,7 @@ class ModelSource:
     step: int = 0
     tracking_run: str = ""
     tracking: TrackingConfig | None = None
+    method: Method = "glus"
     vision: str = ""
     release: Release | None = None
     notes: tuple[str, ...] = ()
@@ -68,7 +70,8 @@ class ModelSource:
             weights = WeightsConfig(**{method: str(place), "vision": str(vision or "")})
             release = read_release(weights, hiera)
             assumed = (*assumptions(place, release), *without_sums(weights))
-            return cls(place, place.resolve().name, vision=weights.vision, release=release, notes=assumed)
+            title, own = place.resolve().name, release.model.method
+            return cls(place, title, method=own, vision=weights.vision, release=release, notes=assumed)
         for name, given in (("vision", vision), ("hiera", hiera)):
             if given is not None:
                 raise EvaluationError(f"{name}: {place} is a checkpoint of a run and has its own; leave {name} out")
@@ -77,7 +80,7 @@ class ModelSource:
         run, state = checkpoint.read_run_config(folder), checkpoint.read_state(folder)
         tracking = located(run.tracking, folder.resolve().parent.parent)
         title, notes = f"{run.name}, step {state.step}", tuple(without_digests(folder))
-        return cls(folder, title, state.step, state.tracking_run, tracking, notes=notes)
+        return cls(folder, title, state.step, state.tracking_run, tracking, run.model.method, notes=notes)
 
     def load(self, device: torch.device, precision: Literal["bf16", "fp32"] = "fp32") -> Loaded:
         """The model in eval mode on `device`. A released GLUS that does not say how it is asked is asked as GLUS is.

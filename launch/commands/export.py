@@ -49,8 +49,8 @@ class ExportConfig:
     out: Path
     """Folder to make; it must not be there yet."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the weights; float32 loses nothing, the others are half as large. SAM 2 and text_hidden_fcs are
-    always written in float32, as GLUS is released."""
+    """Precision of the weights; float32 loses nothing, the others are half as large. The segmenter
+    and text_hidden_fcs are always written in float32, as GLUS is released."""
     form: Literal["bin", "safetensors"] = "bin"
     """bin is what the reference's transformers 4.31 writes and reads; safetensors is read by it too."""
     shard_gigabytes: float = 10.0
@@ -58,7 +58,7 @@ class ExportConfig:
 
 
 def export(config: ExportConfig) -> None:
-    """Write the checkpoint as a GLUS release. Raises TrainingError, ModelError, DataError or LaunchError."""
+    """Write the checkpoint as a release of its method. Raises TrainingError, ModelError, DataError or LaunchError."""
     if config.out.exists():
         raise LaunchError(f"{config.out} is there already: name a new folder in `out`, or remove it")
     if not 0 < config.shard_gigabytes <= MOST_GIGABYTES:
@@ -88,7 +88,8 @@ def export(config: ExportConfig) -> None:
     print(f"merged {merged} LoRA layers; {written.size / 1e9:.2f} GB of weights, the language model in {config.dtype}")
     for line in written.lost():
         print(plain(f"WARNING: {line}"))
-    print(plain(f"written: {config.out} (its {VISION_TOWER}/ is the CLIP tower, which GLUS is released without)"))
+    title = RELEASED_METHODS[model.config.method].title
+    print(plain(f"written: {config.out} (its {VISION_TOWER}/ is the CLIP tower, which {title} is released without)"))
 
 
 def write_release(

@@ -38,16 +38,17 @@ class SegmentConfig:
     expressions: tuple[str, ...]
     """What is to be segmented, in words; each gets masks of its own, in folders 0, 1, ... in this order."""
     weights: Path
-    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS in the released layout."""
+    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS or VideoLISA in the released layout."""
     out: Path
     """A new folder for masks/VIDEO/EXP_ID/FRAME.png, overlay.mp4, contact_sheet.png and meta_expressions.json."""
     vision: Path | None = None
-    """Folder of the CLIP vision tower (openai/clip-vit-large-patch14), which a released GLUS comes without."""
+    """Folder of the CLIP vision tower (openai/clip-vit-large-patch14; VideoLISA: -336), which releases come without."""
     hiera: Hiera | None = None
     """Of a released GLUS whose SAM 2 has none of the released sizes: what its weights do not show."""
     key_frame: int | Path = 0
     """The frame to begin at, counted from 0; the video is followed from there to its end and back to its start. Or a
-    JSON file of key frames in the reference's form: {"VIDEO_EXPID": FRAME}, FRAME being the number in the file name."""
+    JSON file of key frames in the reference's form: {"VIDEO_EXPID": FRAME}, FRAME being the number in the file name.
+    VideoLISA has none: it segments each frame alone."""
     overlay_rate: float = 0.0
     """Frames a second of the overlay; 0 shows each frame when the video file does, and 10 a second for a folder."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
@@ -70,6 +71,8 @@ def segment(config: SegmentConfig) -> None:
     source = ModelSource.find(config.weights, config.vision, config.hiera)
     if source.notes:
         print(plain("\n".join(source.notes)))
+    if config.key_frame != 0 and source.method != "glus":
+        raise LaunchError(f"key_frame={config.key_frame}: {source.method} has no key frame; leave it out")
     source.check_weights()
     with renamed_when_complete(config.out) as folder:
         scratch = folder / ".frames"
@@ -104,7 +107,7 @@ def _check(config: SegmentConfig) -> None:
         )
     check_free(config.out)
     if not config.weights.is_dir():
-        raise LaunchError(f"{config.weights}: no such folder of weights; name a run, a checkpoint or a released GLUS")
+        raise LaunchError(f"{config.weights}: no such folder of weights; name a run, a checkpoint or a release")
 
 
 def _key_frames(config: SegmentConfig, clip: Clip) -> list[int]:

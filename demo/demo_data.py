@@ -19,6 +19,14 @@ from glus.common.json_file import parsed_as, read_object
 from glus.common.progress import Progress
 from glus.data_pipeline.batches.conversations import template_sentences
 from glus.demo import layouts as demo_layouts
+from glus.demo.image_layouts import (
+    DemoImage,
+    ImageSplits,
+    demo_image,
+    one_target,
+    write_reason_seg,
+    write_refcoco,
+)
 from glus.demo.layouts import DemoClip, Splits
 from glus.demo.word_tokenizer import train_tokenizer
 from glus.demo.world import DemoExpression, DemoVideo, DemoWorldConfig, demo_video, expressions_for
@@ -30,15 +38,25 @@ RECORD = "demo_data.json"
 
 @dataclass(frozen=True)
 class DemoDataConfig:
-    """`train_videos` and `valid_videos` count for each dataset, or each of its splits where it has more than one."""
+    """`train_videos` and `valid_videos` count for each dataset, or each of its splits where it has more than one.
+
+    `train_images` and `valid_images` are images of the layouts of refCOCO and ReasonSeg each: 0 writes none.
+    """
 
     root: Path
     seed: int = 0
     train_videos: int = 60
     valid_videos: int = 6
     world: DemoWorldConfig = field(default_factory=DemoWorldConfig)
+    train_images: int = 0
+    valid_images: int = 0
 
     def __post_init__(self) -> None:
+        if (self.train_images, self.valid_images) != (0, 0) and min(self.train_images, self.valid_images) < 1:
+            raise DataError(
+                f"demo data: train_images {self.train_images}, valid_images {self.valid_images}; give 1 or more "
+                "of each, or 0 of both for no images"
+            )
         if self.seed < 0 or self.train_videos < 1 or self.valid_videos < 1:
             raise DataError(
                 f"demo data: seed {self.seed}, train_videos {self.train_videos}, valid_videos {self.valid_videos}; "
@@ -50,8 +68,8 @@ class DemoDataConfig:
 class DemoDataSummary:
     """What lies below `root`. `written` is False where it lay there before.
 
-    `videos["mevis/train"]` counts videos; `expressions["mevis/train"]["motion"]` counts expressions of a kind, of which
-    "" has no target.
+    `videos["mevis/train"]` counts videos (or images); `expressions["mevis/train"]["motion"]` counts expressions of a
+    kind, of which "" has no target.
     """
 
     root: Path
@@ -108,6 +126,22 @@ _MIXES = {
 }
 
 
+@dataclass(frozen=True)
+class _ImageMix:
+    """A dataset of images: its splits, the kinds of expressions that it takes, and whether an image has one target."""
+
+    write: Callable[[Path, ImageSplits], None]
+    splits: tuple[str, ...]
+    kinds: tuple[str, ...]
+    one_target: bool = False
+
+
+_IMAGE_MIXES = {
+    "refcoco": _ImageMix(write_refcoco, ("train", "val"), ("look", "relation")),
+    "reason_seg": _ImageMix(write_reason_seg, ("train", "val"), ("reasoning",), one_target=True),
+}
+
+
 def write_demo_data(config: DemoDataConfig, prompt_sentences: Sequence[str] | None = None) -> DemoDataSummary:
     """Write the demo datasets and tokenizer.model below `config.root`, all or nothing.
 
@@ -150,6 +184,8 @@ def _record(config: DemoDataConfig, prompt_sentences: Sequence[str]) -> dict[str
         "valid_videos": config.valid_videos,
         "world": asdict(config.world),
         "prompt_sentences": hashlib.sha256(json.dumps(list(prompt_sentences)).encode()).hexdigest(),
+        # Records of data without images know nothing of them.
+        **({"images": [config.train_images, config.valid_images]} if config.train_images else {}),
     }
 
 
@@ -159,6 +195,7 @@ def _found(root: Path, wanted: dict[str, Any]) -> DemoDataSummary:
     if not is_there(root / RECORD):
         raise DataError(f"demo data: {root} is there already and is no demo data (no {RECORD}); {remedy}")
     record = read_object(root / RECORD, "record of demo data", raises=DataError, remedy=remedy)
+    wanted = {"images": None, **wanted}
     held = {key: record.get(key) for key in wanted}
     fields = {"root": str(root), "written": False, **{key: record.get(key) for key in ("videos", "expressions")}}
     summary = parsed_as(fields, DemoDataSummary, str(root / RECORD), raises=DataError, remedy=remedy)
@@ -171,12 +208,19 @@ def _found(root: Path, wanted: dict[str, Any]) -> DemoDataSummary:
 def _write_all(
     root: Path, config: DemoDataConfig, prompt_sentences: Sequence[str]
 ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    """All six datasets and the tokenizer. Returns the counts of DemoDataSummary."""
+    """All datasets and the tokenizer. Returns the counts of DemoDataSummary."""
     counts = {
         f"{dataset}/{split}": config.train_videos if split == "train" else config.valid_videos
         for dataset, mix in _MIXES.items()
         for split in mix.splits
     }
+    images = {
+        f"{dataset}/{split}": config.train_images if split == "train" else config.valid_images
+        for dataset, mix in _IMAGE_MIXES.items()
+        for split in mix.splits
+        if config.train_images
+    }
+    counts |= images
     kinds: dict[str, Counter[str]] = {key: Counter() for key in counts}
     texts: list[str] = []
 
@@ -190,9 +234,23 @@ def _write_all(
             yield clip
             progress.update()
 
+    def pictures(dataset: str, split: str) -> Iterator[DemoImage]:
+        key, mix = f"{dataset}/{split}", _IMAGE_MIXES[dataset]
+        for index in range(counts[key]):
+            image = demo_image(config.seed, f"{key}/{index}", config.world, mix.kinds)
+            image = one_target(image) if mix.one_target else image
+            kinds[key].update(expression.kind for expression in image.expressions)
+            if split == "train":
+                texts.extend(expression.text for expression in image.expressions)
+            yield image
+            progress.update()
+
     with Progress(total=sum(counts.values()), desc="demo data", unit="video") as progress:
         for dataset, mix in _MIXES.items():
             mix.write(root, {split: clips(dataset, split) for split in mix.splits})
+        for dataset in dict.fromkeys(key.split("/")[0] for key in images):
+            of_images = _IMAGE_MIXES[dataset]
+            of_images.write(root, {split: pictures(dataset, split) for split in of_images.splits})
     (root / "tokenizer.model").write_bytes(train_tokenizer(texts, prompt_sentences))
     return counts, {key: dict(sorted(counter.items())) for key, counter in kinds.items()}
 

@@ -182,8 +182,14 @@ def _write_frames(images: Path, clip: DemoClip) -> None:
     folder = images / clip.name
     folder.mkdir(parents=True)
     for frame_name, frame in zip(clip.frame_names, clip.video.frames, strict=True):
-        _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(frame[..., ::-1]), JPEG_SETTINGS)
-        (folder / f"{frame_name}.jpg").write_bytes(jpeg.tobytes())
+        write_jpeg(folder / f"{frame_name}.jpg", frame)
+
+
+def write_jpeg(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write a picture, uint8 [H, W, 3] RGB, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), JPEG_SETTINGS)
+    path.write_bytes(jpeg.tobytes())
 
 
 def _write_indexed(annotations: Path, clip: DemoClip) -> None:

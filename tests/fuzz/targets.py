@@ -72,12 +72,15 @@ def data_targets(demo: Path, folder: Path) -> Iterator[Target]:
         ("reason_vos", "valid"),
     ):
         yield _dataset(raw, dataset, split, folder / "written")
+    yield from _image_datasets(raw, folder / "written")
     yield from _shards(folder)
     yield from _scores(folder)
 
 
 def _dataset(raw: Path, dataset: str, split: str, out: Path) -> Target:
     from glus.data_pipeline.datasets.table import read_dataset
+    from glus.data_pipeline.images.image_split import ImageSplit
+    from glus.data_pipeline.raw.annotated_split import AnnotatedSplit
     from glus.data_pipeline.shards.finish import finish_split
     from glus.data_pipeline.shards.prepare import plan_jobs
     from glus.data_pipeline.shards.shard_job import ShardMaker
@@ -92,12 +95,31 @@ def _dataset(raw: Path, dataset: str, split: str, out: Path) -> Target:
         finish_split(source, jobs)
 
     source = read_dataset(dataset, raw, split)
+    if isinstance(source, ImageSplit):
+        picture = next(iter(source.source.pictures().values()))
+        # The form of the files counts here, so that each is broken often.
+        return Target(f"{dataset}/{split}", (*source.files, *source.files, picture), reader(prepare), 1.5)
+    assert isinstance(source, AnnotatedSplit)
     video = source.videos()[0]
     pictures = sorted((source.images / video).glob("*.jpg"))[:2]
     masks = [
         path for path in sorted(raw.glob("*/**/Annotations/**/*.png")) if path.is_relative_to(source.images.parent)
     ]
     return Target(f"{dataset}/{split}", (*source.files, *source.files, *pictures, *masks[:2]), reader(prepare))
+
+
+def _image_datasets(raw: Path, out: Path) -> Iterator[Target]:
+    """refs(unc).p, instances.json, and ReasonSeg's JSON, of two images a split."""
+    from glus.demo.image_layouts import demo_image, one_target, write_reason_seg, write_refcoco
+    from glus.demo.world import DemoWorldConfig
+
+    world = DemoWorldConfig(frames=4, width=48, height=32, max_objects=2)
+    keys = {split: [f"{split}/{number}" for number in range(2)] for split in ("train", "val")}
+    looks = {split: [demo_image(0, key, world, ("look",)) for key in found] for split, found in keys.items()}
+    write_refcoco(raw, looks)
+    write_reason_seg(raw, {split: [one_target(image) for image in found] for split, found in looks.items()})
+    for dataset in ("refcoco", "reason_seg"):
+        yield _dataset(raw, dataset, "train", out)
 
 
 def _shards(folder: Path) -> Iterator[Target]:

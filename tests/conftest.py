@@ -47,6 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="recorded outputs of the reference (expected.json, expected.npz) to hold the model against; "
         "the default is the recording in tests/data/parity",
     )
+    parser.addoption(
+        "--videolisa-fixture",
+        metavar="FOLDER",
+        help="recorded outputs of the public VideoLISA; the default is the recording in tests/data/parity_videolisa",
+    )
 
 
 #: Fixtures that take seconds: tests that use them are slow.

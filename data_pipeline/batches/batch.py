@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glus.common.errors import DataError
 from glus.data_pipeline.batches.buffers import Buffers
-from glus.data_pipeline.batches.conversations import conversation, templates_named
+from glus.data_pipeline.batches.conversations import templates_named
 from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 from glus.data_pipeline.raw.masks import CodedPlanes, edges
@@ -24,12 +24,16 @@ from glus.data_pipeline.shards.reader import ShardedSplit, distinct_sets
 class Batch:
     """V videos with E expressions in all, F frames given of each (context first, then query), Q of them query frames.
 
+    With sampling.frame_choice sparse_dense the context frames are the sparse ones, ascending and repeated where the
+    video is short, and the query frames the dense ones, each one of the sparse frames.
+
     frames: V x uint8 [F', 3, H, W], each distinct frame once, at its own size (sizes differ between videos), with the
     colours of a pixel side by side in memory;
     context: int64 [V, C] and query: int64 [V, Q], indices into the video's frames;
     query_numbers: int64 [V, Q], which frames of the video the query frames are;
-    video_of: int64 [E], ascending; ids: int64 [E, L], padded, -200 a frame;
-    attention: bool [E, L];
+    video_of: int64 [E], ascending; ids: int64 [E, L], padded, -200 a frame (VideoLISA: one for all video tokens);
+    attention: bool [E, L]; answer: bool [E, L], where the ids are labels of the cross-entropy, each predicted from the
+    position before it (GLUS: [SEG]; VideoLISA: the complete answer and the mark of its end);
     masks: V x MaskRuns of bool [E_v, Q, H, W], the union of each expression's objects, and void;
     split: int64 [E], which split of the sample plan; video_key: int64 [E], which video of all splits; expression:
     int64 [E], its number in the video; objects: bool [E, O], its object set, as columns of that video;
@@ -43,6 +47,7 @@ class Batch:
     video_of: Tensor
     ids: Tensor
     attention: Tensor
+    answer: Tensor
     masks: list[MaskRuns]
     split: Tensor
     video_key: Tensor
@@ -94,12 +99,14 @@ class Described:
 
 
 def describe(
-    plan: SamplePlan, batches: Sequence[Sequence[Slot]], tokenizer: Tokenizer, max_text_tokens: int = 512
+    plan: SamplePlan, batches: Sequence[Sequence[Slot]], tokenizer: Tokenizer, max_text_tokens: int | None = None
 ) -> list[Described]:
     """All that is known of micro-batches of slots without decoding a frame: ids of their conversations, masks.
 
-    Raises DataError from the reader, and for an expression that does not leave one [SEG] for each query frame.
-    Token ids beyond `max_text_tokens` (frames counted as one) are cut off as in the reference.
+    Raises DataError from the reader, for an expression that does not leave one [SEG] for each round, and for a
+    tokenizer without the tokens of `sampling.prompts`.
+    Token ids beyond `max_text_tokens` (an <image> counted as one; without it, those of the prompts' reference) are cut
+    off as in the reference.
     """
     masks = iter(_read_masks(plan, list(chain.from_iterable(batches))))
     return [_describe(plan, slots, list(islice(masks, len(slots))), tokenizer, max_text_tokens) for slots in batches]
@@ -143,11 +150,13 @@ def _runs(
 
 
 def _describe(
-    plan: SamplePlan, slots: Sequence[Slot], masks: list[MaskRuns], tokenizer: Tokenizer, max_text_tokens: int
+    plan: SamplePlan, slots: Sequence[Slot], masks: list[MaskRuns], tokenizer: Tokenizer, max_text_tokens: int | None
 ) -> Described:
     wanted, context, query = [], [], []
-    ids, video_of, keys, objects, names = [], [], [], [], []
+    ids, answers, video_of, keys, objects, names = [], [], [], [], [], []
     words = templates_named(plan.config.prompts)
+    tokenizer.check_has(words.tokens, plan.config.prompts)
+    most = words.max_tokens if max_text_tokens is None else max_text_tokens
     widest = max(len(plan.splits[slot.split].videos[slot.video].object_ids) for slot in slots)
     for number, slot in enumerate(slots):
         split = plan.splits[slot.split]
@@ -157,16 +166,17 @@ def _describe(
         wanted.append((split, slot.video, distinct))
         context.append([place[frame] for frame in slot.context])
         query.append([place[frame] for frame in slot.query])
-        # The model gives the n-th frame the n-th <image>, and the n-th [SEG] to the n-th query frame.
-        due = (len(slot.context) + len(slot.query), len(slot.query))
+        # The model gives the n-th frame the n-th <image>, and the n-th [SEG] to the n-th query frame; or one to all.
+        due = (words.images(len(slot.context), len(slot.query)), words.rounds(len(slot.query)))
         for expression, templates in zip(slot.expressions, slot.templates, strict=True):
             said = entry.expressions[expression]
             name = f"{entry.dataset}/{entry.split}/{entry.video}/{said.id}"
-            text = conversation(said.text, len(slot.context), templates, words)
-            ids.append(tokenizer.encode(text)[:max_text_tokens])
+            conversation = words.say(said.text, said.kind, len(slot.context), templates)
+            ids.append(tokenizer.encode(conversation.text)[:most])
+            answers.append(_labels(ids[-1], conversation.asked, tokenizer))
             if (ids[-1].count(IMAGE_TOKEN_ID), ids[-1].count(tokenizer.seg_id)) != due:
                 raise DataError(
-                    f"{name}: {said.text!r} has an <image> of its own or is too long for {max_text_tokens} tokens with "
+                    f"{name}: {said.text!r} has an <image> of its own or is too long for {most} tokens with "
                     f"{len(slot.query)} query frames; change it in the annotations and prepare again"
                 )
             video_of.append(number)
@@ -179,6 +189,7 @@ def _describe(
             )
             names.append(name)
     padded, attention = padded_ids(ids, tokenizer.pad_id)
+    answer, _ = padded_ids(answers, 0)
     split_of, video_key, expression_of = torch.tensor(keys).unbind(1)
     batch = Batch(
         frames=[],
@@ -188,6 +199,7 @@ def _describe(
         video_of=torch.tensor(video_of),
         ids=padded,
         attention=attention,
+        answer=answer.bool(),
         masks=masks,
         split=split_of,
         video_key=video_key,
@@ -196,3 +208,12 @@ def _describe(
         names=names,
     )
     return Described(batch, wanted)
+
+
+def _labels(ids: Sequence[int], asked: str | None, tokenizer: Tokenizer) -> list[int]:
+    """1 at the ids that are learnt: what follows the part that is asked, or [SEG] alone; 0 elsewhere."""
+    if asked is None:
+        return [int(each == tokenizer.seg_id) for each in ids]
+    # An answer begins after a special token or with one: its beginning does not depend on what follows.
+    begins = min(len(tokenizer.encode(asked)), len(ids))
+    return [0] * begins + [1] * (len(ids) - begins)

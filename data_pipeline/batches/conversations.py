@@ -3,12 +3,15 @@
 Source: the reference's train_ds.py and utils/utils.py (question and answer lists, LLaVA v1 conversation).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from glus.common.errors import DataError
+from glus.data_pipeline.batches.chat_prompts import VIDEOLISA, VIDEOLISA_SHORT
+from glus.data_pipeline.batches.prompt_style import Said, Style
 from glus.data_pipeline.batches.tokenizer import IMAGE_PLACEHOLDER, SEG_TOKEN
 
 FRAME = f"<im_start>{IMAGE_PLACEHOLDER}<im_end>"
@@ -27,6 +30,24 @@ class Templates:
     answers: tuple[str, ...]
     inference_answer: str
     asking: str = "USER: {frames}\n{question} ASSISTANT: "
+    max_tokens: int = 512
+    tokens: tuple[str, ...] = ()
+
+    def rounds(self, query_frames: int) -> int:
+        """One a query frame."""
+        return query_frames
+
+    def images(self, context_frames: int, query_frames: int) -> int:
+        """One a frame."""
+        return context_frames + query_frames
+
+    def say(self, text: str, kind: str, context_frames: int, chosen: Sequence[tuple[int, int]]) -> Said:
+        """`conversation`, whatever the kind; its loss is taken at [SEG] (model/glus.py)."""
+        return Said(conversation(text, context_frames, chosen, self), None)
+
+    def ask(self, text: str, wording: str, context_frames: int, query_frames: int, trailing_blank: bool) -> str:
+        """`inference_prompt`, whatever the wording."""
+        return inference_prompt(text, context_frames, query_frames, trailing_blank, self)
 
 
 #: The reference's words.
@@ -54,11 +75,13 @@ GLUS = Templates(
 #: The same course with nothing around the expression, for small models that learn to read from nothing: [SEG] is
 #: predicted at the expression's own last word.
 SHORT = Templates("", "", ("{expression}",), ("[SEG].",), inference_answer="", asking="{frames}{question}")
-STYLES = {"glus": GLUS, "short": SHORT}
+STYLES: Mapping[str, Style] = MappingProxyType(
+    {"glus": GLUS, "short": SHORT, "videolisa": VIDEOLISA, "videolisa_short": VIDEOLISA_SHORT}
+)
 
 
-def templates_named(style: str) -> Templates:
-    """The templates of a style. Raises DataError for an unknown one."""
+def templates_named(style: str) -> Style:
+    """The words of a style. Raises DataError for an unknown one."""
     if style not in STYLES:
         raise DataError(f"sampling.prompts is {style!r}: use one of {', '.join(STYLES)}")
     return STYLES[style]
@@ -109,9 +132,9 @@ def template_sentences() -> list[str]:
 
 
 def draw_templates(
-    expressions: int, query_frames: int, random: np.random.Generator, templates: Templates = GLUS
+    expressions: int, rounds: int, random: np.random.Generator, templates: Style = GLUS
 ) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """For each expression a (question, answer) pair of template indices for each query frame, as in training."""
+    """For each expression a (question, answer) pair of template indices for each round, as in training."""
     counts = np.array((len(templates.questions), len(templates.answers)))
-    drawn = random.integers(0, counts, (expressions, query_frames, 2)).tolist()
+    drawn = random.integers(0, counts, (expressions, rounds, 2)).tolist()
     return tuple(tuple((question, answer) for question, answer in pairs) for pairs in drawn)

@@ -1,4 +1,4 @@
-"""The LLaMA tokenizer as the reference uses it: SentencePiece, slow and legacy, plus GLUS's added tokens.
+"""The LLaMA tokenizer as the references use it: SentencePiece, slow and legacy, plus GLUS's added tokens; or Phi-3's.
 
 Written on the vocabulary itself because current transformers releases tokenize these prompts otherwise: the slow
 tokenizer of transformers 4.31 cuts the text at special tokens, strips blanks next to those that were added as plain
@@ -14,6 +14,7 @@ from typing import Any
 from glus.common.errors import DataError
 from glus.common.files import is_there
 from glus.common.json_file import read_as
+from glus.data_pipeline.batches.phi3_tokens import MARKS, Phi3Tokens, is_phi3
 from glus.data_pipeline.batches.vocabulary import FAST, REMEDY, SENTENCEPIECE, open_vocabulary
 
 SEG_TOKEN = "[SEG]"
@@ -34,7 +35,8 @@ class Tokenizer:
 
     `folder_or_model` is a tokenizer.model or tokenizer.json file, or a folder that holds one (the former first) and
     perhaps added_tokens.json ({token: id}). Tokens of ADDED_TOKENS that neither names are added after the others, in
-    their order, as the reference's train_ds.py does; `fresh` names them. Raises DataError where a file is absent or
+    their order, as the reference's train_ds.py does; `fresh` names them. Where added_tokens.json has Phi-3's tokens,
+    text is cut as VideoLISA does (phi3_tokens.py), and only [SEG] is added. Raises DataError where a file is absent or
     damaged.
     """
 
@@ -46,8 +48,9 @@ class Tokenizer:
         stored = model.parent / "added_tokens.json"
         known = _added_tokens(stored) if is_there(stored) else {}
         if fast:
-            known |= self._vocabulary.ids_of(ADDED_TOKENS)
-        self.fresh = tuple(token for token in ADDED_TOKENS if token not in known)
+            known |= self._vocabulary.ids_of((*ADDED_TOKENS, *MARKS))
+        phi3 = is_phi3(known)
+        self.fresh = tuple(token for token in ((SEG_TOKEN,) if phi3 else ADDED_TOKENS) if token not in known)
         start = max([self._vocabulary.size, *(token_id + 1 for token_id in known.values())])
         self.added = known | {token: start + place for place, token in enumerate(self.fresh)}
         self.path = model
@@ -61,7 +64,7 @@ class Tokenizer:
         kept_together = (*self.added, END_OF_TEXT) if ends else (*self.added,)
         # Of a conversation all but the expression comes again and again. (Decorators would keep every tokenizer alive.)
         self._piece = lru_cache(KEPT_PIECES)(self._vocabulary.encode)
-        self._part = lru_cache(KEPT_PIECES)(self._encode_part)
+        self._part = Phi3Tokens(model, self.added).encode if phi3 else lru_cache(KEPT_PIECES)(self._encode_part)
         self._split = re.compile("(" + "|".join(re.escape(token) for token in kept_together) + ")")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -72,6 +75,16 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Rows that the embedding table needs, added tokens included."""
         return max(self._vocabulary.size, max(self.added.values()) + 1)
+
+    def check_has(self, tokens: Sequence[str], prompts: str) -> None:
+        """Raise DataError where one of `tokens`, which `prompts` need, is not an added token here."""
+        absent = [token for token in tokens if token not in self.added]
+        if absent:
+            raise DataError(
+                f"the tokenizer {self.path} has no token {absent[0]}, which sampling.prompts={prompts} needs: point "
+                "model.tokenizer at Phi-3's, with its added_tokens.json, or choose other prompts",
+                file=str(self.path),
+            )
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`: begin-of-text first, IMAGE_TOKEN_ID for every <image> (LLaVA's tokenizer_image_token)."""

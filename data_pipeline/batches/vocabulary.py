@@ -37,11 +37,17 @@ class Vocabulary(Protocol):
 
 
 class SentencePieceVocabulary:
-    """LLaMA's own tokenizer.model. Raises DataError where the file is no SentencePiece model."""
+    """LLaMA's own tokenizer.model. Raises DataError where the file is no SentencePiece model.
 
-    def __init__(self, file: Path):
+    Without `dummy_prefix` a text gets no blank before its first word (transformers' LlamaTokenizer that is not legacy).
+    """
+
+    def __init__(self, file: Path, dummy_prefix: bool = True):
         try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=_read(file))
+            content = _read(file)
+            if not dummy_prefix:
+                content = _without_dummy_prefix(content)
+            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
         except (RuntimeError, OSError, ValueError) as error:
             raise DataError(f"{file} is no SentencePiece model ({error}): {REMEDY}", file=str(file)) from error
         self.size: int = self._pieces.vocab_size()
@@ -80,7 +86,7 @@ class FastVocabulary:
             raise DataError(f"{file} is no tokenizer ({error}): {REMEDY}", file=str(file)) from error
         self._tokens.no_truncation()
         self._tokens.no_padding()
-        named = _special_names(file.parent)
+        named = special_names(file.parent)
         ids = {key: self._tokens.token_to_id(token) for key, token in named.items()}
         eos = ids.get("eos_token")
         if eos is None:
@@ -117,12 +123,25 @@ def _read(file: Path) -> bytes:
         raise DataError(str(error), file=str(file)) from error
 
 
+def _without_dummy_prefix(content: bytes) -> bytes:
+    """Raises ValueError where the bytes are no SentencePiece model."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except Exception as error:  # protobuf's DecodeError, whose module differs between its releases
+        raise ValueError(str(error)) from error
+    model.normalizer_spec.add_dummy_prefix = False
+    return bytes(model.SerializeToString())
+
+
 def open_vocabulary(file: Path) -> Vocabulary:
     """The vocabulary in a tokenizer.json, or else in a SentencePiece model."""
     return FastVocabulary(file) if file.suffix == ".json" else SentencePieceVocabulary(file)
 
 
-def _special_names(folder: Path) -> dict[str, str]:
+def special_names(folder: Path) -> dict[str, str]:
     """bos_token, eos_token, ... -> the token, as tokenizer_config.json and special_tokens_map.json name them."""
     named: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):

@@ -7,6 +7,7 @@ rank takes its slots, so the order of samples depends on neither the number of r
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from glus.common.seeds import numpy_generator
 from glus.data_pipeline.batches.conversations import draw_templates, templates_named
 from glus.data_pipeline.sampling.groups import draw_group
 from glus.data_pipeline.sampling.mixture import Mixture, check_weights, expanded
+from glus.data_pipeline.sampling.sparse_dense import draw_training_frames
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 
 #: Lengths of videos whose equal parts are kept.
@@ -30,13 +32,17 @@ class SamplingConfig:
     mixture: dict[str, float] = field(default_factory=dict)
     #: Draw the splits independently of each other, as the reference does; else evenly (mixture.py).
     independent_draws: bool = False
-    #: Context frames, one at random from each equal part of the video; 0 shows query frames alone.
+    #: Which frames of a video are shown. windows: context frames over all of it and consecutive query frames (GLUS);
+    #: sparse_dense: sparse frames over all of it, and dense ones among them (VideoLISA; sparse_dense.py).
+    frame_choice: Literal["windows", "sparse_dense"] = "windows"
+    #: Context frames, one at random from each equal part of the video; 0 shows query frames alone. Or sparse frames.
     context_frames: int = 4
-    #: Consecutive query frames.
+    #: Consecutive query frames. Or dense frames.
     query_frames: int = 4
     #: Expressions drawn for one video at most: two of an object, two of a rival. The reference draws 3.
     expressions: int = 4
-    #: Words around an expression: "glus" (the reference's) or "short" (none; for small models from scratch).
+    #: Words around an expression: "glus" and "videolisa" (the references'), or "short" and "videolisa_short" (none; for
+    #: small models from scratch).
     prompts: str = "glus"
     #: Draw two or more expressions of one object and one or more of a rival object, where the first one drawn has them.
     group_by_object: bool = True
@@ -46,6 +52,11 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         # Named mixtures become their splits at once, so that records of a run say what was drawn from.
         object.__setattr__(self, "mixture", expanded(self.mixture))
+        if self.frame_choice == "sparse_dense" and not 1 <= self.query_frames <= self.context_frames:
+            raise DataError(
+                f"sampling.query_frames={self.query_frames} with frame_choice sparse_dense: dense frames are some of "
+                f"the sparse ones, so give 1 to sampling.context_frames ({self.context_frames})"
+            )
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Slot:
     context: tuple[int, ...]
     query: tuple[int, ...]
     expressions: tuple[int, ...]
-    #: For each expression and query frame, the indices of its question and answer templates.
+    #: For each expression and round (query frame), the indices of its question and answer templates.
     templates: tuple[tuple[tuple[int, int], ...], ...]
     #: Whether some expressions share their object set and meet a rival's.
     grouped: bool
@@ -106,15 +117,27 @@ class SamplePlan:
         video = int(eligible[random.integers(len(eligible))])
         entry = self.splits[split].videos[video]
         frames = len(entry.frame_names)
+        context, query = _draw_frames(frames, config, random)
+        expressions, grouped = _draw_expressions(entry, config, random)
+        words = templates_named(config.prompts)
+        templates = draw_templates(len(expressions), words.rounds(config.query_frames), random, words)
+        return Slot(split, video, context, query, expressions, templates, grouped)
+
+
+def _draw_frames(
+    frames: int, config: SamplingConfig, random: np.random.Generator
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Context and query frames of a video, or its sparse and dense ones."""
+    if config.frame_choice == "sparse_dense":
+        context, query = draw_training_frames(frames, config.context_frames, config.query_frames, random)
+        start = query[0]
+    else:
         start = int(random.integers(frames - config.query_frames + 1))
         query = tuple(range(start, start + config.query_frames))
         context = random_context(frames, config.context_frames, random)
-        if config.single_frame:
-            query, context = (start,) * config.query_frames, (start,) * config.context_frames
-        expressions, grouped = _draw_expressions(entry, config, random)
-        words = templates_named(config.prompts)
-        templates = draw_templates(len(expressions), config.query_frames, random, words)
-        return Slot(split, video, context, query, expressions, templates, grouped)
+    if config.single_frame:
+        query, context = (start,) * config.query_frames, (start,) * config.context_frames
+    return context, query
 
 
 @lru_cache(KEPT_BOUNDS)
@@ -139,8 +162,8 @@ def middle_context(frames: int, parts: int) -> tuple[int, ...]:
 
 
 def _shortest(config: SamplingConfig) -> int:
-    """Frames that a video must have: the reference's rule."""
-    return max(config.context_frames, config.query_frames)
+    """Frames that a video must have: the reference's rule. Sparse frames repeat, so that one frame is enough."""
+    return 1 if config.frame_choice == "sparse_dense" else max(config.context_frames, config.query_frames)
 
 
 def _eligible(split: ShardedSplit, config: SamplingConfig) -> NDArray[np.int64]:

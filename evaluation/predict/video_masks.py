@@ -10,7 +10,8 @@ from torch import Tensor
 
 from glus.common.errors import EvaluationError
 from glus.data_pipeline.batches.batch import padded_ids
-from glus.data_pipeline.batches.conversations import Templates, clean_expression, inference_prompt, templates_named
+from glus.data_pipeline.batches.conversations import clean_expression, templates_named
+from glus.data_pipeline.batches.prompt_style import Style
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import middle_context
 from glus.evaluation.predict.inference_config import InferenceConfig
@@ -93,7 +94,7 @@ class VideoPrompts:
         texts: Sequence[str],
         names: Sequence[str],
         context_frames: int,
-        templates: Templates,
+        templates: Style,
         trailing_blank: bool,
         device: torch.device,
     ):
@@ -107,7 +108,7 @@ class VideoPrompts:
         """The prompts for the last of `queries` query frames."""
         rows = [
             self._tokenizer.encode(
-                inference_prompt(text, self._context_frames, queries, self._trailing_blank, self._templates)
+                self._templates.ask(text, "expression", self._context_frames, queries, self._trailing_blank)
             )
             for text in self._texts
         ]

@@ -14,7 +14,19 @@ from glus.data_pipeline.raw.frames import FrameFolder
 from glus.data_pipeline.raw.masks import encode
 from glus.data_pipeline.raw.records import Expression, VideoRecord
 
+from .videolisa_recording import Recorded, recording_folder
+
 HEIGHT, WIDTH, LENGTH = 32, 48, 5
+
+
+@pytest.fixture(scope="session")
+def recorded(pytestconfig: pytest.Config) -> Recorded:
+    """The recording named by --videolisa-fixture, by default the one in tests/data/parity_videolisa."""
+    folder = recording_folder(pytestconfig.getoption("--videolisa-fixture"))
+    absent = [name for name in ("expected.json", "expected.npz") if not (folder / name).is_file()]
+    if absent:
+        pytest.fail(f"--videolisa-fixture {folder}: no {' and no '.join(absent)} there")
+    return Recorded.open(folder)
 
 
 @dataclass(frozen=True)

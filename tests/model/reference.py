@@ -149,13 +149,15 @@ class Recording:
         frames = [torch.from_numpy(self.arrays[f"train_frames_{i}"]).permute(0, 3, 1, 2) for i in numbers]
         shapes = [self.values[f"train_masks_{i}_shape"] for i in numbers]
         expressions = len(self.video_of)
+        ids = torch.from_numpy(self.arrays["train_input_ids"]).long()
         return Batch(
             frames=frames,
             context=torch.arange(CONTEXT).repeat(self.videos, 1),
             query=torch.arange(CONTEXT, CONTEXT + QUERY).repeat(self.videos, 1),
             query_numbers=torch.arange(QUERY).repeat(self.videos, 1),
             video_of=self.video_of,
-            ids=torch.from_numpy(self.arrays["train_input_ids"]).long(),
+            ids=ids,
+            answer=ids == self.values["seg_token_id"],
             attention=torch.from_numpy(self.arrays["train_attention_mask"]).bool(),
             masks=[MaskRuns.of(torch.from_numpy(self.masks(f"train_masks_{i}", shapes[i]))) for i in numbers],
             split=torch.zeros_like(self.video_of),

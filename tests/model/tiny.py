@@ -97,6 +97,7 @@ def tiny_batch(*clips: TinyClip, padding: int = 0) -> Batch:
         query_numbers=torch.tensor([[2, 3]]).repeat(len(clips), 1),
         video_of=video_of,
         ids=ids,
+        answer=ids == SEG,
         attention=torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows]),
         masks=[MaskRuns.of(clip.masks()) for clip in clips],
         split=torch.zeros_like(video_of),

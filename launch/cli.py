@@ -1,18 +1,22 @@
 """`glus COMMAND [CONFIG.yaml] [key=value ...]`: a table of commands; what one needs is imported when it runs."""
 
 import importlib
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from glus.common.atomic import disk_fault
 from glus.common.errors import LaunchError, UserError
 from glus.common.terminal import one_line
 
 INTERRUPTED = 130
+#: As a shell names a program that SIGPIPE ended.
+UNREAD = 141
 CANNOT_WORK = 2
 
 
@@ -155,11 +159,38 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0, 2 for what the user can fix (one line), 130 when interrupted.
 
-    Anything else is a bug and keeps its traceback.
+    141, without a message, where nobody reads the output any more (`| head`). Anything else is a bug and keeps its
+    traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _main(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
+        if not unread:
+            raise
+        for stream in unread:  # else Python reports at its end what it could not write
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return UNREAD
+    return code
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether the other end of a pipe is closed."""
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"glus {version('glus')}")
         return 0
     try:
         return _run(words[0], words[1:])
@@ -169,6 +200,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nglus {words[0]}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
     except Exception as error:
         fault = disk_fault(error) or _memory_fault(error)
         if not fault:
@@ -267,7 +300,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "glus COMMAND --help lists its keys; --print-config prints the config that would be used.",
+            "glus COMMAND --help lists its keys; --print-config prints the config that would be used; glus --version.",
         ]
     )
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,37 @@ def test_a_wrong_command_line_is_told(words: list[str], message: str, capsys: py
     assert cli.main(words) == 2
     told = capsys.readouterr().err
     assert message in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["demo", "--print-config"]])
+def test_output_that_nobody_reads_any_more_ends_a_command_without_a_message(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "glus.launch.cli", *words],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (cli.UNREAD, "")
+
+
+def test_a_broken_pipe_elsewhere_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(words: list[str]) -> int:
+        raise BrokenPipeError(32, "the connection to a server")
+
+    monkeypatch.setattr(cli, "_main", broken)
+    with open(os.devnull, "w") as nowhere:
+        monkeypatch.setattr(sys, "stdout", nowhere)
+        with pytest.raises(BrokenPipeError):
+            cli.main(["plan"])
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"glus {metadata.version('glus')}\n"
 
 
 def test_help_of_a_command_lists_its_keys(capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,4 +147,4 @@ def _metered(config: RunConfig, batches: Iterator[Batch], rank: Rank, tokenizer:
         cost = step_cost(build_to_count(config, tokenizer.vocab_size, tokenizer.seg_id))
     elif rank.rank == 0 and (unknown := unknown_gpu(rank.device, config.engine.peak_tflops)):
         print(f"  {unknown}", flush=True)
-    return Meter(batches, config.model.vision.tokens_per_frame, rank, cost, peak)
+    return Meter(batches, config.model, rank, cost, peak)

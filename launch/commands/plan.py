@@ -4,7 +4,7 @@ Each function's docstring has its formula, and docs/reproduce.md explains them. 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,15 +18,20 @@ from glus.common.terminal import cell
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.launch.config.configuration import load_config
 from glus.model.glus import Glus
+from glus.model.model_config import Method
 from glus.training.build import build_to_count
 from glus.training.engines.choose import LEAVES, accumulation_for, check_shares
 from glus.training.metrics.cost import Load, StepCost, step_cost
+from glus.training.metrics.prompt_tokens import READINGS, Shown
 from glus.training.run_config import RunConfig
 
 GIB, TERA = 2**30, 10**12
 #: Elements of DeepSpeed's buckets for reducing gradients (training/engines/deepspeed_engine.py), and for fetching
 #: ahead (its default).
 REDUCE_BUCKET, FETCH_AHEAD = 50_000_000, 50_000_000
+
+#: method -> tokens of its released tokenizer, and the id of [SEG].
+_RELEASED_VOCABULARY: dict[Method, tuple[int, int]] = {"glus": (32_003, 32_000), "videolisa": (32_012, 32_011)}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class PlanConfig:
     changes: tuple[str, ...] = ()
     """Overrides of that config, as key=value."""
     prompt_tokens: int = 0
-    """Tokens of a prompt, frames included; 0 takes those of the frames and 150 of text."""
+    """Tokens of a prompt, frames included; 0 takes those of the frames and 150 of text (VideoLISA: 60)."""
     height: int = 720
     """Rows of a frame (masks are compared at their own size)."""
     width: int = 1280
@@ -151,11 +156,19 @@ def wire_bytes(config: RunConfig, sizes: Sizes, ranks: int, accumulation: int) -
 
 def load_of(config: RunConfig, plan: PlanConfig, videos: int) -> Load:
     """What `videos` videos hold: every slot with all its expressions, every prompt as long as assumed."""
-    sampling = config.sampling
-    shown = sampling.context_frames + sampling.query_frames
-    tokens = plan.prompt_tokens or shown * config.model.vision.tokens_per_frame + 150
+    sampling, reading = config.sampling, READINGS[config.model.method]
     expressions = videos * sampling.expressions
-    return Load(videos, shown, sampling.query_frames, expressions, expressions * tokens, plan.height * plan.width)
+    shown = Shown(videos, sampling.context_frames, sampling.query_frames, expressions, 0)
+    images = reading.images(shown)
+    text = reading.text
+    if plan.prompt_tokens:
+        alone = Shown(1, sampling.context_frames, sampling.query_frames, 1, images)
+        text = plan.prompt_tokens - reading.tokens(config.model, alone)
+        if text < 0:
+            raise LaunchError(f"prompt_tokens={plan.prompt_tokens}: the frames alone are {plan.prompt_tokens - text}")
+    tokens = reading.tokens(config.model, replace(shown, text=expressions * (text + images)))
+    frames, pixels = reading.frames(shown), plan.height * plan.width
+    return Load(videos, frames, sampling.query_frames, expressions, tokens, pixels)
 
 
 def plan(asked: PlanConfig) -> None:
@@ -197,9 +210,10 @@ def plan(asked: PlanConfig) -> None:
 
 
 def _model(config: RunConfig) -> Glus:
-    """The run's model without weights; without a tokenizer at hand, with the vocabulary of GLUS."""
-    place = config.model.tokenizer or config.weights.glus or config.weights.language
+    """The run's model without weights; without a tokenizer at hand, with the released one's number of tokens."""
+    complete = config.weights.complete
+    place = config.model.tokenizer or (complete[1] if complete else config.weights.language)
     if place and Path(place).exists():
         tokenizer = Tokenizer(Path(place))
         return build_to_count(config, tokenizer.vocab_size, tokenizer.seg_id)
-    return build_to_count(config, 32_003, 32_000)
+    return build_to_count(config, *_RELEASED_VOCABULARY[config.model.method])

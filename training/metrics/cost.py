@@ -8,7 +8,7 @@ which counts matrix products, convolutions and attention (2 FLOP a multiply-add)
 Recomputed activations add another F of what is recomputed; they are not of the model and do not count for MFU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from glus.model.glus import Glus
 from glus.model.losses import mask_bce, mask_dice
 from glus.model.memory import MemoryBank
+from glus.model.model_config import Method
 
 #: Tokens that Llama's FLOP are counted at: a prompt's usual length; what grows with its square is small there.
 COUNTED_TOKENS = 1024
+#: Tokens of VideoLISA's answers that are learnt ("Sure, [SEG].<|end|>" and the like).
+ANSWER_TOKENS = 8
 #: Side of the mask that the losses are counted on.
 _LOSS_SIDE = 512
 
@@ -64,6 +67,7 @@ class Load:
             "frame": self.videos * self.shown,
             "token": self.tokens,
             "query frame": self.videos * self.queries,
+            "expression": self.expressions,
             "[SEG]": masks,
             # The first frame of a clip looks at nothing, the last is looked at by nothing.
             "look back": self.expressions * (self.queries - 1),
@@ -73,7 +77,7 @@ class Load:
 
 @dataclass(frozen=True)
 class StepCost:
-    """The parts of GLUS, priced."""
+    """The parts of a model, priced."""
 
     parts: tuple[Part, ...]
 
@@ -98,16 +102,24 @@ def step_cost(empty: Glus, dtype: torch.dtype = torch.float32) -> StepCost:
     model = empty.to("meta").to(dtype).train()
     # flash-attn takes as many FLOP as torch's attention, and keeps as much, but does not run on the meta device.
     model.language.llama.set_attn_implementation("sdpa")
-    language, segmenter, sizes = model.language, model.segmenter, model.config.segmenter
+    language = model.language
     tower, llama = _trained_share(language.vision_tower), _trained_share(language.llama.model.layers)
+    frame, token = _language_parts(model, dtype)
+    return StepCost(
+        (
+            Part("CLIP and projector", "frame", frame[0], 1.0 if tower == 0 else 2.0 + tower, frame[1]),
+            Part("Llama", "token", token[0], 2.0 + llama, token[1]),
+            *_METHODS[model.config.method](model, dtype),
+        )
+    )
+
+
+def _glus_parts(model: Glus, dtype: torch.dtype) -> Iterator[Part]:
+    """A [SEG] state and a mask for each expression and query frame, memory between them."""
+    segmenter, sizes = model.segmenter, model.config.segmenter
     decoder = _trained_share(segmenter.sam2.sam_mask_decoder)
     encoded = 3.0 if sizes.train_image_encoder else 1.0
-    frame, token, seg = _language_parts(model, dtype)
-
-    def tensor(*shape: int, grad: bool = False) -> Tensor:
-        return torch.empty(*shape, device="meta", dtype=dtype, requires_grad=grad)
-
-    pixels, prompts = tensor(1, 3, sizes.image_size, sizes.image_size), tensor(1, sizes.hidden_dim, grad=True)
+    pixels, prompts = _meta(dtype, 1, 3, sizes.image_size, sizes.image_size), _prompt(dtype, sizes.hidden_dim)
     features, none = segmenter.encode(pixels), MemoryBank.empty(sizes.memories)
     image = _count(lambda: segmenter.encode(pixels).levels)
     alone = _count(lambda: segmenter.step(features, prompts, none, 0, remember=False))
@@ -115,35 +127,74 @@ def step_cost(empty: Glus, dtype: torch.dtype = torch.float32) -> StepCost:
     bank = segmenter.step(features, prompts, none, 0)[1]
     looking = _count(lambda: segmenter.step(features, prompts, bank, 1, remember=False))
     both = tuple(max(one + other - 2 * base, 0) for one, other, base in zip(remembered, looking, alone, strict=True))
-    side = sizes.image_size // 4
-    losses = _count(lambda: _mask_losses(tensor(1, 1, side, side, grad=True), _LOSS_SIDE))
-    return StepCost(
-        (
-            Part("CLIP and projector", "frame", frame[0], 1.0 if tower == 0 else 2.0 + tower, frame[1]),
-            Part("Llama", "token", token[0], 2.0 + llama, token[1]),
-            Part("lm_head and text_hidden_fcs", "[SEG]", seg[0], 3.0, seg[1]),
-            Part("SAM 2 image encoder", "query frame", image[0], encoded, image[1]),
-            Part("SAM 2 mask decoder", "[SEG]", alone[0], 2.0 + decoder, alone[1]),
-            Part("SAM 2 memory", "look back", both[0], 3.0 if sizes.train_memory else 1.0, int(both[1])),
-            Part("mask losses", "pixel", losses[0], 2.0, losses[1] // _LOSS_SIDE**2),
-        )
-    )
+    seg = _seg_cost(model, dtype, words=1)
+    yield Part("lm_head and text_hidden_fcs", "[SEG]", seg[0], 3.0, seg[1])
+    yield Part("SAM 2 image encoder", "query frame", image[0], encoded, image[1])
+    yield Part("SAM 2 mask decoder", "[SEG]", alone[0], 2.0 + decoder, alone[1])
+    yield Part("SAM 2 memory", "look back", both[0], 3.0 if sizes.train_memory else 1.0, int(both[1]))
+    yield _loss_part(dtype, sizes.image_size // 4)
+
+
+def _videolisa_parts(model: Glus, dtype: torch.dtype) -> Iterator[Part]:
+    """One [SEG] state an expression, a mask for each expression and dense frame, each frame alone."""
+    segmenter: Any = model.segmenter
+    config = model.config
+    name, decoder, image_size, width = {
+        "sam1": ("SAM 1", "sam1.mask_decoder", config.sam1.image_size, config.sam1.hidden_dim),
+        "sam2": ("SAM 2", "sam2.sam_mask_decoder", config.segmenter.image_size, config.segmenter.hidden_dim),
+    }[config.segmenter.kind]
+    share = _trained_share(segmenter.get_submodule(decoder))
+    encoded = 3.0 if config.segmenter.train_image_encoder else 1.0
+    pixels, prompts = _meta(dtype, 1, 3, image_size, image_size), _prompt(dtype, width)
+    features = segmenter.encode(pixels)
+    image = _count(lambda: segmenter.encode(pixels))
+    mask = _count(lambda: segmenter.decode(features, prompts))
+    seg = _seg_cost(model, dtype, words=ANSWER_TOKENS)
+    yield Part("lm_head and text_hidden_fcs", "expression", seg[0], 3.0, seg[1])
+    yield Part(f"{name} image encoder", "query frame", image[0], encoded, image[1])
+    yield Part(f"{name} mask decoder", "[SEG]", mask[0], 2.0 + share, mask[1])
+    yield _loss_part(dtype, image_size // 4)
+
+
+_METHODS: dict[Method, Callable[[Glus, torch.dtype], Iterator[Part]]] = {
+    "glus": _glus_parts,
+    "videolisa": _videolisa_parts,
+}
+
+
+def _meta(dtype: torch.dtype, *shape: int, grad: bool = False) -> Tensor:
+    return torch.empty(*shape, device="meta", dtype=dtype, requires_grad=grad)
+
+
+def _prompt(dtype: torch.dtype, width: int) -> Tensor:
+    return _meta(dtype, 1, width, grad=True)
+
+
+def _loss_part(dtype: torch.dtype, side: int) -> Part:
+    losses = _count(lambda: _mask_losses(_meta(dtype, 1, 1, side, side, grad=True), _LOSS_SIDE))
+    return Part("mask losses", "pixel", losses[0], 2.0, losses[1] // _LOSS_SIDE**2)
+
+
+def _seg_cost(model: Glus, dtype: torch.dtype, words: int) -> tuple[float, int]:
+    """FLOP and kept bytes of the logits of `words` tokens and the projection of one [SEG] state."""
+    hidden = model.config.language.hidden_size
+    read = _meta(dtype, 1, words, hidden, grad=True)
+    state = read if words == 1 else _meta(dtype, 1, 1, hidden, grad=True)
+    return _count(lambda: (model.language.logits(read), model.language.seg_states(state)))
 
 
 def _language_parts(model: Glus, dtype: torch.dtype) -> list[tuple[float, int]]:
-    """FLOP and kept bytes of a frame, a token and a [SEG] state."""
+    """FLOP and kept bytes of a frame and a token."""
     language, image = model.language, model.config.vision.image_size
     hidden = model.config.language.hidden_size
     frame = torch.empty(1, 3, image, image, device="meta", dtype=dtype)
     words = torch.empty(1, COUNTED_TOKENS, hidden, device="meta", dtype=dtype, requires_grad=True)
-    read = torch.empty(1, 1, hidden, device="meta", dtype=dtype, requires_grad=True)
     # Given in full: transformers would look into the values of a mask that it makes itself.
     causal = torch.ones(1, 1, COUNTED_TOKENS, COUNTED_TOKENS, dtype=torch.bool, device="meta")
     flop, saved = _count(lambda: language.llama.model(inputs_embeds=words, attention_mask=causal, use_cache=False)[0])
     return [
         _count(lambda: language.encode_frames(frame)),
         (flop / COUNTED_TOKENS, saved // COUNTED_TOKENS),
-        _count(lambda: (language.logits(read), language.seg_states(read))),
     ]
 
 

@@ -8,8 +8,10 @@ import psutil
 import torch
 
 from glus.data_pipeline.batches.batch import Batch
+from glus.model.model_config import ModelConfig
 from glus.training.distributed import Rank
 from glus.training.metrics.cost import Load, StepCost
+from glus.training.metrics.prompt_tokens import READINGS, Shown
 
 
 @dataclass
@@ -33,9 +35,9 @@ class Meter(Iterator[Batch]):
     """
 
     def __init__(
-        self, batches: Iterator[Batch], tokens_per_frame: int, rank: Rank, cost: StepCost | None, peak_flops: float
+        self, batches: Iterator[Batch], config: ModelConfig, rank: Rank, cost: StepCost | None, peak_flops: float
     ):
-        self._batches, self._tokens_per_frame, self._rank = batches, tokens_per_frame, rank
+        self._batches, self._config, self._rank = batches, config, rank
         self._cost, self._peak = cost, peak_flops
         self._window = _Window()
         self._began = self._since = time.perf_counter()
@@ -44,12 +46,14 @@ class Meter(Iterator[Batch]):
         began = time.perf_counter()
         batch = next(self._batches)
         self._window.waited += time.perf_counter() - began
-        expressions, shown = len(batch.names), batch.context.shape[1] + batch.query.shape[1]
-        tokens = int(batch.attention.sum()) + expressions * shown * (self._tokens_per_frame - 1)
+        videos, queries, expressions = len(batch.frames), batch.query.shape[1], len(batch.names)
+        shown = Shown(videos, batch.context.shape[1], queries, expressions, int(batch.attention.sum()))
+        reading = READINGS[self._config.method]
+        frames, tokens = reading.frames(shown), reading.tokens(self._config, shown)
         self._window.tokens += tokens
-        self._window.frames += len(batch.frames) * shown
+        self._window.frames += videos * frames
         if self._cost:
-            load = Load(len(batch.frames), shown, batch.query.shape[1], expressions, tokens, 0)
+            load = Load(videos, frames, queries, expressions, tokens, 0)
             self._window.flop += self._cost.model_flop(load)
         return batch
 

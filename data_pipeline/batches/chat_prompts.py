@@ -21,8 +21,8 @@ SENTENCE = "sentence"
 class Chat:
     """The words around an expression. `system` and `asking` come before the answer, `end` after it.
 
-    `asking` holds {question}; a question, {expression}. `wordings` are the questions of inference; those in `as_written`
-    keep the expression's letters, all others take it in lower case.
+    `asking` holds {question}; a question, {expression}. `wordings` are the questions of inference; those in
+    `as_written` keep the expression's letters, all others take it in lower case.
     """
 
     system: str

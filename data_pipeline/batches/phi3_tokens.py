@@ -33,8 +33,8 @@ def is_phi3(added: Mapping[str, int]) -> bool:
 class Phi3Tokens:
     """Ids of a text between two <image>.
 
-    `model` is the tokenizer.model; `added` the added tokens with their ids. tokenizer_config.json next to the model says
-    which of them swallow white space; without it, all of Phi-3's do but <|endoftext|>.
+    `model` is the tokenizer.model; `added` the added tokens with their ids. tokenizer_config.json next to the model
+    says which of them swallow white space; without it, all of Phi-3's do but <|endoftext|>.
     Raises DataError where a file is damaged, or where only a tokenizer.json is there.
     """
 

@@ -2,13 +2,13 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from glus.common.errors import ModelError
 from glus.common.files import is_there
 from glus.data_pipeline.batches.conversations import STYLES
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
-from glus.model.model_config import ModelConfig, Sam1Config, SegmenterConfig
+from glus.model.model_config import Method, ModelConfig, Sam1Config, SegmenterConfig
 from glus.model.released.release_files import ReleasedWeights, read_json
 from glus.model.released.release_lora import plain_name
 from glus.model.released.release_methods import MODEL_CONFIG, RELEASED_METHODS
@@ -44,8 +44,9 @@ class AskedConfig:
                 raise ModelError(f"{name} is {getattr(self, name)}: it must be from {least} to {_MOST_FRAMES}")
 
 
-#: method -> how the reference asks its release.
-ASKED_AS_RELEASED = {"glus": AskedConfig()}
+#: method -> how the reference asks its release, and which frames its prompts show.
+ASKED_AS_RELEASED: dict[Method, AskedConfig] = {"glus": AskedConfig(), "videolisa": AskedConfig("videolisa", 32, 4)}
+_FRAME_CHOICES: dict[Method, Literal["windows", "sparse_dense"]] = {"glus": "windows", "videolisa": "sparse_dense"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Release:
     @property
     def sampling(self) -> SamplingConfig:
         """Its prompt settings; the reference's where it does not say."""
-        return SamplingConfig(**asdict(self.asked or ASKED_AS_RELEASED[self.model.method]))
+        method = self.model.method
+        asked = self.asked or ASKED_AS_RELEASED[method]
+        return SamplingConfig(frame_choice=_FRAME_CHOICES[method], **asdict(asked))
 
 
 def read_release(weights: WeightsConfig, hiera: Hiera | None = None) -> Release:

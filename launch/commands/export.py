@@ -11,11 +11,13 @@ import torch
 from glus.common.atomic import disk_fault
 from glus.common.errors import LaunchError
 from glus.common.terminal import plain
+from glus.data_pipeline.batches.phi3_tokens import is_phi3
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.batches.vocabulary import SENTENCEPIECE
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.glus import Glus
 from glus.model.model_config import LoraConfig
+from glus.model.released.release_files import read_json
 from glus.model.released.release_methods import MODEL_CONFIG, RELEASED_METHODS
 from glus.model.released.release_sizes import released_config
 from glus.model.released.release_sums import write_sums
@@ -133,8 +135,22 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     held.rmdir()
     write_json(folder / "added_tokens.json", tokenizer.added)
     settings = folder / "tokenizer_config.json"
-    if (folder / SENTENCEPIECE).is_file() and not settings.is_file():
+    if settings.is_file():
+        _describe_added(tokenizer, settings)
+    elif (folder / SENTENCEPIECE).is_file() and not is_phi3(tokenizer.added):
         write_json(settings, _LLAMA_SETTINGS)
+
+
+def _describe_added(tokenizer: Tokenizer, settings: Path) -> None:
+    """Name tokens that were added here in `added_tokens_decoder`: transformers then reads no added_tokens.json."""
+    content = read_json(settings)
+    decoder = content.get("added_tokens_decoder")
+    if not isinstance(decoder, dict):
+        return
+    for token, token_id in tokenizer.added.items():
+        flags = {"content": token, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+        decoder.setdefault(str(token_id), flags | {"special": False})
+    write_json(settings, content)
 
 
 def _added_token(content: str) -> dict[str, object]:

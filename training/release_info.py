@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from glus.common.errors import ModelError
 from glus.common.files import is_there
@@ -17,6 +17,7 @@ from glus.model.released.release_sam1 import is_sam1, sam1_of
 from glus.model.released.release_sam2 import Hiera, segmenter_of
 from glus.model.released.release_sizes import language_of, projector_of, validated, vision_of
 from glus.model.released.release_sums import SUMS
+from glus.training.methods import DATA
 from glus.training.run_config import WeightsConfig
 
 #: Next to the released layout `glus export` writes the vision tower. The reference takes only towers with "clip" or
@@ -44,9 +45,11 @@ class AskedConfig:
                 raise ModelError(f"{name} is {getattr(self, name)}: it must be from {least} to {_MOST_FRAMES}")
 
 
-#: method -> how the reference asks its release, and which frames its prompts show.
-ASKED_AS_RELEASED: dict[Method, AskedConfig] = {"glus": AskedConfig(), "videolisa": AskedConfig("videolisa", 32, 4)}
-_FRAME_CHOICES: dict[Method, Literal["windows", "sparse_dense"]] = {"glus": "windows", "videolisa": "sparse_dense"}
+#: method -> how the reference asks its release.
+ASKED_AS_RELEASED: dict[Method, AskedConfig] = {
+    "glus": AskedConfig(),
+    "videolisa": AskedConfig("videolisa", context_frames=32, query_frames=4),
+}
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,8 @@ class Release:
     @property
     def sampling(self) -> SamplingConfig:
         """Its prompt settings; the reference's where it does not say."""
-        method = self.model.method
-        asked = self.asked or ASKED_AS_RELEASED[method]
-        return SamplingConfig(frame_choice=_FRAME_CHOICES[method], **asdict(asked))
+        asked = asdict(self.asked or ASKED_AS_RELEASED[self.model.method])
+        return SamplingConfig(frame_choice=DATA[self.model.method].frame_choice, **asked)
 
 
 def read_release(weights: WeightsConfig, hiera: Hiera | None = None) -> Release:

@@ -8,6 +8,7 @@ from glus.common.errors import TrainingError
 from glus.common.paths import PathText
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.model_config import Method, ModelConfig
+from glus.training.methods import check_data
 from glus.training.tracking.tracking_place import TrackingConfig
 
 
@@ -185,6 +186,7 @@ class RunConfig:
             raise TrainingError(
                 f"init_from and weights.{next(iter(self.weights.named))} both say where the weights come from: give one"
             )
+        check_data(self.model.method, self.sampling)
         if self.model.language.attention == "flash_attention_2" and self.engine.precision == "fp32":
             raise TrainingError(
                 "model.language.attention is flash_attention_2, which computes in bf16 only: "

@@ -24,7 +24,8 @@ def parse_video(path: Path, video: str, content: Any, ids_key: str | None) -> Vi
     """One entry of "videos" in a file of expressions.
 
     Expressions are keyed by id with "exp" (MeViS and its kin), or a list with "exp_id" and "exp_text" (ReasonVOS).
-    `ids_key` names the object ids ("anno_id", "obj_id"); None where the split hides them. An optional "kind" is kept.
+    `ids_key` names the object ids ("anno_id", "obj_id"); None where the split hides them. An optional "kind" is kept;
+    where there is none, ReasonVOS's "is_sent", of the expression or of the video, makes it "sentence" or "phrase".
     Raises DataError with the file, the video and the expression; InputError for a name that cannot be one of a file.
     """
     place = f"{path}: video {video}"
@@ -42,7 +43,7 @@ def parse_video(path: Path, video: str, content: Any, ids_key: str | None) -> Vi
             )
         if not isinstance(text, str) or not text.strip():
             raise DataError(f'{where}: has no text ("exp"); take this file again', file=str(path), video=video)
-        kind, type_id = entry.get("kind", ""), entry.get("type_id")
+        kind, type_id = entry.get("kind", "") or _by_is_sent(where, entry, content), entry.get("type_id")
         if not isinstance(kind, str) or is_unfit(kind) or not (type_id is None or type(type_id) is int):
             raise DataError(f'{where}: "kind" must be a text and "type_id" an integer', file=str(path), video=video)
         object_ids = () if ids_key is None else _object_ids(where, entry, ids_key, type_id)
@@ -61,6 +62,15 @@ def _entries(place: str, expressions: dict[str, Any] | list[Any]) -> Iterator[tu
         if not isinstance(entry, dict) or type(exp_id) not in (str, int):
             raise DataError(f"{place}: expression {exp_id!r} is not an object with an id; take this file again")
         yield str(exp_id), entry
+
+
+def _by_is_sent(where: str, entry: dict[str, Any], video: dict[str, Any]) -> str:
+    is_sent = entry.get("is_sent", video.get("is_sent"))
+    if is_sent is None:
+        return ""
+    if not isinstance(is_sent, int) or is_sent not in (0, 1):
+        raise DataError(f'{where}: "is_sent" is {is_sent!r}; wanted is true or false')
+    return "sentence" if is_sent else "phrase"
 
 
 def _object_ids(where: str, entry: dict[str, Any], ids_key: str, type_id: int | None) -> tuple[str, ...]:

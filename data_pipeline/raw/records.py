@@ -39,7 +39,7 @@ class Expression:
 
     `object_ids` is empty where the expression has no target (ReVOS type_id 2) or where the split hides its targets.
     `kind` is "look", "motion", "relation", "several" or "reasoning" where the annotation says so; "sentence" or
-    "phrase" by ReasonSeg's is_sentence; else "".
+    "phrase" by ReasonSeg's is_sentence and ReasonVOS's is_sent; else "".
     `type_id` is ReVOS's own: 0 referring, 1 reasoning, 2 without target.
     """
 

@@ -8,12 +8,13 @@ import torch
 from glus.common.errors import EvaluationError, ModelError
 from glus.data_pipeline.raw.records import Expression
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
+from glus.evaluation.predict.asking import ASKING, Asked
 from glus.evaluation.predict.inference_config import InferenceConfig, Predicted
 from glus.evaluation.predict.key_frames import KeyFrames
 from glus.evaluation.predict.model_source import Loaded
 from glus.evaluation.predict.predictions import expression_folder, writing_masks
 from glus.evaluation.predict.tokens_read import counting_tokens
-from glus.evaluation.predict.video_masks import Asked, masks_of_video
+from glus.evaluation.predict.video_masks import masks_of_video
 
 
 def predict_video(
@@ -40,6 +41,7 @@ def predict_video(
         [expression.text for expression in due],
         [f"{where} expression {expression.id}" for expression in due],
         [_key_frame(key_frames, entry, expression) for expression in due],
+        [ASKING[loaded.model.config.method].wording(entry.dataset, expression) for expression in due],
     )
     shown = masks_of_video(loaded, config, lambda index: split.read_frames(video, [index])[0], frames, asked, device)
     with ExitStack() as stack:

@@ -1,7 +1,7 @@
 """Where a model to predict with comes from: a checkpoint of a run, or a GLUS or VideoLISA in the released layout."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -44,8 +44,8 @@ class ModelSource:
     """A checkpoint folder of a run, or a released GLUS (`release` then describes it, `vision` is its CLIP's folder).
 
     `notes` are lines to print: what is assumed of the model, and what cannot be checked. `title` and `step` are for
-    people. `method` is the model's. `tracking_run` is the MLflow run that made it, "" where none did, and `tracking`
-    where that is recorded.
+    people. `method` is the model's, `sampling` says how it is asked. `tracking_run` is the MLflow run that made it, ""
+    where none did, and `tracking` where that is recorded.
     """
 
     folder: Path
@@ -54,6 +54,7 @@ class ModelSource:
     tracking_run: str = ""
     tracking: TrackingConfig | None = None
     method: Method = "glus"
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     vision: str = ""
     release: Release | None = None
     notes: tuple[str, ...] = ()
@@ -71,7 +72,15 @@ class ModelSource:
             release = read_release(weights, hiera)
             assumed = (*assumptions(place, release), *without_sums(weights))
             title, own = place.resolve().name, release.model.method
-            return cls(place, title, method=own, vision=weights.vision, release=release, notes=assumed)
+            return cls(
+                place,
+                title,
+                method=own,
+                sampling=release.sampling,
+                vision=weights.vision,
+                release=release,
+                notes=assumed,
+            )
         for name, given in (("vision", vision), ("hiera", hiera)):
             if given is not None:
                 raise EvaluationError(f"{name}: {place} is a checkpoint of a run and has its own; leave {name} out")
@@ -80,7 +89,8 @@ class ModelSource:
         run, state = checkpoint.read_run_config(folder), checkpoint.read_state(folder)
         tracking = located(run.tracking, folder.resolve().parent.parent)
         title, notes = f"{run.name}, step {state.step}", tuple(without_digests(folder))
-        return cls(folder, title, state.step, state.tracking_run, tracking, run.model.method, notes=notes)
+        method, sampling = run.model.method, run.sampling
+        return cls(folder, title, state.step, state.tracking_run, tracking, method, sampling, notes=notes)
 
     def load(self, device: torch.device, precision: Literal["bf16", "fp32"] = "fp32") -> Loaded:
         """The model in eval mode on `device`. A released GLUS that does not say how it is asked is asked as GLUS is.

@@ -15,6 +15,7 @@ from glus.common.errors import EvaluationError
 from glus.common.files import is_there
 from glus.common.json_file import read_as
 from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.evaluation.predict.asking import ASKING
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.model_source import ModelSource
 from glus.evaluation.predict.worklist import RECORDS, Counted
@@ -27,9 +28,10 @@ RECORD, MASKS = "predictions.json", "predictions"
 class Provenance:
     """What made the predictions of a folder.
 
-    `weights` is `ModelSource.digest`, `step` 0 for a released model. `splits` maps "dataset/split" to the fingerprint
-    of its shards. `frames` counts (expression, frame) pairs predicted so far, `frames_without_seg` those without [SEG].
-    `checkpoint` is for messages only: a checkpoint that was moved is still the same.
+    `weights` is `ModelSource.digest`, `step` 0 for a released model. `inference` are the settings that its method is
+    asked with. `splits` maps "dataset/split" to the fingerprint of its shards. `frames` counts (expression, frame)
+    pairs predicted so far, `frames_without_seg` those without [SEG]. `checkpoint` is for messages only: one that was
+    moved is still the same.
     """
 
     checkpoint: str
@@ -55,7 +57,8 @@ def claim(
     settings or data, or of unknown origin.
     """
     data = {f"{split.dataset}/{split.split}": split.fingerprint for split in splits}
-    wanted = Provenance(str(source.folder.resolve()), source.step, source.digest(), config.recorded(), data)
+    asked = ASKING[source.method].recorded(config, source.sampling)
+    wanted = Provenance(str(source.folder.resolve()), source.step, source.digest(), asked, data)
     if fresh:
         (out / RECORD).unlink(missing_ok=True)
         for folder in (out / MASKS, out / RECORDS):

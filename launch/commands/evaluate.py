@@ -12,6 +12,7 @@ from glus.common.paths import PathText
 from glus.common.terminal import plain
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict import provenance
+from glus.evaluation.predict.asking import wording_notes
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.key_frames import check_key_frames
 from glus.evaluation.predict.model_source import ModelSource
@@ -41,7 +42,7 @@ class EvaluateConfig:
     """Which checkpoint, on which splits, and where the results go."""
 
     checkpoint: Path
-    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS in the released layout."""
+    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS or VideoLISA in the released layout."""
     shards: PathText
     """Folder with the shards of `glus prepare`, or its URL."""
     out: Path
@@ -49,7 +50,7 @@ class EvaluateConfig:
     splits: tuple[str, ...] = ()
     """Splits as DATASET/SPLIT; without any, every split there whose name begins with "valid" and that has masks."""
     vision: Path | None = None
-    """Folder of the CLIP vision tower (openai/clip-vit-large-patch14), which a released GLUS comes without."""
+    """Folder of the CLIP vision tower (openai/clip-vit-large-patch14; VideoLISA: -336), which releases come without."""
     hiera: Hiera | None = None
     """Of a released GLUS whose SAM 2 has none of the released sizes: what its weights do not show."""
     processes: int = 0
@@ -90,6 +91,8 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.inference.key_frames is not None:
         named, expressions = check_key_frames(config.inference.key_frames, splits)
         print(f"key frames: {named} of {expressions} expressions have one, the others begin at the first frame")
+    for note in wording_notes(source.method, splits):
+        print(plain(note))
     check_entries(entry for split in splits for entry in split.videos)
     items = work_list(splits)
     processes = _processes(config, rank, len(items), kind)

@@ -75,7 +75,10 @@ def test_revos_keeps_the_type_and_expressions_without_target(raw):
 
 def test_a_kind_is_taken_from_the_annotation_where_it_says_one(raw):
     record = read_dataset("reason_vos", raw.root, "valid").record("two")
-    assert [(e.id, e.kind, e.object_ids) for e in record.expressions] == [("0", "reasoning", ("1",)), ("1", "", ("4",))]
+    assert [(e.id, e.kind, e.object_ids) for e in record.expressions] == [
+        ("0", "reasoning", ("1",)),
+        ("1", "sentence", ("4",)),
+    ]
 
 
 def test_official_lv_vis_names_a_category_for_all_its_instances(raw):

@@ -1,0 +1,237 @@
+"""How the model of each method is asked for the masks of a video: which frames it sees, and in which words."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from glus.common.errors import EvaluationError
+from glus.data_pipeline.batches.batch import padded_ids
+from glus.data_pipeline.batches.conversations import clean_expression, templates_named
+from glus.data_pipeline.batches.prompt_style import Style
+from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
+from glus.data_pipeline.raw.records import Expression
+from glus.data_pipeline.sampling.sample_plan import SamplingConfig, middle_context
+from glus.data_pipeline.sampling.sparse_dense import dense_frames, sparse_frames
+from glus.data_pipeline.shards.reader import ShardedSplit
+from glus.evaluation.predict.inference_config import InferenceConfig
+from glus.evaluation.predict.model_source import Loaded
+from glus.model.model_config import Method
+
+if TYPE_CHECKING:
+    from glus.model.glus import Glus
+    from glus.model.inference.video_segmenter import FrameMasks
+
+#: The index of a frame -> uint8 [3, H, W] on the model's device.
+Picture = Callable[[int], Tensor]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Expressions of one video. `names` says in messages which expression a text is; `key_frames` are indices.
+
+    `wordings` are of prompt_style.WORDINGS, one an expression; without any, all are referring expressions.
+    """
+
+    texts: Sequence[str]
+    names: Sequence[str]
+    key_frames: Sequence[int]
+    wordings: Sequence[str] = ()
+
+
+class Ask(Protocol):
+    """Yield the masks of a video of `frames` frames, each frame once for each expression."""
+
+    def __call__(
+        self,
+        loaded: Loaded,
+        config: InferenceConfig,
+        picture: Picture,
+        frames: int,
+        asked: Asked,
+        device: torch.device,
+        /,
+    ) -> "Iterator[FrameMasks]": ...
+
+
+class FramesAlone(Protocol):
+    """A model that segments each frame alone, with the states of one pass over sparse and dense frames (VideoLISA)."""
+
+    def segment_video(
+        self,
+        frame: Picture,
+        frames: int,
+        sparse: Sequence[int],
+        dense: Sequence[int],
+        prompt: tuple[Tensor, Tensor],
+        *,
+        expressions_together: int = 16,
+    ) -> "Iterator[FrameMasks]":
+        """prompt: ids int64 [E, L] and attention bool [E, L]; dense are frames of the video."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How one method is asked.
+
+    `wording` is how an expression of a dataset is worded; `recorded` are the settings that predictions depend on.
+    """
+
+    masks: Ask
+    wording: Callable[[str, Expression], str]
+    recorded: Callable[[InferenceConfig, SamplingConfig], dict[str, int | bool | str]]
+
+
+class VideoPrompts:
+    """Called with the number of query frames: ids int64 [E, L] and attention bool [E, L] on `device`.
+
+    `names` says in messages which expression a text is. Raises EvaluationError for a text with nothing in it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        texts: Sequence[str],
+        names: Sequence[str],
+        context_frames: int,
+        templates: Style,
+        trailing_blank: bool,
+        device: torch.device,
+        wordings: Sequence[str] = (),
+    ):
+        for text, name in zip(texts, names, strict=True):
+            if not clean_expression(text).strip():
+                raise EvaluationError(f"{name} is empty ({text!r}): say in words what is to be segmented")
+        self._tokenizer, self._texts, self._context_frames = tokenizer, texts, context_frames
+        self._templates, self._trailing_blank, self._device = templates, trailing_blank, device
+        self._wordings, self._names = wordings or ("expression",) * len(texts), names
+
+    def __call__(self, queries: int) -> tuple[Tensor, Tensor]:
+        """The prompts for the last of `queries` query frames."""
+        return self._padded(
+            [
+                self._templates.ask(text, wording, self._context_frames, queries, self._trailing_blank)
+                for text, wording in zip(self._texts, self._wordings, strict=True)
+            ]
+        )
+
+    def with_given_answers(self) -> tuple[Tensor, Tensor]:
+        """The prompts of a style that gives the answer, one <image> and one [SEG] each, cut as the reference cuts.
+
+        Raises EvaluationError for a text that does not leave both.
+        """
+        ids, attention = self(1)
+        most = self._templates.max_tokens
+        ids, attention = ids[:, :most], attention[:, :most]
+        for row, name, text in zip(ids.tolist(), self._names, self._texts, strict=True):
+            if (row.count(IMAGE_TOKEN_ID), row.count(self._tokenizer.seg_id)) != (1, 1):
+                raise EvaluationError(
+                    f"{name} ({text[:80]!r}) has an <image> or a [SEG] of its own or is too long for {most} tokens: "
+                    "change or shorten it"
+                )
+        return ids, attention
+
+    def _padded(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        ids, attention = padded_ids([self._tokenizer.encode(prompt) for prompt in prompts], self._tokenizer.pad_id)
+        return ids.to(self._device), attention.to(self._device)
+
+
+def _prompts(loaded: Loaded, config: InferenceConfig, asked: Asked, device: torch.device) -> VideoPrompts:
+    sampling = loaded.sampling
+    words = templates_named(sampling.prompts)
+    loaded.tokenizer.check_has(words.tokens, sampling.prompts)
+    return VideoPrompts(
+        loaded.tokenizer,
+        asked.texts,
+        asked.names,
+        sampling.context_frames,
+        words,
+        config.trailing_blank,
+        device,
+        asked.wordings,
+    )
+
+
+def _ask_in_windows(
+    loaded: Loaded, config: InferenceConfig, picture: Picture, frames: int, asked: Asked, device: torch.device
+) -> "Iterator[FrameMasks]":
+    """GLUS: context frames, a window of query frames, memory, key frames."""
+    model: Glus = cast(Any, loaded.model)
+    return model.segment_video(
+        picture,
+        frames,
+        middle_context(frames, loaded.sampling.context_frames),
+        _prompts(loaded, config, asked, device),
+        window=loaded.sampling.query_frames,
+        memory_stride=config.memory_stride,
+        key_frame=asked.key_frames,
+        expressions_together=config.expressions_together,
+    )
+
+
+def _ask_once(
+    loaded: Loaded, config: InferenceConfig, picture: Picture, frames: int, asked: Asked, device: torch.device
+) -> "Iterator[FrameMasks]":
+    """VideoLISA: one prompt over sparse and dense frames, then each frame alone."""
+    if any(asked.key_frames):
+        raise EvaluationError("VideoLISA segments each frame alone and has no key frame: leave the key frames out")
+    sparse = sparse_frames(frames, loaded.sampling.context_frames)
+    model: FramesAlone = cast(Any, loaded.model)
+    return model.segment_video(
+        picture,
+        frames,
+        sparse,
+        dense_frames(sparse, loaded.sampling.query_frames),
+        _prompts(loaded, config, asked, device).with_given_answers(),
+        expressions_together=config.expressions_together,
+    )
+
+
+#: ReasonVOS's kinds of text by its is_sent (raw/annotations.py) -> VideoLISA's wording of them.
+_REASON_VOS = {"sentence": "sentence", "phrase": "scene"}
+
+
+def _videolisa_wording(dataset: str, expression: Expression) -> str:
+    """The reference's inference scripts: ReasonVOS by is_sent (a phrase where it does not say), all others alike."""
+    return _REASON_VOS.get(expression.kind, "scene") if dataset == "reason_vos" else "expression"
+
+
+def _videolisa_record(config: InferenceConfig, sampling: SamplingConfig) -> dict[str, int | bool | str]:
+    if config.key_frames is not None:
+        raise EvaluationError("inference.key_frames: VideoLISA segments each frame alone and has none; leave it out")
+    return {
+        "method": "videolisa",
+        "prompts": sampling.prompts,
+        "sparse_frames": sampling.context_frames,
+        "dense_frames": sampling.query_frames,
+        "expressions_together": config.expressions_together,
+        "precision": config.precision,
+    }
+
+
+ASKING: Mapping[Method, Asking] = MappingProxyType(
+    {
+        "glus": Asking(_ask_in_windows, lambda dataset, expression: "expression", lambda config, _: config.recorded()),
+        "videolisa": Asking(_ask_once, _videolisa_wording, _videolisa_record),
+    }
+)
+
+
+def wording_notes(method: Method, splits: Iterable[ShardedSplit]) -> list[str]:
+    """A line for each split of ReasonVOS whose expressions do not say whether they are sentences; VideoLISA asks."""
+    if ASKING[method].wording is not _videolisa_wording:
+        return []
+    notes = []
+    for split in splits:
+        said = [each for entry in split.videos for each in entry.expressions] if split.dataset == "reason_vos" else []
+        silent = sum(each.kind not in _REASON_VOS for each in said)
+        if silent:
+            notes.append(
+                f"{split.dataset}/{split.split}: {silent} of {len(said)} expressions do not say is_sent and are asked "
+                "as phrases; prepare the split again where its annotation has it"
+            )
+    return notes

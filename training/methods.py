@@ -1,0 +1,43 @@
+"""Which settings of the data fit which method: one table, and the check of a run against it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from glus.common.errors import TrainingError
+from glus.data_pipeline.sampling.sample_plan import SamplingConfig
+from glus.model.model_config import Method
+
+
+@dataclass(frozen=True)
+class DataOfMethod:
+    """What a method is trained on: its choice of frames and its prompts."""
+
+    frame_choice: Literal["windows", "sparse_dense"]
+    prompts: tuple[str, ...]
+
+
+DATA: Mapping[Method, DataOfMethod] = MappingProxyType(
+    {
+        "glus": DataOfMethod("windows", ("glus", "short")),
+        "videolisa": DataOfMethod("sparse_dense", ("videolisa", "videolisa_short")),
+    }
+)
+
+
+def check_data(method: Method, sampling: SamplingConfig) -> None:
+    """Raise TrainingError where frames or prompts are another method's: the model would misread its batches."""
+    due = DATA[method]
+    if sampling.frame_choice != due.frame_choice:
+        raise TrainingError(
+            f"sampling.frame_choice is {sampling.frame_choice}, but model.method is {method}: set it to "
+            f"{due.frame_choice}, or choose another method"
+        )
+    known = {style for each in DATA.values() for style in each.prompts}
+    # An unknown style has a message of its own, which names them all.
+    if sampling.prompts in known and sampling.prompts not in due.prompts:
+        raise TrainingError(
+            f"sampling.prompts is {sampling.prompts}, but model.method is {method}: use one of "
+            f"{', '.join(due.prompts)}, or choose another method"
+        )

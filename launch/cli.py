@@ -58,6 +58,7 @@ COMMANDS = {
         "glus.data_pipeline.inspect.inspect_data:DataConfig",
         "data stats: what shards hold; data show: a picture of what the trainer will see",
         words="action",
+        makes="out",
     ),
     "pretrain-encoder": Command(
         "glus.demo.pretrain_encoder:pretrain_encoder",

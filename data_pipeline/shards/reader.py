@@ -181,13 +181,12 @@ class ShardedSplit:
 
         Raises DataError.
         """
-        entry = self.videos[video]
-        pictures = np.empty((len(frames), entry.height, entry.width, 3), np.uint8) if into is None else into
+        pictures = np.empty((len(frames), *self.index.size(video), 3), np.uint8) if into is None else into
         for place, (frame, content) in enumerate(zip(frames, self.read_jpegs(video, frames), strict=True)):
             try:
                 decode_jpeg(content, pictures[place])
             except ValueError as error:
-                shard = self.storage.path(self.index.spans(video)[0])
+                shard, entry = self.storage.path(self.index.spans(video)[0]), self.videos[video]
                 raise DataError(
                     f"{shard}: video {entry.video} frame {entry.frame_names[frame]} cannot be decoded ({error}); fix "
                     "the released frame, or take the video out, and run `glus prepare` again",

@@ -154,6 +154,12 @@ COMMANDS = {
         "the demo's model on real video: prepare Ref-DAVIS17, fine-tune, evaluate",
         fills="out",
     ),
+    "demo-videolisa": Command(
+        "glus.demo.demo_videolisa:demo_videolisa",
+        "glus.demo.demo_videolisa:DemoVideoLisaConfig",
+        "a small VideoLISA on the demo's videos and images, next to its GLUS",
+        fills="out",
+    ),
 }
 
 

@@ -16,19 +16,29 @@ class DataOfMethod:
 
     frame_choice: Literal["windows", "sparse_dense"]
     prompts: tuple[str, ...]
+    #: Whether a state stands for one frame: the object-contrastive loss compares such states.
+    state_of_frame: bool
 
 
 DATA: Mapping[Method, DataOfMethod] = MappingProxyType(
     {
-        "glus": DataOfMethod("windows", ("glus", "short")),
-        "videolisa": DataOfMethod("sparse_dense", ("videolisa", "videolisa_short")),
+        "glus": DataOfMethod("windows", ("glus", "short"), state_of_frame=True),
+        "videolisa": DataOfMethod("sparse_dense", ("videolisa", "videolisa_short"), state_of_frame=False),
     }
 )
 
 
-def check_data(method: Method, sampling: SamplingConfig) -> None:
-    """Raise TrainingError where frames or prompts are another method's: the model would misread its batches."""
+def check_data(method: Method, sampling: SamplingConfig, contrastive: float) -> None:
+    """Raise TrainingError where frames or prompts are another method's: the model would misread its batches.
+
+    `contrastive` is the weight of the object-contrastive loss; a state of all frames has no part in it.
+    """
     due = DATA[method]
+    if contrastive and not due.state_of_frame:
+        raise TrainingError(
+            f"model.loss.contrastive is {contrastive}, but {method} has one state for all frames, which this loss does "
+            "not compare: set it to 0"
+        )
     if sampling.frame_choice != due.frame_choice:
         raise TrainingError(
             f"sampling.frame_choice is {sampling.frame_choice}, but model.method is {method}: set it to "

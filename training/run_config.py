@@ -186,7 +186,7 @@ class RunConfig:
             raise TrainingError(
                 f"init_from and weights.{next(iter(self.weights.named))} both say where the weights come from: give one"
             )
-        check_data(self.model.method, self.sampling)
+        check_data(self.model.method, self.sampling, self.model.loss.contrastive)
         if self.model.language.attention == "flash_attention_2" and self.engine.precision == "fp32":
             raise TrainingError(
                 "model.language.attention is flash_attention_2, which computes in bf16 only: "

@@ -14,7 +14,7 @@ from glus.data_pipeline.raw.records import Expression
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.evaluation.predict.asking import ASKING, VideoPrompts
 from glus.evaluation.predict.inference_config import InferenceConfig
-from glus.model.model_config import ModelConfig
+from glus.model.model_config import LossConfig, ModelConfig
 from glus.training.release_info import Release
 from glus.training.run_config import RunConfig
 
@@ -116,4 +116,9 @@ def test_a_release_is_asked_as_its_method_is():
 )
 def test_a_run_that_mixes_methods_is_refused(method, sampling, message):
     with pytest.raises(TrainingError, match=message):
-        RunConfig(model=ModelConfig(method=method), sampling=sampling)
+        RunConfig(model=ModelConfig(method=method, loss=LossConfig(contrastive=0.0)), sampling=sampling)
+
+
+def test_a_contrastive_loss_without_states_of_frames_is_refused():
+    with pytest.raises(TrainingError, match=r"contrastive is 0.1, but videolisa has one state .* set it to 0"):
+        RunConfig(model=ModelConfig(method="videolisa"), sampling=SPARSE_DENSE)

@@ -1,0 +1,167 @@
+"""`glus demo-videolisa`: a small VideoLISA on the demo's videos and images, next to the GLUS of `make demo`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from glus.common.terminal import cell
+from glus.demo.demo import (
+    CONFIGS,
+    DATA,
+    DATA_CODE,
+    ENCODER,
+    EVALUATE_CODE,
+    EXPERIMENT,
+    PREPARE,
+    SPLITS,
+    TRAIN_CODE,
+    checkpoint_files,
+    encoder_file,
+    mlflow_command,
+    set_up_seconds,
+    shard_manifests,
+    with_terminate_as_interrupt,
+)
+from glus.demo.demo_summary import benchmarks_of, kinds_of, print_cost, read_summary, took, write_summary
+from glus.demo.stages import Stage, StageFailed, Stages
+from glus.evaluation.results.summary import Summary
+
+#: The six video datasets of the demo and its two of images.
+DATASETS = (
+    *("mevis", "refer_youtube_vos", "ref_davis17", "revos", "lv_vis", "reason_vos"),
+    *("refcoco:train", "refcoco:val", "reason_seg:train", "reason_seg:val"),
+)
+
+
+@dataclass(frozen=True)
+class DemoVideoLisaConfig:
+    """Where the demo of VideoLISA lies, how it departs from its config files, and what it is compared with."""
+
+    out: Path = Path("build/demo-videolisa")
+    """Folder for everything that this makes."""
+    data: Path = CONFIGS / "demo_data.yaml"
+    """Config file of `glus demo-data`: the videos are those of `make demo`."""
+    train: Path = CONFIGS / "demo_videolisa.yaml"
+    """Config file of `glus train`."""
+    encoder: Path = CONFIGS / "demo_encoder.yaml"
+    """Config file of `glus pretrain-encoder`."""
+    glus_train: Path = CONFIGS / "demo.yaml"
+    """The run whose segmenter the image encoder is pretrained for: its sizes are those of `train`."""
+    evaluate: Path = CONFIGS / "demo_evaluate.yaml"
+    """Config file of `glus evaluate`."""
+    data_changes: tuple[str, ...] = ("train_images=200", "valid_images=20")
+    """Overrides for the data, as key=value."""
+    train_changes: tuple[str, ...] = ()
+    """Overrides for the training, as key=value."""
+    encoder_changes: tuple[str, ...] = ()
+    """Overrides for the image encoder's, as key=value."""
+    glus: Path = Path("build/demo/eval/trained/scores.json")
+    """Scores of the GLUS to print next to it: those of `make demo`, where they are there."""
+    splits: tuple[str, ...] = SPLITS
+    """What is evaluated."""
+
+
+def demo_videolisa(config: DemoVideoLisaConfig) -> int:
+    """Run what is not done yet, then write OUT/summary.json and print it.
+
+    Returns 0, or the exit code of the stage that failed (it printed why). Raises LaunchError where OUT holds what this
+    did not make.
+    """
+    stages = Stages(config.out, total=5)
+    with_terminate_as_interrupt()
+    try:
+        for stage in _data(config):
+            stages.run(stage)
+        stages.run(_encoder(config))
+        stages.run(_training(config))
+        stages.run(_evaluation(config))
+    except StageFailed as failed:
+        print(f"glus demo-videolisa: {failed}; the same command goes on from there", file=sys.stderr)
+        return failed.code
+    _summarise(config, stages)
+    return 0
+
+
+def _data(config: DemoVideoLisaConfig) -> tuple[Stage, Stage]:
+    raw, shards = config.out / "raw", config.out / "shards"
+    drawn = ("demo-data", str(config.data), f"root={raw}", *config.data_changes)
+    prepared = ("prepare", f"datasets=[{', '.join(DATASETS)}]", f"root={raw}", f"out={shards}")
+    inputs = (raw / "demo_data.json",)
+    return (
+        Stage(DATA, drawn, makes=(raw,), code=(*DATA_CODE, "demo")),
+        Stage(PREPARE, prepared, makes=(shards,), inputs=inputs, code=DATA_CODE),
+    )
+
+
+def _encoder(config: DemoVideoLisaConfig) -> Stage:
+    out = encoder_file(config.out)
+    words = (
+        *("pretrain-encoder", str(config.encoder), f"out={out}", f"run={config.glus_train}"),
+        *(f"run_changes=[shards={config.out / 'shards'}]", *config.encoder_changes),
+    )
+    inputs = (config.glus_train, *shard_manifests(config.out))
+    return Stage(ENCODER, words, makes=(out,), inputs=inputs, code=TRAIN_CODE)
+
+
+def _training(config: DemoVideoLisaConfig) -> Stage:
+    out = config.out / "run"
+    words = (
+        *("train", str(config.train), f"out={out}", f"shards={config.out / 'shards'}"),
+        *(f"model.tokenizer={config.out / 'raw' / 'tokenizer.model'}", f"weights.segmenter={encoder_file(config.out)}"),
+        *(f"tracking.uri=sqlite:///{config.out / 'mlflow.db'}", f"tracking.experiment={EXPERIMENT}"),
+        *config.train_changes,
+    )
+    inputs = (encoder_file(config.out), *shard_manifests(config.out))
+    return Stage("train", words, makes=(out,), inputs=inputs, code=TRAIN_CODE)
+
+
+def _evaluation(config: DemoVideoLisaConfig) -> Stage:
+    out = config.out / "eval"
+    words = (
+        *("evaluate", str(config.evaluate), f"checkpoint={config.out / 'run'}"),
+        *(f"shards={config.out / 'shards'}", f"out={out}"),
+        *(f"splits=[{', '.join(config.splits)}]", "title=Demo, VideoLISA"),
+    )
+    inputs = (*checkpoint_files(config.out / "run"), *shard_manifests(config.out))
+    return Stage("evaluate", words, makes=(out,), inputs=inputs, code=EVALUATE_CODE)
+
+
+def _summarise(config: DemoVideoLisaConfig, stages: Stages) -> None:
+    scores = read_summary(config.out / "eval" / "scores.json")
+    kinds = _with_all(scores)
+    results = took(config.out, stages, set_up_seconds()) | {
+        "jf_by_kind": kinds,
+        "by_benchmark": benchmarks_of(scores),
+    }
+    meaning = {
+        "jf_by_kind": "mean J&F over the expressions of a kind (or all), of videos that the model has not seen",
+        "seconds": "all stages, each as long as it took when it last ran, and what lies between them, wall clock",
+    }
+    other = _with_all(read_summary(config.glus)) if config.glus.is_file() else {}
+    if other:
+        results |= {"glus_jf_by_kind": other}
+        meaning |= {"glus_jf_by_kind": f"the same of {config.glus}"}
+    summary = write_summary(config.out, results, meaning)
+    table = Table(box=box.SIMPLE_HEAD, title="J&F on held-out videos", title_justify="left")
+    for name in ("", "VideoLISA", *(["GLUS"] if other else [])):
+        table.add_column(name, justify="right" if name else "left")
+    for kind, value in kinds.items():
+        table.add_row(cell(kind), *(_shown(each) for each in (value, *([other.get(kind)] if other else []))))
+    Console().print(table)
+    print_cost(summary)
+    print(f"report: {config.out / 'eval' / 'report.html'}")
+    print(f"results: {config.out / 'summary.json'}")
+    print(f"MLflow's page on this run: {mlflow_command(config.out)}")
+
+
+def _with_all(summary: Summary) -> dict[str, float | None]:
+    """J&F of all expressions, then by their kind."""
+    return {"all": summary.overall.JF} | kinds_of(summary)
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:z.1f}"

@@ -12,22 +12,10 @@ from glus.common.errors import ModelError
 from glus.model.inference.video_prompts import Prompts, VideoPrompts
 from glus.model.inference.video_segmenter import FrameMasks, InferenceOptions, VideoSegmenter, checked_key_frames
 from glus.model.language import Language
-from glus.model.losses import mask_bce, mask_dice, seg_cross_entropy
+from glus.model.losses import MasksLike, mask_losses, seg_cross_entropy
 from glus.model.model_config import ModelConfig
 from glus.model.preprocess import for_segmenter, for_vision_tower
 from glus.model.segmenter import Segmenter
-
-
-class MasksLike(Protocol):
-    """Masks that take their form of bool [E, Q, H, W] when they are asked for it.
-
-    `void`: pixels that count in no loss, bool [1, Q, H, W]; None where there are none.
-    """
-
-    @property
-    def void(self) -> "MasksLike | None": ...
-
-    def painted(self) -> Tensor: ...
 
 
 class BatchLike(Protocol):
@@ -84,30 +72,21 @@ class Glus(nn.Module):
 
     def _losses(self, batch: BatchLike, hidden: Tensor, logits: Tensor) -> dict[str, Tensor]:
         weight = self.config.loss
-        losses = {
+        bce, dice = mask_losses(logits, batch.masks, _resized)
+        return {
             "cross_entropy": weight.cross_entropy
-            * seg_cross_entropy(self.language.logits(hidden), self.language.seg_id)
+            * seg_cross_entropy(self.language.logits(hidden), self.language.seg_id),
+            "mask_bce": weight.mask_bce * bce.mean(),
+            "mask_dice": weight.mask_dice * dice.mean(),
         }
-        bce, dice, start = [], [], 0
-        for masks in batch.masks:
-            target = masks.painted()
-            counted = None if masks.void is None else (~masks.void.painted()).expand_as(target).flatten(0, 1)
-            of_video = logits[start : start + len(target)].float()
-            start += len(target)
-            full = F.interpolate(of_video, size=target.shape[-2:], mode="bilinear", align_corners=False)
-            bce.append(mask_bce(full.flatten(0, 1), target.flatten(0, 1).float(), counted))
-            dice.append(mask_dice(full.flatten(0, 1), target.flatten(0, 1).float(), counted))
-        losses["mask_bce"] = weight.mask_bce * torch.cat(bce).mean()
-        losses["mask_dice"] = weight.mask_dice * torch.cat(dice).mean()
-        return losses
 
     def _frame_tokens(self, frames: list[Tensor]) -> Tensor:
-        vision, dtype = self.config.vision, self.language.mm_projector.weight.dtype
+        vision, dtype = self.config.vision, self.language.dtype
         pixels = [for_vision_tower(each, vision.image_size, vision.mean, vision.std, dtype) for each in frames]
         return self.language.encode_frames(torch.cat(pixels))
 
     def _segmenter_pixels(self, frames: Tensor) -> Tensor:
-        sizes, dtype = self.config.segmenter, self.language.mm_projector.weight.dtype
+        sizes, dtype = self.config.segmenter, self.language.dtype
         return for_segmenter(frames, sizes.image_size, sizes.mean, sizes.std, dtype)
 
     @torch.no_grad()
@@ -149,3 +128,8 @@ class Glus(nn.Module):
         options = InferenceOptions(window, memory_stride, expressions_together, reuse_prefix)
         video = VideoSegmenter(self.language, self.segmenter, frame, context, video_prompts, options)
         yield from video.follow(frames, keys)
+
+
+def _resized(low: Tensor, height: int, width: int) -> Tensor:
+    """Logits float [n, Q, h, w] -> float [n, Q, height, width]."""
+    return F.interpolate(low, size=(height, width), mode="bilinear", align_corners=False)

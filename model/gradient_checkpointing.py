@@ -7,20 +7,20 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from glus.model.glus import Glus
+from glus.model.language_families import DECODER_LAYERS
+from glus.model.methods import AnyModel
 
 
-def recompute_activations(model: Glus) -> None:
-    """Keep no activations inside Llama's layers, nor inside the blocks of SAM 2's image encoder where it is trained.
+def recompute_activations(model: AnyModel) -> None:
+    """Keep no activations inside decoder layers, nor inside the image encoder's blocks where it is trained.
 
     In place. Gradients stay as they are, dropout included: its random state is restored for the second pass. Hooks of a
     layer (ZeRO-3 gathers by them) stay around both passes. Without gradients nothing changes.
     """
-    layers: list[nn.Module] = [each for each in model.modules() if isinstance(each, LlamaDecoderLayer)]
+    layers: list[nn.Module] = [each for each in model.modules() if isinstance(each, DECODER_LAYERS)]
     if model.config.segmenter.train_image_encoder:
-        layers += list(model.segmenter.sam2.image_encoder.trunk.blocks)
+        layers += model.segmenter.encoder_blocks()
     for layer in layers:
         layer.forward = partial(_recomputed, layer.forward)
 

@@ -1,13 +1,14 @@
-"""The language half: CLIP turns frames into tokens, Llama reads them with the text, [SEG] states come out."""
+"""The language half: CLIP turns frames into tokens, a causal language model reads them, [SEG] states come out."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from glus.model.inference.prefix import Prefix, growing, grown
+from glus.model.language_families import FAMILIES, projector
 from glus.model.model_config import ModelConfig
 
 #: Stands for a frame in the token ids (LLaVA's IMAGE_TOKEN_INDEX).
@@ -17,32 +18,15 @@ _TEXTS, _LENGTH = 128, 12
 
 
 class Language(nn.Module):
-    """Llama with a CLIP vision tower. `vocab_size` and `seg_id` come from the tokenizer."""
+    """A causal language model with a CLIP vision tower. `vocab_size` and `seg_id` come from the tokenizer."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, seg_id: int):
         super().__init__()
         sizes, vision = config.language, config.vision
-        sizes.check_attention()
         self.config = config
         self.seg_id = seg_id
-        self.llama = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=vocab_size,
-                hidden_size=sizes.hidden_size,
-                intermediate_size=sizes.intermediate_size,
-                num_hidden_layers=sizes.layers,
-                num_attention_heads=sizes.heads,
-                num_key_value_heads=sizes.key_value_heads,
-                max_position_embeddings=sizes.max_positions,
-                rms_norm_eps=sizes.rms_norm_eps,
-                rope_theta=sizes.rope_theta,
-                tie_word_embeddings=sizes.tie_embeddings,
-                initializer_range=sizes.initializer_range,
-                attn_implementation=sizes.attention,
-                use_cache=False,
-                pad_token_id=None,
-            )
-        )
+        # Named for the first family; released names are mapped to it.
+        self.llama = FAMILIES[sizes.family].build(sizes, vocab_size)
         self.vision_tower = CLIPVisionModel(
             CLIPVisionConfig(
                 hidden_size=vision.hidden_size,
@@ -54,7 +38,7 @@ class Language(nn.Module):
                 attn_implementation="sdpa",
             )
         )
-        self.mm_projector = nn.Linear(vision.hidden_size, sizes.hidden_size)
+        self.mm_projector = projector(vision.projector, vision.hidden_size, sizes.hidden_size)
         # Named and numbered as in LISA and GLUS, so that released weights fit.
         self.text_hidden_fcs = nn.ModuleList(
             [
@@ -70,8 +54,13 @@ class Language(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         # On the meta device there is nothing to measure; the rank that holds the weights does it.
-        if sizes.seg_spread and not self.mm_projector.weight.is_meta:
+        if sizes.seg_spread and not next(self.parameters()).is_meta:
             _spread_seg_states(self, sizes.seg_spread)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its parameters are, and what it wants pixels in."""
+        return next(self.mm_projector.parameters()).dtype
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Tokens of frames. pixels: float [N, 3, s, s] as CLIP wants them. Returns float [N, P, hidden]."""
@@ -81,7 +70,7 @@ class Language(nn.Module):
         return self.mm_projector(pooled)
 
     def read(self, ids: Tensor, attention: Tensor, frame_tokens: Tensor, prefix: Prefix | None = None) -> "Reading":
-        """Run Llama over prompts whose frames are filled in, or over what of them comes after `prefix`.
+        """Run the language model over prompts whose frames are filled in, or over what of them comes after `prefix`.
 
         ids: int64 [E, L], IMAGE_TOKEN_ID for each frame (the same number F in every row); attention: bool [E, L],
         False for padding, which stands at the end; frame_tokens: float [E, F, P, hidden].
@@ -134,7 +123,7 @@ class Language(nn.Module):
 
 @dataclass(frozen=True)
 class Reading:
-    """Llama's output for E prompts, frames expanded: hidden float [E, L', hidden]; ids int64, mask bool [E, L']."""
+    """The output for E prompts, frames expanded: hidden float [E, L', hidden]; ids int64, mask bool [E, L']."""
 
     hidden: Tensor
     ids: Tensor

@@ -17,7 +17,7 @@ _WIDTH, _LAYERS, _SHARE, _POSITIVE = (1, 65_536), (1, 512), (0, 1), (1e-12, 1e12
 _LANGUAGE = {
     **{"hidden_size": _WIDTH, "heads": (1, 1024), "key_value_heads": (1, 1024), "layers": _LAYERS},
     **{"intermediate_size": (1, 2**20), "max_positions": (1, 2**24), "rms_norm_eps": (0, 1), "rope_theta": _POSITIVE},
-    **{"sliding_window": (0, 2**24)},
+    **{"sliding_window": (0, 2**24), "head_dim": (0, 1024)},
     **{"initializer_range": (0, 100), "seg_spread": (0, 100)},
 }
 _VISION = {
@@ -68,6 +68,8 @@ class LanguageConfig:
     heads: int = 32
     #: Heads of keys and values (grouped-query attention where it is smaller than `heads`).
     key_value_heads: int = 32
+    #: Width of a head (Qwen3 alone); 0: hidden_size / heads.
+    head_dim: int = 0
     #: 2048 and 1e-6 are those of LLaMA 1, from which LISA-7B-v1 and GLUS descend (LLaVA-Lightning-7B-v1-1).
     max_positions: int = 2048
     rms_norm_eps: float = 1e-6
@@ -95,6 +97,12 @@ class LanguageConfig:
             raise ModelError(
                 f"model.language.sliding_window={self.sliding_window}: the family {self.family} has no window here; "
                 "set it to 0, or family to phi3"
+            )
+
+        if self.head_dim and self.family != "qwen3":
+            raise ModelError(
+                f"model.language.head_dim={self.head_dim}: heads of {self.family} are hidden_size / heads wide; "
+                "set it to 0, or family to qwen3"
             )
 
     def check_attention(self) -> None:
@@ -302,6 +310,9 @@ class ModelConfig:
     sam1: Sam1Config = field(default_factory=Sam1Config)
     lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    #: VideoLISA in training: the language model reads the video tokens once for all expressions of a video. False reads
+    #: them again for each, as the reference does: the same numbers, more FLOP.
+    share_video_tokens: bool = True
     #: Folder or file of the SentencePiece tokenizer.
     tokenizer: PathText = ""
 

@@ -59,6 +59,10 @@ class Segmenter(nn.Module):
             logits.append(masks)
         return torch.stack(logits, dim=1)
 
+    def encoder_blocks(self) -> list[nn.Module]:
+        """Blocks of the image encoder."""
+        return list(self.sam2.image_encoder.trunk.blocks)
+
     def encode(self, pixels: Tensor) -> FrameFeatures:
         """Features of frames; pixels: float [N, 3, S, S], normalised with the config's mean and std."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_image_encoder):

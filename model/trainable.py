@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from glus.common.errors import ModelError
-from glus.model.glus import Glus
+from glus.model.language_families import lora_targets
+from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import LoraConfig, ModelConfig
 
-#: What the losses of GLUS never reach, whatever the table says: SAM 2's clicks and object pointers, the decoder's
+#: What the losses never reach, whatever the table says: SAM 2's clicks and object pointers, the decoder's
 #: three other masks, and heads whose output GLUS drops. ZeRO would wait for their gradients.
 NEVER_TRAINED = (
     "language.vision_tower.post_layernorm.*",
@@ -38,8 +39,8 @@ NEVER_TRAINED = (
 )
 
 
-def add_lora(model: Glus, config: LoraConfig) -> None:
-    """Add LoRA to the named projections of Llama, in place (peft); rank 0 adds none."""
+def add_lora(model: AnyModel, config: LoraConfig) -> None:
+    """Add LoRA to the named projections of the language model, in place (peft); rank 0 adds none."""
     if config.rank == 0:
         return
     import peft
@@ -48,19 +49,19 @@ def add_lora(model: Glus, config: LoraConfig) -> None:
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=list(config.targets),
+        target_modules=lora_targets(model.language.llama, config.targets),
         bias="none",
     )
     peft.inject_adapter_in_model(lora, model.language.llama)
 
 
-def build_empty(config: ModelConfig, vocab_size: int, seg_id: int) -> Glus:
+def build_empty(config: ModelConfig, vocab_size: int, seg_id: int) -> AnyModel:
     """A model with LoRA in place: parameters on the meta device, buffers as they are drawn here."""
     from accelerate import init_empty_weights
 
     with torch.random.fork_rng(devices=[]):
         with init_empty_weights(include_buffers=False):
-            model = Glus(config, vocab_size, seg_id)
+            model = model_class(config.method)(config, vocab_size, seg_id)
         if config.language.tie_embeddings:
             # accelerate makes a parameter of its own for each name.
             model.language.llama.lm_head.weight = model.language.llama.model.embed_tokens.weight

@@ -8,8 +8,8 @@ import torch
 
 from glus.common.errors import TrainingError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
-from glus.model.glus import Glus
 from glus.model.gradient_checkpointing import recompute_activations
+from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import ModelConfig
 from glus.model.released.release_sums import check_sums
 from glus.model.trainable import TrainableRow, add_lora, build_empty, set_trainable
@@ -24,22 +24,22 @@ from glus.training.run_config import RunConfig
 class Built:
     """A model on the CPU (or empty), its tokenizer, what is trained, and lines to print about released weights."""
 
-    model: Glus
+    model: AnyModel
     tokenizer: Tokenizer
     trainable: list[TrainableRow]
     notes: tuple[str, ...] = ()
 
 
-def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> Glus:
+def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> AnyModel:
     """A freshly drawn model with LoRA in place; the same on every machine for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Glus(config, tokenizer.vocab_size, tokenizer.seg_id)
+        model = model_class(config.method)(config, tokenizer.vocab_size, tokenizer.seg_id)
         add_lora(model, config.lora)
     return model
 
 
-def build_to_count(config: RunConfig, vocab_size: int, seg_id: int) -> Glus:
+def build_to_count(config: RunConfig, vocab_size: int, seg_id: int) -> AnyModel:
     """An empty model for counting parameters, FLOP and bytes, trained parts set; it needs neither GPU nor flash-attn.
 
     Attention is torch's: flash-attn takes as many FLOP and bytes, but does not run on the meta device.
@@ -83,7 +83,7 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, with_weig
     return Built(model, tokenizer, rows, tuple(notes))
 
 
-def _fill(model: Glus, config: RunConfig, tokenizer: Tokenizer, start: Path | None) -> Sequence[str]:
+def _fill(model: AnyModel, config: RunConfig, tokenizer: Tokenizer, start: Path | None) -> Sequence[str]:
     """Load the weights of a checkpoint, or the released ones; an empty model is only compared. Lines for the user."""
     if start:
         checkpoint.load_weights(model, start)
@@ -91,7 +91,7 @@ def _fill(model: Glus, config: RunConfig, tokenizer: Tokenizer, start: Path | No
     return load_released(model, config.weights, tokenizer, config.seed)
 
 
-def build_from_checkpoint(folder: Path) -> tuple[Glus, Tokenizer, RunConfig]:
+def build_from_checkpoint(folder: Path) -> tuple[AnyModel, Tokenizer, RunConfig]:
     """The model of a checkpoint folder with its tokenizer and its run's config. Raises TrainingError or ModelError.
 
     Its attention is torch's own: outside training the model is in float32, which flash-attn does not compute.

@@ -9,6 +9,7 @@ from glus.common.errors import ModelError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.model.glus import Glus
 from glus.model.inference.mask_propagation import MaskPropagation
+from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import LoraConfig, ModelConfig
 from glus.model.released.load_release import FreshTokens, load_complete, load_language, load_segmenter, load_vision
 from glus.model.released.release_files import ReleasedWeights
@@ -81,7 +82,7 @@ def _check_segmenter(place: Path, shapes: Shapes, config: ModelConfig) -> None:
         check_segmenter(place, shapes, config.segmenter)
 
 
-def load_released(model: Glus, weights: WeightsConfig, tokenizer: Tokenizer, seed: int) -> list[str]:
+def load_released(model: AnyModel, weights: WeightsConfig, tokenizer: Tokenizer, seed: int) -> list[str]:
     """Load what `weights` names into a complete model. Returns lines to print: loaded, ignored and why, drawn.
 
     A model without weights is only compared with them.
@@ -101,7 +102,7 @@ def load_released(model: Glus, weights: WeightsConfig, tokenizer: Tokenizer, see
     return notes
 
 
-def open_release(weights: WeightsConfig, config: ModelConfig | None = None) -> tuple[Glus, Tokenizer, list[str]]:
+def open_release(weights: WeightsConfig, config: ModelConfig | None = None) -> tuple[AnyModel, Tokenizer, list[str]]:
     """A complete checkpoint in the released layout, ready to predict (eval mode, on the CPU), without LoRA.
 
     `config` gives sizes, else `read_release`. Returns model, tokenizer and lines to print. Raises ModelError or
@@ -116,14 +117,16 @@ def open_release(weights: WeightsConfig, config: ModelConfig | None = None) -> t
     load_released(build_empty(config, tokenizer.vocab_size, tokenizer.seg_id), weights, tokenizer, 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Glus(config, tokenizer.vocab_size, tokenizer.seg_id)
+        model = model_class(config.method)(config, tokenizer.vocab_size, tokenizer.seg_id)
     notes = load_released(model, weights, tokenizer, 0)
     return model.eval(), tokenizer, notes
 
 
 def open_glus(folder: Path, vision: str = "", config: ModelConfig | None = None) -> tuple[Glus, Tokenizer, list[str]]:
     """`open_release` of a GLUS checkpoint; `vision` is the folder of its CLIP."""
-    return open_release(WeightsConfig(glus=str(folder), vision=vision), config)
+    model, tokenizer, notes = open_release(WeightsConfig(glus=str(folder), vision=vision), config)
+    assert isinstance(model, Glus)  # check_released refuses the weights of another method
+    return model, tokenizer, notes
 
 
 def open_propagation(file: Path) -> tuple[MaskPropagation, list[str]]:

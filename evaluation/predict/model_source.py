@@ -26,14 +26,14 @@ from glus.training.tracking.run_record import located
 from glus.training.tracking.tracking_place import TrackingConfig
 
 if TYPE_CHECKING:
-    from glus.model.glus import Glus
+    from glus.model.methods import AnyModel
 
 
 @dataclass(frozen=True)
 class Loaded:
     """A model ready to predict, its tokenizer, how it is sampled, and notes to print about released weights."""
 
-    model: "Glus"
+    model: "AnyModel"
     tokenizer: Tokenizer
     sampling: SamplingConfig
     notes: tuple[str, ...] = ()

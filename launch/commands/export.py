@@ -15,7 +15,7 @@ from glus.data_pipeline.batches.phi3_tokens import is_phi3
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.batches.vocabulary import SENTENCEPIECE
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
-from glus.model.glus import Glus
+from glus.model.methods import AnyModel
 from glus.model.model_config import LoraConfig
 from glus.model.released.release_files import read_json
 from glus.model.released.release_methods import MODEL_CONFIG, RELEASED_METHODS
@@ -95,7 +95,7 @@ def export(config: ExportConfig) -> None:
 
 
 def write_release(
-    model: Glus,
+    model: AnyModel,
     tokenizer: Tokenizer,
     sampling: SamplingConfig,
     folder: Path,

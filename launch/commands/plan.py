@@ -17,7 +17,7 @@ from glus.common.errors import LaunchError
 from glus.common.terminal import cell
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.launch.config.configuration import load_config
-from glus.model.glus import Glus
+from glus.model.methods import AnyModel
 from glus.model.model_config import Method
 from glus.training.build import build_to_count
 from glus.training.engines.choose import LEAVES, accumulation_for, check_shares
@@ -209,7 +209,7 @@ def plan(asked: PlanConfig) -> None:
     Console().print(table)
 
 
-def _model(config: RunConfig) -> Glus:
+def _model(config: RunConfig) -> AnyModel:
     """The run's model without weights; without a tokenizer at hand, with the released one's number of tokens."""
     complete = config.weights.complete
     place = config.model.tokenizer or (complete[1] if complete else config.weights.language)

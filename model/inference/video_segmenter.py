@@ -161,11 +161,11 @@ class VideoSegmenter:
 
     def _tokens(self, picture: Tensor) -> Tensor:
         """Tokens float [1, P, hidden] of a frame uint8 [1, 3, H, W]."""
-        sizes, dtype = self._language.config.vision, self._language.mm_projector.weight.dtype
+        sizes, dtype = self._language.config.vision, self._language.dtype
         return self._language.encode_frames(for_vision_tower(picture, sizes.image_size, sizes.mean, sizes.std, dtype))
 
     def _features(self, picture: Tensor) -> FrameFeatures:
-        sizes, dtype = self._segmenter.config, self._language.mm_projector.weight.dtype
+        sizes, dtype = self._segmenter.config, self._language.dtype
         return self._segmenter.encode(for_segmenter(picture, sizes.image_size, sizes.mean, sizes.std, dtype))
 
 

@@ -39,6 +39,10 @@ class Sam1Segmenter(nn.Module):
         """uint8 [N, 3, H, W] -> float [N, 3, S, S], the longer side resized, normalised, padded with zeros."""
         return for_sam1(frames, self.sizes.image_size, self.sizes.mean, self.sizes.std, dtype)
 
+    def encoder_blocks(self) -> list[nn.Module]:
+        """Blocks of the image encoder."""
+        return list(self.sam1.vision_encoder.layers)
+
     def encode(self, pixels: Tensor) -> Sam1Features:
         """Features of frames, float [N, 3, S, S]; without gradient unless the image encoder trains."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_image_encoder):

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from glus.model.memory import MemoryBank
 from glus.model.model_config import ModelConfig
@@ -45,6 +45,9 @@ class FrameSegmenter(Protocol[F_]):
 
     def full_size(self, low: Tensor, height: int, width: int) -> Tensor:
         """Logits float [..., h, w] -> float32 [..., height, width]."""
+
+    def encoder_blocks(self) -> list[nn.Module]:
+        """Blocks of the image encoder."""
 
 
 class Sam2Frames(Segmenter):

@@ -7,10 +7,12 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from glus.common.errors import TrainingError
+from glus.model.language_families import DECODER_LAYERS
+from glus.model.sam1.sam1_segmenter import Sam1Segmenter
 from glus.model.segmenter import Segmenter
+from glus.model.videolisa.frame_segmenter import Sam2Frames
 from glus.training.contrast import ContrastiveLoss, pool_shape
 from glus.training.distributed import Rank
 from glus.training.engines.accumulate import Accumulated
@@ -18,8 +20,8 @@ from glus.training.engines.deepspeed_engine import Engine
 from glus.training.engines.plain_engine import PlainEngine
 from glus.training.run_config import RunConfig
 
-#: Modules that ZeRO-3 gathers at once: the segmenter reads parameters outside forward, the others are cheaper so.
-LEAVES = (Segmenter, CLIPEncoderLayer, LlamaDecoderLayer)
+#: Modules that ZeRO-3 gathers at once: the segmenters read parameters outside forward, the others are cheaper so.
+LEAVES = (Segmenter, Sam2Frames, Sam1Segmenter, CLIPEncoderLayer, *DECODER_LAYERS)
 
 
 class TrainingEngine(Protocol):

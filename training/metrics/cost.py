@@ -20,7 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from glus.model.glus import Glus
 from glus.model.losses import mask_bce, mask_dice
 from glus.model.memory import MemoryBank
+from glus.model.methods import AnyModel
 from glus.model.model_config import Method
+from glus.model.videolisa.video_lisa import VideoLisa
 
 #: Tokens that Llama's FLOP are counted at: a prompt's usual length; what grows with its square is small there.
 COUNTED_TOKENS = 1024
@@ -97,7 +99,7 @@ class StepCost:
         return {part.name: part.saved * units[part.unit] for part in self.parts}
 
 
-def step_cost(empty: Glus, dtype: torch.dtype = torch.float32) -> StepCost:
+def step_cost(empty: AnyModel, dtype: torch.dtype = torch.float32) -> StepCost:
     """Count the parts of a model without weights, which is moved to the meta device and to `dtype`."""
     model = empty.to("meta").to(dtype).train()
     # flash-attn takes as many FLOP as torch's attention, and keeps as much, but does not run on the meta device.
@@ -135,7 +137,7 @@ def _glus_parts(model: Glus, dtype: torch.dtype) -> Iterator[Part]:
     yield _loss_part(dtype, sizes.image_size // 4)
 
 
-def _videolisa_parts(model: Glus, dtype: torch.dtype) -> Iterator[Part]:
+def _videolisa_parts(model: VideoLisa, dtype: torch.dtype) -> Iterator[Part]:
     """One [SEG] state an expression, a mask for each expression and dense frame, each frame alone."""
     segmenter: Any = model.segmenter
     config = model.config
@@ -156,7 +158,7 @@ def _videolisa_parts(model: Glus, dtype: torch.dtype) -> Iterator[Part]:
     yield _loss_part(dtype, image_size // 4)
 
 
-_METHODS: dict[Method, Callable[[Glus, torch.dtype], Iterator[Part]]] = {
+_METHODS: dict[Method, Callable[[Any, torch.dtype], Iterator[Part]]] = {
     "glus": _glus_parts,
     "videolisa": _videolisa_parts,
 }
@@ -175,7 +177,7 @@ def _loss_part(dtype: torch.dtype, side: int) -> Part:
     return Part("mask losses", "pixel", losses[0], 2.0, losses[1] // _LOSS_SIDE**2)
 
 
-def _seg_cost(model: Glus, dtype: torch.dtype, words: int) -> tuple[float, int]:
+def _seg_cost(model: AnyModel, dtype: torch.dtype, words: int) -> tuple[float, int]:
     """FLOP and kept bytes of the logits of `words` tokens and the projection of one [SEG] state."""
     hidden = model.config.language.hidden_size
     read = _meta(dtype, 1, words, hidden, grad=True)
@@ -183,7 +185,7 @@ def _seg_cost(model: Glus, dtype: torch.dtype, words: int) -> tuple[float, int]:
     return _count(lambda: (model.language.logits(read), model.language.seg_states(state)))
 
 
-def _language_parts(model: Glus, dtype: torch.dtype) -> list[tuple[float, int]]:
+def _language_parts(model: AnyModel, dtype: torch.dtype) -> list[tuple[float, int]]:
     """FLOP and kept bytes of a frame and a token."""
     language, image = model.language, model.config.vision.image_size
     hidden = model.config.language.hidden_size

@@ -45,7 +45,7 @@ class Language(nn.Module):
                 nn.Sequential(
                     nn.Linear(sizes.hidden_size, sizes.hidden_size),
                     nn.ReLU(),
-                    nn.Linear(sizes.hidden_size, config.segmenter.hidden_dim),
+                    nn.Linear(sizes.hidden_size, config.prompt_width),
                 )
             ]
         )

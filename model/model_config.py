@@ -322,3 +322,8 @@ class ModelConfig:
                 f"model.segmenter.kind is {self.segmenter.kind}, but model.method is glus, which needs the memory of "
                 "SAM 2: set kind to sam2, or method to videolisa"
             )
+
+    @property
+    def prompt_width(self) -> int:
+        """Width of a [SEG] prompt: that of the segmenter's decoder."""
+        return self.sam1.hidden_dim if self.segmenter.kind == "sam1" else self.segmenter.hidden_dim

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from . import videolisa_reference
 from .reference import CARRIED, Recording
+from .videolisa_reference import VideoLisaRecording
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +18,16 @@ def recording(pytestconfig: pytest.Config) -> Recording:
     if absent:
         pytest.fail(f"--reference-fixture {folder}: no {' and no '.join(absent)} there")
     return Recording.open(folder)
+
+
+@pytest.fixture(scope="session")
+def videolisa(pytestconfig: pytest.Config) -> VideoLisaRecording:
+    """The recording named by --videolisa-fixture, by default the one in tests/data/parity_videolisa."""
+    folder = Path(pytestconfig.getoption("--videolisa-fixture") or videolisa_reference.CARRIED).expanduser()
+    absent = [name for name in ("expected.json", "expected.npz") if not (folder / name).is_file()]
+    if absent:
+        pytest.fail(f"--videolisa-fixture {folder}: no {' and no '.join(absent)} there")
+    return VideoLisaRecording.open(folder)
 
 
 @pytest.fixture

@@ -69,8 +69,11 @@ def our_name(reference_name: str) -> str:
     raise KeyError(reference_name)
 
 
-def rule_weight(reference_name: str, shape: tuple[int, ...], seg_id: int) -> np.ndarray:
-    """float32 values of a parameter of the recorded model, as drawn by its name. They are exact in float16."""
+def rule_weight(reference_name: str, shape: tuple[int, ...], seg_id: int | None) -> np.ndarray:
+    """float32 values of a parameter of the recorded model, as drawn by its name. They are exact in float16.
+
+    Without `seg_id` nothing makes the model answer with [SEG].
+    """
     key = reference_name.removeprefix("model.vision_tower.vision_tower.")
     draw = np.random.Generator(np.random.Philox(key=zlib.crc32(key.encode())))
     value = draw.standard_normal(shape, dtype=np.float32)
@@ -80,7 +83,8 @@ def rule_weight(reference_name: str, shape: tuple[int, ...], seg_id: int) -> np.
         value = 0.1 * value + (1 if key.endswith("weight") else 0)
     else:
         value = value * np.float32(1 / np.sqrt(np.prod(shape[1:])))
-    _always_answer_seg(reference_name, value, seg_id)
+    if seg_id is not None:
+        _always_answer_seg(reference_name, value, seg_id)
     return value.astype(np.float16).astype(np.float32)
 
 

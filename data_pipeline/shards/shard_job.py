@@ -34,7 +34,7 @@ from glus.data_pipeline.shards.storage import Storage
 from glus.data_pipeline.shards.tar import Sample, decode_frames, encode_sample, write_shard
 
 #: Raised when the same source gives other bytes or notes than before: what an older version wrote is written again.
-RECIPE = 2
+RECIPE = 3
 
 _log = logging.getLogger(__name__)
 

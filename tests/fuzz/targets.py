@@ -237,6 +237,7 @@ def _configs(folder: Path) -> Iterator[Target]:
 def _checkpoint(demo: Path, out: Path) -> Iterator[Target]:
     """A checkpoint as training writes it, and its export, both without training."""
     from glus.data_pipeline.batches.tokenizer import Tokenizer
+    from glus.data_pipeline.sampling.sample_plan import SamplingConfig
     from glus.evaluation.predict.provenance import Provenance, claim, record
     from glus.training.checkpoints import checkpoint
     from glus.training.checkpoints.integrity import find_corruption, note_digests
@@ -286,6 +287,7 @@ def _checkpoint(demo: Path, out: Path) -> Iterator[Target]:
         """Stands for a model of which the folder, step and digest are known."""
 
         folder, step = path, 1
+        method, sampling = "glus", SamplingConfig()
 
         def digest(self) -> str:
             return "digest"

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from glus.common.errors import EvaluationError
+from glus.common.errors import EvaluationError, InputError
+from glus.common.files import sha256_of
 from glus.data_pipeline.batches.batch import padded_ids
 from glus.data_pipeline.batches.conversations import clean_expression, templates_named
 from glus.data_pipeline.batches.prompt_style import Style
@@ -23,6 +25,7 @@ from glus.model.model_config import Method
 
 if TYPE_CHECKING:
     from glus.model.glus import Glus
+    from glus.model.inference.mask_propagation import MaskPropagation
     from glus.model.inference.video_segmenter import FrameMasks
 
 #: The index of a frame -> uint8 [3, H, W] on the model's device.
@@ -160,6 +163,7 @@ def _ask_in_windows(
     loaded: Loaded, config: InferenceConfig, picture: Picture, frames: int, asked: Asked, device: torch.device
 ) -> "Iterator[FrameMasks]":
     """GLUS: context frames, a window of query frames, memory, key frames."""
+    _refuse_post_optimise(config)
     model: Glus = cast(Any, loaded.model)
     return model.segment_video(
         picture,
@@ -180,15 +184,38 @@ def _ask_once(
     if any(asked.key_frames):
         raise EvaluationError("VideoLISA segments each frame alone and has no key frame: leave the key frames out")
     sparse = sparse_frames(frames, loaded.sampling.context_frames)
+    dense = dense_frames(sparse, loaded.sampling.query_frames)
     model: FramesAlone = cast(Any, loaded.model)
-    return model.segment_video(
+    alone = model.segment_video(
         picture,
         frames,
         sparse,
-        dense_frames(sparse, loaded.sampling.query_frames),
+        dense,
         _prompts(loaded, config, asked, device).with_given_answers(),
         expressions_together=config.expressions_together,
     )
+    if loaded.propagation is None:
+        return alone
+    return _followed(loaded.propagation, alone, dense, picture, frames, config.expressions_together)
+
+
+def _followed(
+    propagation: "MaskPropagation",
+    alone: "Iterator[FrameMasks]",
+    dense: Sequence[int],
+    picture: Picture,
+    frames: int,
+    together: int,
+) -> "Iterator[FrameMasks]":
+    """The dense frames' masks followed through the video; the other frames' own masks are not looked at."""
+    masks = {}
+    for seen in alone:
+        if seen.index in dense:
+            masks[seen.index] = seen.logits > 0
+        if seen.index == max(dense):
+            break
+    given = sorted(masks)
+    yield from propagation.follow(picture, frames, given, torch.stack([masks[each] for each in given], 1), together)
 
 
 #: ReasonVOS's kinds of text by its is_sent (raw/annotations.py) -> VideoLISA's wording of them.
@@ -200,10 +227,31 @@ def _videolisa_wording(dataset: str, expression: Expression) -> str:
     return _REASON_VOS.get(expression.kind, "scene") if dataset == "reason_vos" else "expression"
 
 
+def _refuse_post_optimise(config: InferenceConfig) -> None:
+    if config.post_optimise is not None:
+        raise EvaluationError(
+            "inference.post_optimise: GLUS follows masks by a memory of its own; leave it out, or name a VideoLISA"
+        )
+
+
+def _glus_record(config: InferenceConfig, _: SamplingConfig) -> dict[str, int | bool | str]:
+    _refuse_post_optimise(config)
+    return config.recorded()
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return sha256_of(file, "weights of SAM 2")
+    except InputError as error:
+        raise EvaluationError(f"inference.post_optimise: {error}", file=str(file)) from error
+
+
 def _videolisa_record(config: InferenceConfig, sampling: SamplingConfig) -> dict[str, int | bool | str]:
     if config.key_frames is not None:
         raise EvaluationError("inference.key_frames: VideoLISA segments each frame alone and has none; leave it out")
+    followed = {} if config.post_optimise is None else {"post_optimise": _sha256(config.post_optimise)}
     return {
+        **followed,
         "method": "videolisa",
         "prompts": sampling.prompts,
         "sparse_frames": sampling.context_frames,
@@ -215,7 +263,7 @@ def _videolisa_record(config: InferenceConfig, sampling: SamplingConfig) -> dict
 
 ASKING: Mapping[Method, Asking] = MappingProxyType(
     {
-        "glus": Asking(_ask_in_windows, lambda dataset, expression: "expression", lambda config, _: config.recorded()),
+        "glus": Asking(_ask_in_windows, lambda dataset, expression: "expression", _glus_record),
         "videolisa": Asking(_ask_once, _videolisa_wording, _videolisa_record),
     }
 )

@@ -22,6 +22,9 @@ class InferenceConfig:
     #: JSON file of key frames in the reference's form, {"VIDEO_EXPID": FRAME}; expressions that it does not name, and
     #: all without a file, begin at their video's first frame.
     key_frames: Path | None = None
+    #: VideoLISA alone: a sam2_hiera_*.pt whose memory follows the dense frames' masks through the video
+    #: (docs/fidelity.md); without it, each frame has the mask that is decoded from it alone.
+    post_optimise: Path | None = None
     #: bf16 takes half the memory and less time on a GPU, and changes some pixels (docs/weights.md).
     precision: Literal["bf16", "fp32"] = "fp32"
 
@@ -30,7 +33,7 @@ class InferenceConfig:
 
         Raises EvaluationError where the file cannot be read.
         """
-        settings = {name: value for name, value in asdict(self).items() if name != "key_frames"}
+        settings = {name: value for name, value in asdict(self).items() if name not in ("key_frames", "post_optimise")}
         if self.key_frames is None:
             return settings
         try:

@@ -1,7 +1,7 @@
 """Where a model to predict with comes from: a checkpoint of a run, or a GLUS or VideoLISA in the released layout."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +26,7 @@ from glus.training.tracking.run_record import located
 from glus.training.tracking.tracking_place import TrackingConfig
 
 if TYPE_CHECKING:
+    from glus.model.inference.mask_propagation import MaskPropagation
     from glus.model.methods import AnyModel
 
 
@@ -37,6 +38,8 @@ class Loaded:
     tokenizer: Tokenizer
     sampling: SamplingConfig
     notes: tuple[str, ...] = ()
+    #: Follows masks through a video, where `inference.post_optimise` asks for it.
+    propagation: "MaskPropagation | None" = None
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,17 @@ class ModelSource:
         method, sampling = run.model.method, run.sampling
         return cls(folder, title, state.step, state.tracking_run, tracking, method, sampling, notes=notes)
 
-    def load(self, device: torch.device, precision: Literal["bf16", "fp32"] = "fp32") -> Loaded:
+    def load(
+        self, device: torch.device, precision: Literal["bf16", "fp32"] = "fp32", post_optimise: Path | None = None
+    ) -> Loaded:
         """The model in eval mode on `device`. A released GLUS that does not say how it is asked is asked as GLUS is.
 
+        `post_optimise` names the SAM 2 that follows masks, always in float32.
         Raises TrainingError, ModelError or DataError.
         """
         # Here, not above: a process that only starts others needs no model.
         from glus.training.build import build_from_checkpoint
-        from glus.training.pretrained import open_release
+        from glus.training.pretrained import open_propagation, open_release
 
         if self.release is not None:
             model, tokenizer, notes = open_release(self._weights(self.release), self.release.model)
@@ -109,7 +115,10 @@ class ModelSource:
             loaded = Loaded(model.eval(), tokenizer, run.sampling)
         set_precision(model, precision)
         model.to(device)
-        return loaded
+        if post_optimise is None:
+            return loaded
+        propagation, notes = open_propagation(post_optimise)
+        return replace(loaded, propagation=propagation.to(device), notes=(*loaded.notes, *notes))
 
     def check_weights(self) -> None:
         """Raise TrainingError or ModelError where a file differs from the digest that is recorded with the weights."""

@@ -91,7 +91,7 @@ class Predictor:
         self._work = work
         self._key_frames = KeyFrames.read(work.config.key_frames) if work.config.key_frames else None
         with self._memory_explained():
-            self._loaded = work.source.load(self._device, work.config.precision)
+            self._loaded = work.source.load(self._device, work.config.precision, work.config.post_optimise)
         if index == 0 and Rank.from_environment().rank == 0 and self._loaded.notes:
             print(plain("\n".join(self._loaded.notes)))
 

@@ -73,6 +73,10 @@ def segment(config: SegmentConfig) -> None:
         print(plain("\n".join(source.notes)))
     if config.key_frame != 0 and source.method != "glus":
         raise LaunchError(f"key_frame={config.key_frame}: {source.method} has no key frame; leave it out")
+    if config.inference.post_optimise is not None and source.method != "videolisa":
+        raise LaunchError(
+            f"inference.post_optimise: {source.method} follows masks by a memory of its own; leave it out"
+        )
     source.check_weights()
     with renamed_when_complete(config.out) as folder:
         scratch = folder / ".frames"
@@ -139,7 +143,7 @@ def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles,
     from glus.evaluation.predict.video_masks import Asked, masks_of_video
 
     device = torch.device(kind)
-    loaded = source.load(device, config.inference.precision)
+    loaded = source.load(device, config.inference.precision, config.inference.post_optimise)
     if loaded.notes:
         print(plain("\n".join(loaded.notes)))
     clip, keys = files.clip, [outcome.key_frame for outcome in files.outcomes]

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glus.data_pipeline.sampling.sparse_dense import dense_frames, sparse_frames
 from glus.launch import cli
+from tests.model.releases import write_sam2
 from tests.model.videolisa_releases import CARRIED, write_clip336, write_videolisa
 
 pytestmark = pytest.mark.slow
@@ -50,6 +52,22 @@ def test_a_key_frame_is_refused_before_anything_is_read(release, tmp_path, capsy
     command[2:2] = ["the bird"]
     assert cli.main(command) == 2
     assert "key_frame=2: videolisa has no key frame; leave it out" in capsys.readouterr().err
+
+
+def test_masks_of_dense_frames_are_followed_by_sam2_where_asked(release, tmp_path):
+    """The frames that the language model saw in full keep their masks; the others get what SAM 2's memory says."""
+    write_sam2(tmp_path / "sam2.pt")
+    shown = {}
+    for name, more in {"alone": [], "followed": ["--inference.post-optimise", str(tmp_path / "sam2.pt")]}.items():
+        command = words(release, tmp_path / name, *more)
+        command[2:2] = ["the bird"]
+        assert cli.main(command) == 0
+        folder = tmp_path / name / "masks" / "landscape" / "0"
+        shown[name] = [np.asarray(Image.open(each)) > 0 for each in sorted(folder.iterdir())]
+    frames = len(shown["alone"])
+    dense = set(dense_frames(sparse_frames(frames, 32), 4))
+    same = {index for index in range(frames) if np.array_equal(shown["alone"][index], shown["followed"][index])}
+    assert dense <= same < set(range(frames))
 
 
 PLANNED = """

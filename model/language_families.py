@@ -22,8 +22,8 @@ def _nothing_of_its_own(sizes: LanguageConfig) -> dict[str, Any]:
 def _of_phi3(sizes: LanguageConfig) -> dict[str, Any]:
     """The window, and no ids beyond a small table.
 
-    Since transformers 4.48 a query sees `sliding_window` keys; before, and in FlashAttention 2 as the reference calls
-    it, one more (keys i - W to i).
+    In transformers 5 a query sees `sliding_window` keys. In 4.40, and in FlashAttention 2 as the reference calls it, it
+    sees one more (keys i - W to i).
     """
     return {"sliding_window": sizes.sliding_window + 1 if sizes.sliding_window else None, "eos_token_id": None}
 

@@ -58,7 +58,7 @@ class VideoLisaRecording:
             arrays = {name: stored[name] for name in stored}
         shapes = {name: tuple(shape) for name, shape in read("parameters.json").items()}
         sizes, sam, lora = read("config.json"), read("sam.json"), read("lora.json")
-        vision = read("openai-clip-nano/config.json")
+        vision = read(f"{sizes['mm_vision_tower']}/config.json")
         return cls(
             read("expected.json"), arrays, shapes, _config(sizes, vision.get("vision_config", vision), sam, lora)
         )

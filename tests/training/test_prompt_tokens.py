@@ -1,5 +1,7 @@
 """Frames and tokens that a micro-batch takes, against numbers counted by hand."""
 
+from dataclasses import replace
+
 from glus.model.model_config import ModelConfig, SegmenterConfig, VisionConfig
 from glus.training.metrics.prompt_tokens import READINGS, Shown
 
@@ -21,3 +23,5 @@ def test_prompts_of_a_video_share_videolisas_tokens():
     # The reference reads 2,336 video tokens for every expression.
     assert tokens / (8 * (2336 + 60)) < 0.15
     assert READINGS["videolisa"].frames(shown) == 32
+    alone = replace(VIDEOLISA, share_video_tokens=False)
+    assert READINGS["videolisa"].tokens(alone, shown) == 8 * (32 + 4 * 576 + 60)

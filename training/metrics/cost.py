@@ -24,8 +24,8 @@ from glus.model.methods import AnyModel
 from glus.model.model_config import Method
 from glus.model.videolisa.video_lisa import VideoLisa
 
-#: Tokens that Llama's FLOP are counted at: a prompt's usual length; what grows with its square is small there.
-COUNTED_TOKENS = 1024
+#: Tokens that the language model's FLOP are counted at: a prompt's usual length, since attention grows with its square.
+COUNTED_TOKENS: dict[Method, int] = {"glus": 1024, "videolisa": 2400}
 #: Tokens of VideoLISA's answers that are learnt ("Sure, [SEG].<|end|>" and the like).
 ANSWER_TOKENS = 8
 #: Side of the mask that the losses are counted on.
@@ -190,14 +190,12 @@ def _language_parts(model: AnyModel, dtype: torch.dtype) -> list[tuple[float, in
     language, image = model.language, model.config.vision.image_size
     hidden = model.config.language.hidden_size
     frame = torch.empty(1, 3, image, image, device="meta", dtype=dtype)
-    words = torch.empty(1, COUNTED_TOKENS, hidden, device="meta", dtype=dtype, requires_grad=True)
+    tokens = COUNTED_TOKENS[model.config.method]
+    words = torch.empty(1, tokens, hidden, device="meta", dtype=dtype, requires_grad=True)
     # Given in full: transformers would look into the values of a mask that it makes itself.
-    causal = torch.ones(1, 1, COUNTED_TOKENS, COUNTED_TOKENS, dtype=torch.bool, device="meta")
+    causal = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device="meta")
     flop, saved = _count(lambda: language.llama.model(inputs_embeds=words, attention_mask=causal, use_cache=False)[0])
-    return [
-        _count(lambda: language.encode_frames(frame)),
-        (flop / COUNTED_TOKENS, saved // COUNTED_TOKENS),
-    ]
+    return [_count(lambda: language.encode_frames(frame)), (flop / tokens, saved // tokens)]
 
 
 def _mask_losses(logits: Tensor, side: int) -> tuple[Tensor, Tensor]:

@@ -45,9 +45,10 @@ def _glus_tokens(config: ModelConfig, shown: Shown) -> int:
 
 
 def _videolisa_tokens(config: ModelConfig, shown: Shown) -> int:
-    """Prompts of a video share its tokens: one a sparse frame and all patches of a dense one, for one <image>."""
+    """One a sparse frame and all patches of a dense one, for one <image>; prompts of a video share them, or do not."""
     video = shown.context + shown.queries * config.vision.tokens_per_frame
-    return shown.text - shown.expressions + shown.videos * video
+    rows = shown.videos if config.share_video_tokens else shown.expressions
+    return shown.text - shown.expressions + rows * video
 
 
 READINGS: dict[Method, Reading] = {

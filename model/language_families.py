@@ -29,7 +29,7 @@ def _of_phi3(sizes: LanguageConfig) -> dict[str, Any]:
 
 
 def _of_qwen3(sizes: LanguageConfig) -> dict[str, Any]:
-    return {"head_dim": sizes.head_dim or sizes.hidden_size // sizes.heads}
+    return {"head_dim": sizes.head_width}
 
 
 @dataclass(frozen=True)

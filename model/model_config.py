@@ -105,6 +105,11 @@ class LanguageConfig:
                 "set it to 0, or family to qwen3"
             )
 
+    @property
+    def head_width(self) -> int:
+        """Width of a head, derived where it is not given."""
+        return self.head_dim or self.hidden_size // self.heads
+
     def check_attention(self) -> None:
         """Raises ModelError where flash-attn is set and not installed."""
         if self.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:

@@ -26,6 +26,8 @@ LANGUAGE_KEYS = {
     "rope_theta": "rope_theta",
     "tie_word_embeddings": "tie_embeddings",
 }
+#: Keys that one family has, by the same name in its config and in ours; `_language` gives their values for all.
+OF_A_FAMILY = ("sliding_window", "head_dim")
 #: Key of transformers' CLIPVisionConfig -> ours.
 VISION_KEYS = {
     "hidden_size": "hidden_size",
@@ -62,7 +64,8 @@ def language_of(folder: Path) -> LanguageConfig:
     stored = _language(folder)
     heads = stored.get("num_attention_heads", LanguageConfig.heads)
     named = {ours: stored[theirs] for theirs, ours in LANGUAGE_KEYS.items() if theirs in stored}
-    sizes = {"key_value_heads": heads, "family": family_of(folder, stored), "sliding_window": stored["sliding_window"]}
+    sizes = {"key_value_heads": heads, "family": family_of(folder, stored)}
+    sizes |= {own: stored[own] for own in OF_A_FAMILY}
     return validated(LanguageConfig, sizes | named, str(folder / "config.json"))
 
 
@@ -90,7 +93,7 @@ def check_language(folder: Path, config: ModelConfig, vocab_size: int | None = N
             f"{folder} holds a language model of the family {family}, but model.language.family is "
             f"{config.language.family}: set it to {family}, or name another release"
         )
-    wrong = _differing(stored, LANGUAGE_KEYS | {"sliding_window": "sliding_window"}, config.language, "model.language")
+    wrong = _differing(stored, LANGUAGE_KEYS | {own: own for own in OF_A_FAMILY}, config.language, "model.language")
     others = {
         "mm_hidden_size": ("model.vision.hidden_size", config.vision.hidden_size),
         "mm_vision_select_layer": ("model.vision.select_layer", config.vision.select_layer),
@@ -221,6 +224,7 @@ def _videolisa_keys(config: ModelConfig) -> dict[str, Any]:
         "resid_pdrop": 0.0,
         "original_max_position_embeddings": config.language.max_positions,
         "sliding_window": config.language.sliding_window or None,
+        **({"head_dim": config.language.head_width} if config.language.family == "qwen3" else {}),
         "transformers_version": "4.41.0",
         "mm_projector_type": config.vision.projector,
         "mm_patch_merge_type": "flat",
@@ -274,14 +278,17 @@ def _language(folder: Path) -> dict[str, Any]:
         stored |= {"rope_scaling": rotary} if rotary.get("rope_type", "default") != "default" else {}
     family = family_of(folder, stored)
     _refuse_other(path, stored, _LANGUAGE_ONLY, "a plain Llama, Phi-3 or Qwen3")
-    heads, width = stored.get("num_attention_heads"), stored.get("head_dim")
-    if heads and width and width * heads != stored.get("hidden_size"):
+    heads = stored.get("num_attention_heads")
+    # Qwen3's heads have a width of their own, 128 where its config.json does not say.
+    width = stored.get("head_dim", 128 if family == "qwen3" else None) or 0
+    apart = bool(heads and width and width * heads != stored.get("hidden_size"))
+    if apart and family != "qwen3":
         raise ModelError(f"{path}: head_dim {width} times {heads} heads is not its hidden_size: no plain Llama")
     if stored.get("num_key_value_heads") is None and heads:
         stored["num_key_value_heads"] = heads
     # Llama has no window, whatever its config says; in Phi-3's null is none.
     window = stored.get("sliding_window") if family == "phi3" else None
-    return stored | {"sliding_window": window or 0}
+    return stored | {"sliding_window": window or 0, "head_dim": width if apart else 0}
 
 
 def _of_llava(stored: Mapping[str, Any], path: Path) -> dict[str, Any]:

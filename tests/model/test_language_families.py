@@ -1,12 +1,16 @@
 """Llama, Phi-3 and Qwen3 behind one table: sizes, windows, prefixes, LoRA, recomputation."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
 from glus.common.errors import ModelError
 from glus.model.gradient_checkpointing import recompute_activations
 from glus.model.language_families import FAMILIES, lora_targets
-from glus.model.model_config import LanguageConfig
+from glus.model.model_config import LanguageConfig, ModelConfig
+from glus.model.released.release_sizes import check_language, language_of
 from glus.model.trainable import add_lora
 
 from .tiny import IMAGE, PAD, VOCABULARY
@@ -99,3 +103,15 @@ def test_activations_of_every_family_are_recomputed_with_the_same_gradients(fami
     assert plain.keys() == again.keys() and any("layers.1" in name for name in plain)
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("stored", "ours"), [({"head_dim": 128}, 128), ({}, 128), ({"head_dim": 64}, 0)])
+def test_qwen3s_width_of_heads_is_read_from_its_config_json(tmp_path, stored, ours):
+    content = {"model_type": "qwen3", "hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(content | stored))
+    read = language_of(tmp_path)
+    assert (read.family, read.head_dim) == ("qwen3", ours)
+    check_language(tmp_path, ModelConfig(language=read))
+    other = replace(read, head_dim=32)
+    with pytest.raises(ModelError, match=f"model.language.head_dim is 32, its head_dim is {ours}"):
+        check_language(tmp_path, ModelConfig(language=other))

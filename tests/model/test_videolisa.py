@@ -11,6 +11,7 @@ from glus.common.errors import ModelError
 from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.model.methods import METHODS, model_class
 from glus.model.model_config import ModelConfig
+from glus.model.precision import set_precision
 from glus.model.videolisa.shared_prompts import packed_mask
 from glus.model.videolisa.video_lisa import VideoLisa
 from glus.model.videolisa.video_tokens import video_tokens
@@ -225,3 +226,18 @@ def test_the_vocabulary_may_have_no_room_for_images():
     model.train()(small_batch(WIDE)).loss.backward()
     gradient = model.language.llama.get_input_embeddings().weight.grad
     assert not gradient[0].any()  # padding and <image> are clamped to 0 and not read
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_bf16_trains_and_segments_near_float32(share):
+    config = replace(small_config(sliding_window=9), share_video_tokens=share)
+    losses, masks = [], []
+    for precision in ("fp32", "bf16"):
+        model = small_videolisa(config)
+        set_precision(model, precision)
+        out = model.train()(small_batch(WIDE))
+        out.loss.backward()
+        losses.append({name: loss.item() for name, loss in out.losses.items()})
+        masks.append(segmented(model.eval(), TEXTS[:2])[0] > 0)
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert (masks[0] != masks[1]).float().mean() < 0.1

@@ -98,12 +98,19 @@ class VideoLisaRecording:
         return self._batch("train", frames, sparse, dense, masks, self.video_of)
 
     def image_batch(self) -> Batch:
-        """The recorded batch of two pictures, the second answered without [SEG]."""
-        first = self.masks("image_masks_0", self.values["image_masks_0_shape"])[:, None].expand(-1, 4, -1, -1)
-        frames = [self.frames(f"train_frames_{number}")[:1] for number in range(2)]
-        masks = [first, torch.zeros(1, 4, *frames[1].shape[-2:], dtype=torch.bool)]
-        shown = [torch.zeros(32, dtype=torch.int64)] * 2
-        return self._batch("image", frames, shown, [each[:4] for each in shown], masks, torch.arange(2))
+        """The recorded batch of pictures, of which one is answered without [SEG] and has no masks."""
+        numbers = range(len(self.values["image"]))
+        frames = [self.frames(f"train_frames_{number}")[:1] for number in numbers]
+        masks = [self._picture_masks(number, frames[number]) for number in numbers]
+        shown = [torch.zeros(32, dtype=torch.int64) for _ in numbers]
+        return self._batch("image", frames, shown, [each[:4] for each in shown], masks, torch.arange(len(numbers)))
+
+    def _picture_masks(self, number: int, frame: Tensor) -> Tensor:
+        """bool [1, 4, H, W]: one mask for the four dense frames; empty where none is recorded."""
+        if f"image_masks_{number}" not in self.arrays:
+            return torch.zeros(1, 4, *frame.shape[-2:], dtype=torch.bool)
+        recorded = self.masks(f"image_masks_{number}", self.values[f"image_masks_{number}_shape"])
+        return recorded[:, None].expand(-1, 4, -1, -1)
 
     def _batch(
         self,

@@ -12,7 +12,7 @@ from glus.common.errors import ModelError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.launch.commands.export import write_release
-from glus.model.model_config import LanguageConfig, ModelConfig, SegmenterConfig
+from glus.model.model_config import LanguageConfig, LossConfig, ModelConfig, SegmenterConfig
 from glus.model.released.load_release import FreshTokens, load_complete, load_language, load_segmenter, own_tensors
 from glus.model.released.release_names import videolisa_names
 from glus.model.trainable import add_lora
@@ -130,8 +130,9 @@ def test_a_run_starts_from_llava_phi_clip_and_sam1_as_the_reference_does(release
         language=str(releases / "llava"), vision=str(releases / "clip"), segmenter=str(releases / "sam1.pth")
     )
     trainable = ("*lora_*", "language.text_hidden_fcs.*", "segmenter.sam1.mask_decoder.*")
-    model = replace(NANO, lora=replace(NANO.lora, targets=("qkv_proj",)))
-    built = build_for_training(RunConfig(model=model, weights=weights, trainable=trainable))
+    model = replace(NANO, lora=replace(NANO.lora, targets=("qkv_proj",)), loss=LossConfig(contrastive=0.0))
+    sampling = SamplingConfig(frame_choice="sparse_dense", prompts="videolisa")
+    built = build_for_training(RunConfig(model=model, weights=weights, trainable=trainable, sampling=sampling))
     rule, own = rule_tensors(), own_tensors(built.model)
     names = videolisa_names(NANO)
     for name, each in rule.items():

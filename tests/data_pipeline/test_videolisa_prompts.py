@@ -60,10 +60,15 @@ def test_prompts_of_inference_and_their_ids_are_the_references(recorded: Recorde
         assert tokenizer.encode(prompt) == case["input_ids"]
 
 
-def test_other_conversations_of_the_recording_have_the_recorded_ids(recorded: Recorded):
-    tokenizer = Tokenizer(recorded.tokenizer)
-    rows = [tokenizer.encode(text) for text in recorded.values["image_conversations"]]
+def test_answers_in_words_have_the_recorded_ids_and_labels(recorded: Recorded):
+    tokenizer, turn = Tokenizer(recorded.tokenizer), "<|assistant|>\n"
+    texts = recorded.values["image_conversations"]
+    rows = [tokenizer.encode(text) for text in texts]
     assert padded_ids(rows, tokenizer.pad_id)[0].tolist() == recorded.arrays["image_input_ids"].tolist()
+    for row, text, labels in zip(rows, texts, recorded.arrays["image_labels"].tolist(), strict=True):
+        begins = len(tokenizer.encode(text[: text.index(turn) + len(turn)]))
+        due = [-100] * begins + row[begins:]
+        assert due + [-100] * (len(labels) - len(due)) == labels
 
 
 def test_a_sentence_keeps_its_letters_and_takes_a_long_question():

@@ -1,7 +1,7 @@
 """Conversations of VideoLISA: Phi-3's chat, one <image> for all video tokens, one question, the complete answer learnt.
 
 Source: showlab/VideoLISA, utils/utils.py (questions, answers), utils/mevis_dataset.py, utils/reason_seg_dataset.py,
-evaluation/*/inference_*.py, chat.py and the conversation "phi3_instruct".
+evaluation/*/inference_*.py, chat.py and the conversation "phi3_instruct"; utils/dataset.py (image benchmarks).
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,9 @@ class Chat:
     answers: tuple[str, ...]
     inference_answer: str
     wordings: Mapping[str, str]
-    as_written: frozenset[str] = frozenset({"sentence", "chat"})
+    as_written: frozenset[str] = frozenset({"sentence", "chat", "image_phrase", "image_sentence"})
+    #: Answers that differ from `inference_answer`, by wording; there the expression loses blanks at its ends.
+    image_answers: Mapping[str, str] = field(default_factory=dict)
     tokens: tuple[str, ...] = ()
     #: model_max_length less 255, as the reference cuts; video tokens are not counted.
     max_tokens: int = field(default=2048 - 255)
@@ -59,7 +61,10 @@ class Chat:
     def ask(self, text: str, wording: str, context_frames: int, query_frames: int, trailing_blank: bool) -> str:
         """The prompt of inference, its answer given."""
         expression = text if wording in self.as_written else text.lower()
-        return f"{self._asked(self.wordings[wording], expression)}{self.inference_answer}{self.end}"
+        if wording in self.image_answers:
+            expression = expression.strip()
+        answer = self.image_answers.get(wording, self.inference_answer)
+        return f"{self._asked(self.wordings[wording], expression)}{answer}{self.end}"
 
     def _asked(self, template: str, expression: str) -> str:
         return self.system + self.asking.format(question=template.format(expression=expression))
@@ -94,8 +99,13 @@ VIDEOLISA = Chat(
             "scene": "Please segment the {expression} in this scene.",
             "sentence": "{expression}. Please output the segmentation masks.",
             "chat": "{expression}",
+            # The blank before them and "video" are the reference's.
+            "image": " What is {expression} in this video? Please output segmentation mask.",
+            "image_phrase": " What is {expression} in this video? Please output segmentation mask.",
+            "image_sentence": " {expression} Please output segmentation mask.",
         }
     ),
+    image_answers=MappingProxyType(dict.fromkeys(("image", "image_phrase", "image_sentence"), f"{SEG_TOKEN}.")),
     tokens=(SYSTEM, USER, ASSISTANT, END),
 )
 #: The same course with nothing around the expression, for small models that learn to read from nothing.

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 #: How an expression is worded at inference, where the style knows several: "expression" is a referring expression,
-#: "scene" and "sentence" are ReasonVOS's phrases and sentences (is_sent), "chat" is the user's own request.
-WORDINGS = ("expression", "scene", "sentence", "chat")
+#: "scene" and "sentence" are ReasonVOS's phrases and sentences (is_sent), "chat" is the user's own request; of image
+#: benchmarks, "image" is refCOCO's, "image_phrase" and "image_sentence" are ReasonSeg's (is_sentence).
+WORDINGS = ("expression", "scene", "sentence", "chat", "image", "image_phrase", "image_sentence")
 
 
 @dataclass(frozen=True)

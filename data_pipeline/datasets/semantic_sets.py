@@ -29,6 +29,8 @@ class SemanticSet:
     labels: str
     classes: Mapping[int, str]
     left_out: frozenset[int] = frozenset()
+    #: Whether every image of the folder belongs to the dataset; else those that have a label map.
+    all_images: bool = False
 
 
 def _classes(names: tuple[str, ...], first: int) -> dict[int, str]:
@@ -36,7 +38,9 @@ def _classes(names: tuple[str, ...], first: int) -> dict[int, str]:
 
 
 SETS: Mapping[str, SemanticSet] = {
-    "ade20k": SemanticSet("ade20k/images/training", "ade20k/annotations/training", _classes(ADE20K, 1)),
+    "ade20k": SemanticSet(
+        "ade20k/images/training", "ade20k/annotations/training", _classes(ADE20K, 1), all_images=True
+    ),
     "coco_stuff": SemanticSet(
         "coco/train2017",
         "cocostuff/train2017",
@@ -92,7 +96,9 @@ def read_semantic(name: str, root: Path, split: str) -> ImageSplit:
     labels, images = listed(folder, "label maps", PNG_ENDINGS), root / kind.images
     if not images.is_dir():
         raise DataError(f"{images}: this folder of images is missing; put the dataset there as released")
-    return ImageSplit(name, split, folder, LabelMaps(kind, images, labels, sorted(labels.files)), ())
+    # An image of ADE20K without its label map goes to the quarantine; coco/ has other datasets' images too.
+    others = NamedFiles(images, JPEG_ENDINGS).files if kind.all_images else {}
+    return ImageSplit(name, split, folder, LabelMaps(kind, images, labels, sorted({*labels.files, *others})), ())
 
 
 def annotation_file_of(name: str) -> Callable[[Path, str], Path]:

@@ -220,11 +220,18 @@ def _followed(
 
 #: ReasonVOS's kinds of text by its is_sent (raw/annotations.py) -> VideoLISA's wording of them.
 _REASON_VOS = {"sentence": "sentence", "phrase": "scene"}
+#: Dataset -> its wording by kind; "" is any other kind. All other datasets: "expression".
+_WORDINGS: Mapping[str, Mapping[str, str]] = {
+    "reason_vos": _REASON_VOS | {"": "scene"},
+    "reason_seg": {"sentence": "image_sentence", "": "image_phrase"},
+    **dict.fromkeys(("refcoco", "refcoco_plus", "refcocog", "refclef", "grefcoco"), {"": "image"}),
+}
 
 
 def _videolisa_wording(dataset: str, expression: Expression) -> str:
-    """The reference's inference scripts: ReasonVOS by is_sent (a phrase where it does not say), all others alike."""
-    return _REASON_VOS.get(expression.kind, "scene") if dataset == "reason_vos" else "expression"
+    """The reference's inference scripts: by dataset, ReasonVOS by is_sent (a phrase where it does not say)."""
+    of_dataset = _WORDINGS.get(dataset, {"": "expression"})
+    return of_dataset.get(expression.kind, of_dataset[""])
 
 
 def _refuse_post_optimise(config: InferenceConfig) -> None:

@@ -131,6 +131,11 @@ def test_a_reason_seg_image_without_its_json_is_put_aside(root, tmp_path):
     assert "1_o.json" in quarantined(root, "reason_seg", "train", tmp_path / "out")["1_o"]
 
 
+def test_an_image_of_ade20k_without_its_label_map_is_put_aside(root, tmp_path):
+    (root / "ade20k/annotations/training/ADE_train_1.png").unlink()
+    assert "ADE_train_1" in quarantined(root, "ade20k", "train", tmp_path / "out")["ADE_train_1"]
+
+
 def test_reason_seg_json_in_cp1252_is_read(root):
     record = read_dataset("reason_seg", root, "train").record("1_o")
     assert [each.text for each in record.expressions] == ["the caf\xe9\u2019s sign", "the animal"]

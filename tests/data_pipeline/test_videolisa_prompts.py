@@ -79,6 +79,15 @@ def test_a_sentence_keeps_its_letters_and_takes_a_long_question():
     assert "Can you segment the the winner in this image?" in phrase.text
 
 
+def test_images_are_asked_as_the_script_of_image_benchmarks_does():
+    """VideoValDataset of the reference's utils/dataset.py."""
+    said = VIDEOLISA.ask(" Who Wins? ", "image_sentence", 32, 4, True)
+    assert "<image>\n Who Wins? Please output segmentation mask.<|end|>\n<|assistant|>\n[SEG].<|end|>" in said
+    said = VIDEOLISA.ask("The Winner ", "image_phrase", 32, 4, True)
+    assert "<image>\n What is The Winner in this video? Please output segmentation mask.<|end|>" in said
+    assert " left dog in this video?" in VIDEOLISA.ask(" Left Dog", "image", 32, 4, True)
+
+
 @given(text=st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=40), style=st.sampled_from([0, 1]))
 def test_what_is_asked_begins_the_ids_of_the_conversation(text, style):
     """The label rule rests on this: the ids before the answer do not depend on the answer."""

@@ -57,6 +57,14 @@ def prompts(*texts: str, wordings: tuple[str, ...] = ()) -> VideoPrompts:
     return VideoPrompts(tokenizer, texts, names, 32, words, True, torch.device("cpu"), wordings)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "kind", "wording"),
+    [("reason_seg", "sentence", "image_sentence"), ("reason_seg", "phrase", "image_phrase"), ("refcocog", "", "image")],
+)
+def test_image_benchmarks_have_wordings_of_their_own(dataset, kind, wording):
+    assert ASKING["videolisa"].wording(dataset, Expression("0", "the dog", ("1",), kind)) == wording
+
+
 def test_each_expression_is_asked_in_its_own_wording():
     ids, attention = prompts("the Dog", "Who wins", wordings=("scene", "sentence")).with_given_answers()
     tokenizer = Tokenizer(PHI3)

@@ -279,6 +279,17 @@ def test_another_architecture_is_refused_by_the_key_that_shows_it(tmp_path, chan
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(("stored", "head_dim"), [({"head_dim": 24}, 24), ({"head_dim": 16}, 0), ({}, 128)])
+def test_qwen3_says_how_wide_its_heads_are(tmp_path, stored, head_dim):
+    folder = write_glus(tmp_path / "qwen3", model_type="qwen3", hidden_size=64, num_attention_heads=4, **stored)
+    assert language_of(folder).head_dim == head_dim
+    config = dataclasses.replace(NANO, language=language_of(folder))
+    check_language(folder, config)
+    other = dataclasses.replace(config, language=dataclasses.replace(config.language, head_dim=32))
+    with pytest.raises(ModelError, match=rf"model\.language\.head_dim is 32, its head_dim is {head_dim}"):
+        check_language(folder, other)
+
+
 def mapped_file(tensor: Tensor) -> Path | None:
     """The file of which a tensor's memory is a mapping."""
     for line in Path("/proc/self/maps").read_text().splitlines():

@@ -49,6 +49,24 @@ def copied(written: Path, tmp_path: Path) -> Path:
     return path
 
 
+def test_a_checkpoint_from_before_there_were_methods_is_a_glus(copied: Path) -> None:
+    stored = json.loads((copied / "config.json").read_text())
+    new = {"model": ("method", "sam1", "share_video_tokens"), "sampling": ("frame_choice",)}
+    for section, keys in new.items():
+        for key in keys:
+            del stored[section][key]
+    for section, key in (("language", "family"), ("vision", "projector"), ("segmenter", "kind")):
+        del stored["model"][section][key]
+    for key in ("sliding_window", "head_dim"):
+        del stored["model"]["language"][key]
+    del stored["weights"]["videolisa"]
+    (copied / "config.json").write_text(json.dumps(stored))
+    note_digests(copied, 0)
+    source = ModelSource.find(copied)
+    assert (source.method, source.sampling.frame_choice) == ("glus", "windows")
+    build_from_checkpoint(copied)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

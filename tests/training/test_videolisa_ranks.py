@@ -13,6 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.mask_runs import MaskRuns
+from glus.data_pipeline.sampling.sample_plan import SamplePlan
+from glus.data_pipeline.shards.reader import open_splits
 from glus.launch.ranks.ranks import launch_settings
 from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
@@ -43,9 +46,13 @@ CHANGES = (
 )
 
 
-def without_seg(batch: Batch, seg_id: int) -> Batch:
-    """No prompt has a [SEG], as those of pictures without a target."""
-    return replace(batch, ids=torch.where(batch.ids == seg_id, 5, batch.ids))
+def one_without_seg(batch: Batch, seg_id: int) -> Batch:
+    """One expression of one video, and no [SEG] in its answer, as of a picture without a target."""
+    [masks] = batch.masks
+    first = {name: getattr(batch, name)[:1] for name in ("video_of", "attention", "answer", "names", "split")}
+    first |= {name: getattr(batch, name)[:1] for name in ("video_key", "expression", "objects")}
+    ids = torch.where(batch.ids == seg_id, 5, batch.ids)[:1]
+    return replace(batch, ids=ids, masks=[MaskRuns.of(masks.painted()[:1])], **first)
 
 
 def rank_story(configs: dict[str, RunConfig], run: RunConfig, seg_id: int, folder: Path) -> None:
@@ -57,7 +64,7 @@ def rank_story(configs: dict[str, RunConfig], run: RunConfig, seg_id: int, folde
     }
 
     def change(batch: Batch) -> Batch:
-        return without_seg(batch, seg_id) if rank.rank == 0 else batch
+        return one_without_seg(batch, seg_id) if rank.rank == 0 else batch
 
     one = replace(configs["shared"], global_batch_size=2, engine=replace(configs["shared"].engine, micro_batch_size=1))
     steps["unlike"] = take_steps(one, rank, folder / "unlike", UNLIKE, change)
@@ -138,6 +145,14 @@ def test_two_ranks_train_as_one_plain_process_does(story, alone, which):
     assert apart.abs().max() < 1e-5
 
 
+def test_the_compared_batches_have_a_beginning_to_share(tiny_run, tmp_path):
+    config = tiny_run(tmp_path / "run", *CHANGES)
+    splits = open_splits(Path(config.shards), list(config.sampling.mixture))
+    plan = SamplePlan(splits, config.sampling, config.seed, config.global_batch_size)
+    slots = [slot for step in range(COMPARED) for slot in plan.global_batch(step)]
+    assert sum(len(slot.expressions) > 1 for slot in slots) > len(slots) / 2
+
+
 def test_what_is_trained_changes_and_the_projector_does_not(story):
     trained = set(story.ranks[0]["shared"]["trained"])
     before, after = story.weights("shared", "before"), story.weights("shared", "after")
@@ -149,6 +164,7 @@ def test_what_is_trained_changes_and_the_projector_does_not(story):
 
 
 def test_ranks_of_which_one_has_no_seg_go_on_together(story):
+    """It reads one prompt as it is, the other rank a packed row of four."""
     first, second = (steps["unlike"]["figures"] for steps in story.ranks)
     assert len(first) == UNLIKE and first == second
     assert all(math.isfinite(value) for figures in first for value in figures.values())

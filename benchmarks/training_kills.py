@@ -1,7 +1,8 @@
 """A training whose ranks are killed (-9, a random one, at a random moment) 20 times, compared with an undisturbed one.
 
-python benchmarks/training_kills.py [FOLDER] [--kills 20] [--steps 200] [--seed 0]
+python benchmarks/training_kills.py [FOLDER] [--kills 20] [--steps 200] [--seed 0] [--videolisa]
 
+--videolisa trains a small VideoLISA on images and videos instead of a small GLUS.
 With a FOLDER it can be interrupted: the same command goes on.
 
 The moments are drawn between the ranks' birth and some steps after the first, about half of them before it. The final
@@ -33,6 +34,7 @@ from glus.training.run_config import RunConfig
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.tracking.run_record import run_of_folder
 from tests.running import ranks_of
+from tests.tiny_videolisa_run import IMAGES, VIDEOLISA
 
 ROOT = Path(__file__).parents[1]
 GLUS = [sys.executable, "-P", "-m", "glus.launch.cli"]
@@ -40,15 +42,24 @@ GLUS = [sys.executable, "-P", "-m", "glus.launch.cli"]
 
 def make_shards(folder: Path) -> None:
     small = DemoWorldConfig(frames=4, width=64, height=48)
-    write_demo_data(DemoDataConfig(folder / "raw", train_videos=2, valid_videos=1, world=small))
-    words = ["prepare", "datasets=[mevis, ref_davis17]", f"root={folder}/raw", f"out={folder}/shards", "workers=1"]
+    images = {"train_images": 4, "valid_images": 1}
+    write_demo_data(DemoDataConfig(folder / "raw", train_videos=2, valid_videos=1, world=small, **images))
+    words = [
+        "prepare",
+        "datasets=[mevis, ref_davis17, refcoco:train, reason_seg:train]",
+        f"root={folder}/raw",
+        f"out={folder}/shards",
+        "workers=1",
+    ]
     subprocess.run([*GLUS, *words], check=True, capture_output=True)
 
 
-def make_run(folder: Path, out: str, steps: int) -> RunConfig:
+def make_run(folder: Path, out: str, steps: int, videolisa: bool) -> RunConfig:
     """A tiny run on two ranks into FOLDER/OUT, a checkpoint after every second step."""
     places = [f"out={folder / out}", f"name={out}", f"shards={folder}/shards", "ranks=2", f"steps={steps}"]
     places += [f"model.tokenizer={folder}/raw/tokenizer.model", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
+    if videolisa:
+        places += [*VIDEOLISA, *IMAGES]
     config = load_config(RunConfig, ROOT / "tests/tiny_run.yaml", [*places, "checkpoint_every=2", "log_every=1"])
     (folder / f"{out}.yaml").write_text(to_yaml(config), encoding="utf-8")
     return config
@@ -113,17 +124,18 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--videolisa", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        return measure(asked.folder or Path(name), asked.steps, asked.kills, asked.seed)
+        return measure(asked.folder or Path(name), asked.steps, asked.kills, asked.seed, asked.videolisa)
 
 
-def measure(folder: Path, steps: int, count: int, seed: int) -> int:
+def measure(folder: Path, steps: int, count: int, seed: int, videolisa: bool) -> int:
     """Returns what the process is to end with."""
     done = folder / "kills.json"
     if not done.is_file():
         make_shards(folder)
-    intact, killed = make_run(folder, "undisturbed", steps), make_run(folder, "killed", steps)
+    intact, killed = (make_run(folder, out, steps, videolisa) for out in ("undisturbed", "killed"))
     if not done.is_file():
         done.write_text(json.dumps([undisturbed(folder, intact), []]), encoding="utf-8")
     (starting, training), kills = json.loads(done.read_text(encoding="utf-8"))

@@ -14,6 +14,12 @@ from torch import Tensor
 import glus.training.train as training
 from glus.data_pipeline.batches.batch import Batch
 from glus.data_pipeline.batches.loader import Loader
+from glus.data_pipeline.datasets.table import read_dataset
+from glus.data_pipeline.shards.finish import finish_split
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.shard_job import ShardMaker
+from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.world import DemoWorldConfig
 from glus.launch.ranks.ranks import launch_settings
 from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
@@ -21,6 +27,7 @@ from glus.training.run_config import RunConfig
 from glus.training.stopping.stopping import StopFlag
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.tracking.run_record import run_of_folder
+from tests.tiny_videolisa_run import IMAGES, VIDEOLISA
 
 #: Two groups of parameters: DeepSpeed's universal checkpoint gives all groups the settings of the first.
 FACTORS = 'optimizer.factors={"segmenter.*": 0.5}'
@@ -77,10 +84,35 @@ def batches_of(config: RunConfig) -> list[Any]:
     return sorted(map(json.loads, lines))
 
 
+@pytest.fixture(scope="module")
+def with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of videos and images."""
+    root = tmp_path_factory.mktemp("images")
+    world = DemoWorldConfig(frames=5, width=64, height=48)
+    images = {"train_images": 4, "valid_images": 1}
+    write_demo_data(DemoDataConfig(root / "raw", train_videos=2, valid_videos=1, world=world, **images))
+    for dataset in ("mevis", "refcoco", "reason_seg"):
+        split = read_dataset(dataset, root / "raw", "train")
+        jobs = plan_jobs(split, root / "raw", root / "shards" / dataset / "train", 4)
+        maker = ShardMaker()
+        for job in jobs:
+            maker.make(job)
+        finish_split(split, jobs)
+    return root
+
+
 @pytest.mark.ranks
 @pytest.mark.timeout(900)
-def test_ranks_two_one_two_see_the_same_batches_and_losses(tiny_run: Callable[..., RunConfig], tmp_path: Path) -> None:
-    settings = (f"steps={STEPS}", FACTORS, "model.lora.dropout=0.1", "engine.contrast_together=1")
+@pytest.mark.parametrize("method", ["glus", "videolisa"])
+def test_ranks_two_one_two_see_the_same_batches_and_losses(
+    method: str, tiny_run: Callable[..., RunConfig], with_images: Path, tmp_path: Path
+) -> None:
+    settings = (f"steps={STEPS}", FACTORS, "model.lora.dropout=0.1")
+    if method == "glus":
+        settings += ("engine.contrast_together=1",)
+    else:
+        settings += (*VIDEOLISA, *IMAGES, f"shards={with_images}/shards")
+        settings += (f"model.tokenizer={with_images}/raw/tokenizer.model",)
     whole, changing = tiny_run(tmp_path / "whole", *settings), tiny_run(tmp_path / "changing", *settings)
     train_on(2, whole, tmp_path / "undisturbed")
     for step, ranks in enumerate((2, 1, 2), 1):

@@ -21,29 +21,12 @@ from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
 from glus.training.run_config import EngineConfig, RunConfig
 from glus.training.train import train
+from tests.tiny_videolisa_run import VIDEOLISA
 
 from .test_zero3 import Steps, reference_rate, take_steps
 
 COMPARED, UNLIKE, HALF = 10, 5, 2
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ranks]
-#: The tiny run's model as a VideoLISA: Phi-3 with a window that is shorter than a prompt, SAM 1, a frozen projector.
-CHANGES = (
-    "model.method=videolisa",
-    "model.language.family=phi3",
-    "model.language.sliding_window=30",
-    "model.vision.projector=mlp2x_gelu",
-    "model.vision.pool=1",
-    "model.segmenter={kind: sam1}",
-    "model.sam1={image_size: 64, width: 16, depth: 2, heads: 2, window: 3, global_attention_blocks: [1], "
-    "hidden_dim: 32, decoder_feedforward: 64}",
-    "model.loss.contrastive=0",
-    "sampling.frame_choice=sparse_dense",
-    "sampling.context_frames=8",
-    "sampling.query_frames=2",
-    "sampling.prompts=videolisa_short",
-    'trainable=["*lora_*", "language.llama.model.embed_tokens.*", "language.llama.lm_head.*", '
-    '"language.text_hidden_fcs.*", "segmenter.sam1.mask_decoder.*"]',
-)
 
 
 def one_without_seg(batch: Batch, seg_id: int) -> Batch:
@@ -100,10 +83,12 @@ def story(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathF
     from glus.data_pipeline.batches.tokenizer import Tokenizer
 
     folder = tmp_path_factory.mktemp("videolisa_ranks")
-    shared = tiny_run(folder / "unused", *CHANGES, "engine.gradient_checkpointing=true")
+    shared = tiny_run(folder / "unused", *VIDEOLISA, "engine.gradient_checkpointing=true")
     prompt_by_prompt = replace(shared, model=replace(shared.model, share_video_tokens=False))
     configs = {"shared": shared, "prompt_by_prompt": prompt_by_prompt}
-    run = tiny_run(folder / "run", *CHANGES, f"steps={2 * HALF}", f"checkpoint_every={HALF}", "model.lora.dropout=0.1")
+    run = tiny_run(
+        folder / "run", *VIDEOLISA, f"steps={2 * HALF}", f"checkpoint_every={HALF}", "model.lora.dropout=0.1"
+    )
     seg_id = Tokenizer(Path(run.model.tokenizer)).seg_id
     (folder / "elastic").mkdir()
     elastic_launch(launch_settings(folder / "elastic", 2), rank_story)(configs, run, seg_id, folder)
@@ -146,7 +131,7 @@ def test_two_ranks_train_as_one_plain_process_does(story, alone, which):
 
 
 def test_the_compared_batches_have_a_beginning_to_share(tiny_run, tmp_path):
-    config = tiny_run(tmp_path / "run", *CHANGES)
+    config = tiny_run(tmp_path / "run", *VIDEOLISA)
     splits = open_splits(Path(config.shards), list(config.sampling.mixture))
     plan = SamplePlan(splits, config.sampling, config.seed, config.global_batch_size)
     slots = [slot for step in range(COMPARED) for slot in plan.global_batch(step)]

@@ -44,12 +44,18 @@ class DemoDataConfig:
     """
 
     root: Path
+    """New folder for the six datasets in their released layouts, and a tokenizer."""
     seed: int = 0
+    """Decides everything that is drawn."""
     train_videos: int = 60
+    """Training videos of each dataset."""
     valid_videos: int = 6
+    """Held-out videos of each dataset."""
     world: DemoWorldConfig = field(default_factory=DemoWorldConfig)
     train_images: int = 0
+    """Training images of each image dataset; 0 draws none."""
     valid_images: int = 0
+    """Held-out images of each image dataset."""
 
     def __post_init__(self) -> None:
         if (self.train_images, self.valid_images) != (0, 0) and min(self.train_images, self.valid_images) < 1:

@@ -29,12 +29,15 @@ class EncoderTraining:
     """How long and on how much data the image encoder is pretrained."""
 
     steps: int = 1500
-    #: Frames of one step, each of another video.
+    """Optimiser steps."""
     frames: int = 8
+    """Frames of one step, each of another video."""
     learning_rate: float = 1e-3
+    """Highest learning rate, reached after warm-up."""
     warmup_steps: int = 20
-    #: The most frequent words are learned, so many at most.
+    """Steps of linear warm-up."""
     words: int = 1000
+    """The most frequent words are learned, so many at most."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "frames", "words"):

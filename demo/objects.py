@@ -44,10 +44,15 @@ class DemoWorldConfig:
     """The size of a demo video. Radii (10 to 21 px) and speeds (5 to 8 px a frame) hold for 128 x 96 and scale."""
 
     frames: int = 12
+    """Frames of a video."""
     width: int = 128
+    """Width of a frame in pixels."""
     height: int = 96
+    """Height of a frame in pixels."""
     min_objects: int = 2
+    """Fewest objects of a video."""
     max_objects: int = 4
+    """Most objects of a video."""
 
     def __post_init__(self) -> None:
         if not 4 <= self.frames <= 40:

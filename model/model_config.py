@@ -62,29 +62,37 @@ class LanguageConfig:
     """The language model that reads frames and expressions (a causal one of transformers)."""
 
     family: Literal["llama", "phi3", "qwen3"] = "llama"
+    """Which language model of transformers."""
     hidden_size: int = 4096
+    """Width of the states."""
     intermediate_size: int = 11008
+    """Width of the MLPs."""
     layers: int = 32
+    """Decoder layers."""
     heads: int = 32
-    #: Heads of keys and values (grouped-query attention where it is smaller than `heads`).
+    """Heads of queries."""
     key_value_heads: int = 32
-    #: Width of a head (Qwen3 alone); 0: hidden_size / heads.
+    """Heads of keys and values (grouped-query attention where it is smaller than `heads`)."""
     head_dim: int = 0
-    #: 2048 and 1e-6 are those of LLaMA 1, from which LISA-7B-v1 and GLUS descend (LLaVA-Lightning-7B-v1-1).
+    """Width of a head (Qwen3 alone); 0: hidden_size / heads."""
     max_positions: int = 2048
+    """2048 and 1e-6 are those of LLaMA 1, from which LISA-7B-v1 and GLUS descend (LLaVA-Lightning-7B-v1-1)."""
     rms_norm_eps: float = 1e-6
+    """Epsilon of RMSNorm."""
     rope_theta: float = 10000.0
-    #: How far back a token sees: the keys i - W to i, W + 1 of them (transformers 4.40); 0: all.
+    """Base of the rotary positions."""
     sliding_window: int = 0
-    #: Whether lm_head is the embedding table itself (SmolLM2).
+    """How far back a token sees: the keys i - W to i, W + 1 of them (transformers 4.40); 0: all."""
     tie_embeddings: bool = False
-    #: Spread of freshly drawn weights (LlamaConfig's own default); small models want it wider.
+    """Whether lm_head is the embedding table itself (SmolLM2)."""
     initializer_range: float = 0.02
-    #: Deviation over texts at which freshly drawn [SEG] states start (model/language.py); 0 leaves torch's own draw, as
-    #: the reference does; loaded weights bring their own.
+    """Spread of freshly drawn weights (LlamaConfig's own default); small models want it wider."""
     seg_spread: float = 0.0
-    #: How attention is computed: torch's own, or flash-attn where it is installed (bf16 on CUDA only).
+    """Deviation over texts at which freshly drawn [SEG] states start (model/language.py); 0 leaves torch's own draw, as
+    the reference does; loaded weights bring their own.
+    """
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
+    """How attention is computed: torch's own, or flash-attn where it is installed (bf16 on CUDA only)."""
 
     def __post_init__(self) -> None:
         check_bounds("model.language", self, _LANGUAGE)
@@ -124,19 +132,27 @@ class VisionConfig:
     """The CLIP vision tower that turns a frame into tokens (transformers' CLIPVisionConfig)."""
 
     image_size: int = 224
+    """Side of the picture in pixels."""
     patch_size: int = 14
+    """Side of a patch in pixels."""
     hidden_size: int = 1024
+    """Width of the tower."""
     intermediate_size: int = 4096
+    """Width of its MLPs."""
     layers: int = 24
+    """Its layers."""
     heads: int = 16
-    #: Which hidden state is taken (LLaVA: the last but one).
+    """Its attention heads."""
     select_layer: int = -2
-    #: Patches averaged into one token, in runs along a row (the reference's AvgPool1d).
+    """Which hidden state is taken (LLaVA: the last but one)."""
     pool: int = 4
-    #: What makes tokens of patches: one linear layer, or two with GELU between (LLaVA 1.5).
+    """Patches averaged into one token, in runs along a row (the reference's AvgPool1d)."""
     projector: Literal["linear", "mlp2x_gelu"] = "linear"
+    """What makes tokens of patches: one linear layer, or two with GELU between (LLaVA 1.5)."""
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    """Mean of the pixels, red, green and blue, 0 to 1."""
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    """Deviation of the pixels."""
 
     @property
     def tokens_per_frame(self) -> int:
@@ -168,41 +184,58 @@ class VisionConfig:
 class SegmenterConfig:
     """SAM 2: Hiera image encoder, memory, mask decoder. The defaults are sam2_hiera_large.yaml."""
 
-    #: sam2, or SAM 1 for VideoLISA (its sizes: model.sam1; of this section it reads `train_image_encoder` alone).
     kind: Literal["sam2", "sam1"] = "sam2"
+    """sam2, or SAM 1 for VideoLISA (its sizes: model.sam1; of this section it reads `train_image_encoder` alone)."""
     image_size: int = 1024
+    """Side of the picture in pixels."""
     embed_dim: int = 144
+    """Width of Hiera's first stage; each later one doubles it."""
     heads: int = 2
+    """Attention heads of Hiera's first stage; each later one doubles them."""
     stages: tuple[int, ...] = (2, 6, 36, 4)
+    """Blocks of Hiera's four stages."""
     global_attention_blocks: tuple[int, ...] = (23, 33, 43)
+    """Blocks whose attention sees the complete picture."""
     window_pos_embed_size: tuple[int, int] = (7, 7)
+    """Size of the position table that windows share."""
     window_spec: tuple[int, ...] = (8, 4, 16, 8)
-    #: Width of the decoder and of the [SEG] prompt.
+    """Side of the windows in each stage."""
     hidden_dim: int = 256
-    #: Hidden width of the MLPs in the mask decoder's transformer (SAM 2 has 2048, whatever its sizes). With Adam a
-    #: width far above `hidden_dim` lets their output run away at learning rates that the rest needs from scratch.
+    """Width of the decoder and of the [SEG] prompt."""
     decoder_feedforward: int = 2048
+    """Hidden width of the MLPs in the mask decoder's transformer (SAM 2 has 2048, whatever its sizes). With Adam a
+    width far above `hidden_dim` lets their output run away at learning rates that the rest needs from scratch.
+    """
     memory_dim: int = 64
+    """Width of a memory's tokens."""
     memory_layers: int = 4
+    """Layers of memory attention."""
     memory_feedforward: int = 2048
+    """Width of their MLPs."""
     memory_fuser_layers: int = 2
-    #: Memories that one frame attends to at most.
+    """Layers that fuse mask and features into a memory."""
     memories: int = 7
+    """Memories that one frame attends to at most."""
     dropout: float = 0.1
-    #: Logit at which freshly drawn masks start, by the decoder's last biases: objects are rare, so below 0 (as in
-    #: RetinaNet). 0 leaves sam2's own draw; loaded weights bring their own.
+    """Dropout of memory attention."""
     mask_prior: float = 0.0
-    #: The reference runs the image encoder without gradient; from scratch it must learn.
+    """Logit at which freshly drawn masks start, by the decoder's last biases: objects are rare, so below 0 (as in
+    RetinaNet). 0 leaves sam2's own draw; loaded weights bring their own.
+    """
     train_image_encoder: bool = False
-    #: The reference runs memory attention without gradient and detaches memories; from scratch they must learn.
+    """The reference runs the image encoder without gradient; from scratch it must learn."""
     train_memory: bool = False
-    #: In eval mode, let SAM 2 fall back to one of its three other masks where the first is unstable. The reference
-    #: does; a model trained from scratch never trains those.
+    """The reference runs memory attention without gradient and detaches memories; from scratch they must learn."""
     multimask_fallback: bool = True
-    #: False drops the memory (the reference's not_use_mem_bank): every frame is decoded alone.
+    """In eval mode, let SAM 2 fall back to one of its three other masks where the first is unstable. The reference
+    does; a model trained from scratch never trains those.
+    """
     use_memory: bool = True
+    """False drops the memory (the reference's not_use_mem_bank): every frame is decoded alone."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of the pixels, red, green and blue, 0 to 1."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Deviation of the pixels."""
 
     def __post_init__(self) -> None:
         check_bounds("model.segmenter", self, _SEGMENTER)
@@ -223,22 +256,28 @@ class SegmenterConfig:
 class Sam1Config:
     """Sizes of SAM 1 (`segmenter.kind: sam1`). The defaults are ViT-H, sam_vit_h_4b8939.pth (build_sam.py of SAM)."""
 
-    #: Pixels of the longer side; the shorter one is padded to it.
     image_size: int = 1024
+    """Pixels of the longer side; the shorter one is padded to it."""
     patch_size: int = 16
+    """Side of a patch in pixels."""
     width: int = 1280
+    """Width of the image encoder."""
     depth: int = 32
+    """Its blocks."""
     heads: int = 16
-    #: Patches on a side of a window of the blocks without global attention.
+    """Its attention heads."""
     window: int = 14
+    """Patches on a side of a window of the blocks without global attention."""
     global_attention_blocks: tuple[int, ...] = (7, 15, 23, 31)
-    #: Width of the decoder and of the [SEG] prompt.
+    """Blocks whose attention sees the complete picture."""
     hidden_dim: int = 256
-    #: Hidden width of the MLPs in the mask decoder's transformer.
+    """Width of the decoder and of the [SEG] prompt."""
     decoder_feedforward: int = 2048
-    #: Of pixels from 0 to 255.
+    """Hidden width of the MLPs in the mask decoder's transformer."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Of pixels from 0 to 255."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """Deviation of the pixels, 0 to 255."""
 
     @property
     def grid(self) -> int:
@@ -265,9 +304,13 @@ class LoraConfig:
     """LoRA on the language model (peft)."""
 
     rank: int = 8
+    """Rank of the two matrices; 0 adds no LoRA."""
     alpha: int = 16
+    """Their product counts alpha / rank times."""
     dropout: float = 0.05
+    """Dropout before the first matrix."""
     targets: tuple[str, ...] = ("q_proj", "v_proj")
+    """Linear layers of the language model whose name contains one of these."""
 
     def __post_init__(self) -> None:
         check_bounds("model.lora", self, _LORA)
@@ -278,20 +321,27 @@ class LossConfig:
     """Weights of the losses (the reference's train_ds.py)."""
 
     cross_entropy: float = 1.0
+    """Weight of the cross-entropy on the answer."""
     mask_bce: float = 2.0
+    """Weight of the binary cross-entropy of the masks."""
     mask_dice: float = 0.5
-    #: 0 trains without the contrastive loss (GLUS-A); the reference's GLUS-S has 0.1.
+    """Weight of their dice loss."""
     contrastive: float = 0.1
+    """0 trains without the contrastive loss (GLUS-A); the reference's GLUS-S has 0.1."""
     contrastive_temperature: float = 0.07
-    #: What [SEG] states are compared with: those that all ranks read together ("batch"), or, as in the reference, each
-    #: rank's bank of past states ("bank": one positive, `bank_negatives` negatives of the last `bank_size` states).
+    """What similarities are divided by."""
     contrastive_pool: Literal["batch", "bank"] = "batch"
-    #: With "batch": an object's other expressions are positives in the same frame, or in all frames.
+    """What [SEG] states are compared with: those that all ranks read together ("batch"), or, as in the reference, each
+    rank's bank of past states ("bank": one positive, `bank_negatives` negatives of the last `bank_size` states).
+    """
     contrastive_frames: Literal["same", "all"] = "same"
-    #: Datasets whose states take part; empty takes all. The reference's bank knows MeViS alone.
+    """With "batch": an object's other expressions are positives in the same frame, or in all frames."""
     contrastive_datasets: tuple[str, ...] = ()
+    """Datasets whose states take part; empty takes all. The reference's bank knows MeViS alone."""
     bank_size: int = 512
+    """States that a bank keeps."""
     bank_negatives: int = 128
+    """Negatives drawn from it for each state."""
 
     def __post_init__(self) -> None:
         check_bounds("model.loss", self, _LOSS)
@@ -309,17 +359,19 @@ class ModelConfig:
     """All sizes and switches of GLUS and VideoLISA."""
 
     method: Method = "glus"
+    """Which system: GLUS, or VideoLISA."""
     language: LanguageConfig = field(default_factory=LanguageConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     sam1: Sam1Config = field(default_factory=Sam1Config)
     lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    #: VideoLISA in training: the language model reads the video tokens once for all expressions of a video. False reads
-    #: them again for each, as the reference does: the same numbers, more FLOP.
     share_video_tokens: bool = True
-    #: Folder or file of the SentencePiece tokenizer.
+    """VideoLISA in training: the language model reads the video tokens once for all expressions of a video. False reads
+    them again for each, as the reference does: the same numbers, more FLOP.
+    """
     tokenizer: PathText = ""
+    """Folder or file of the SentencePiece tokenizer."""
 
     def __post_init__(self) -> None:
         if self.method == "glus" and self.segmenter.kind != "sam2":

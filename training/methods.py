@@ -16,8 +16,8 @@ class DataOfMethod:
 
     frame_choice: Literal["windows", "sparse_dense"]
     prompts: tuple[str, ...]
-    #: Whether a state stands for one frame: the object-contrastive loss compares such states.
     state_of_frame: bool
+    """Whether a state stands for one frame: the object-contrastive loss compares such states."""
 
 
 DATA: Mapping[Method, DataOfMethod] = MappingProxyType(

@@ -17,14 +17,17 @@ class OptimizerConfig:
     """AdamW with linear warm-up and linear decay (the reference's train_ds.py)."""
 
     learning_rate: float = 3e-4
+    """Highest learning rate, reached after warm-up; it then falls linearly to 0."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the means of gradients and of their squares."""
     weight_decay: float = 0.0
-    #: Factors on the learning rate by pattern (fnmatch) of parameter names: the first that matches, else 1.
+    """Decoupled weight decay."""
     factors: dict[str, float] = field(default_factory=dict)
-    #: Steps of linear warm-up.
+    """Factors on the learning rate by pattern (fnmatch) of parameter names: the first that matches, else 1."""
     warmup_steps: int = 100
-    #: Gradients are scaled down to this L2 norm.
+    """Steps of linear warm-up."""
     clip: float = 1.0
+    """Gradients are scaled down to this L2 norm."""
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < math.inf:
@@ -43,47 +46,54 @@ class OptimizerConfig:
 class EngineConfig:
     """How the model is distributed over ranks."""
 
-    #: DeepSpeed ZeRO stage: 3 partitions parameters, gradients and optimiser state; 2 not the parameters; 1 the
-    #: optimiser state alone; 0 nothing; plain is torch without DeepSpeed, one process in fp32, to compare with.
     stage: Literal["plain", 0, 1, 2, 3] = 3
+    """DeepSpeed ZeRO stage: 3 partitions parameters, gradients and optimiser state; 2 not the parameters; 1 the
+    optimiser state alone; 0 nothing; plain is torch without DeepSpeed, one process in fp32, to compare with.
+    """
     precision: Literal["bf16", "fp32"] = "bf16"
-    #: Compute the activations of Llama's layers (and of SAM 2's image encoder, where it is trained) again in the
-    #: backward pass instead of keeping them: less memory, about a third more time, the same gradients.
+    """What forward and backward passes compute in; the optimiser keeps fp32."""
     gradient_checkpointing: bool = False
-    #: Parameters with fewer elements than this are not partitioned (ZeRO-3).
+    """Compute the activations of Llama's layers (and of SAM 2's image encoder, where it is trained) again in the
+    backward pass instead of keeping them: less memory, about a third more time, the same gradients.
+    """
     keep_whole_below: int = 100_000
-    #: What CPU memory holds between uses: nothing, the optimiser's state (ZeRO 1 to 3), or with ZeRO-3 the
-    #: partitioned parameters too.
+    """Parameters with fewer elements than this are not partitioned (ZeRO-3)."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    #: Consecutive micro-batches whose [SEG] states the contrastive loss compares with each other; 0: one of each rank.
-    #: Given, it is the same on any number of ranks that it divides.
+    """What CPU memory holds between uses: nothing, the optimiser's state (ZeRO 1 to 3), or with ZeRO-3 the partitioned
+    parameters too.
+    """
     contrast_together: int = 0
-    #: What is computed on. auto: GPUs where there are any, and a refusal where SLURM gave some or some are plugged in
-    #: and torch sees none. cpu leaves GPUs alone. The environment's GLUS_DEVICE says the same where this is auto.
+    """Consecutive micro-batches whose [SEG] states the contrastive loss compares with each other; 0: one of each rank.
+    Given, it is the same on any number of ranks that it divides.
+    """
     device: Literal["auto", "cuda", "cpu"] = "auto"
-    #: Take only algorithms that give the same bits every time, which is slower on a GPU (docs/gpu.md).
+    """What is computed on. auto: GPUs where there are any, and a refusal where SLURM gave some or some are plugged in
+    and torch sees none. cpu leaves GPUs alone. The environment's GLUS_DEVICE says the same where this is auto.
+    """
     deterministic: bool = False
-    #: FLOP a second of one GPU in bf16, in 10^12, for MFU; 0: by its name (training/metrics/peaks.py).
+    """Take only algorithms that give the same bits every time, which is slower on a GPU (docs/gpu.md)."""
     peak_tflops: float = 0.0
-    #: Videos of one forward pass on one rank; accumulation follows from global_batch_size and the number of ranks.
+    """FLOP a second of one GPU in bf16, in 10^12, for MFU; 0: by its name (training/metrics/peaks.py)."""
     micro_batch_size: int = 2
+    """Videos of one forward pass on one rank; accumulation follows from global_batch_size and the number of ranks."""
 
 
 @dataclass(frozen=True)
 class WeightsConfig:
     """Released weights to start from (docs/weights.md). What none of them holds is freshly drawn."""
 
-    #: Folder of a GLUS checkpoint: language model, projector, text_hidden_fcs and SAM 2.
     glus: PathText = ""
-    #: Folder of a VideoLISA checkpoint: the same, with its SAM 1.
+    """Folder of a GLUS checkpoint: language model, projector, text_hidden_fcs and SAM 2."""
     videolisa: PathText = ""
-    #: Folder of LISA-7B-v1, of LLaVA-Phi-3-mini, or of another language model of transformers (Vicuna, TinyLlama).
+    """Folder of a VideoLISA checkpoint: the same, with its SAM 1."""
     language: PathText = ""
-    #: Folder of openai/clip-vit-large-patch14 (VideoLISA: -336); where this is empty, a complete checkpoint's own
-    #: clip_vision_tower/ is taken.
+    """Folder of LISA-7B-v1, of LLaVA-Phi-3-mini, or of another language model of transformers (Vicuna, TinyLlama)."""
     vision: PathText = ""
-    #: File sam2_hiera_*.pt, sam2.1_hiera_*.pt or sam_vit_*.pth.
+    """Folder of openai/clip-vit-large-patch14 (VideoLISA: -336); where this is empty, a complete checkpoint's own
+    clip_vision_tower/ is taken.
+    """
     segmenter: PathText = ""
+    """File sam2_hiera_*.pt, sam2.1_hiera_*.pt or sam_vit_*.pth."""
 
     @property
     def named(self) -> dict[str, str]:
@@ -108,12 +118,12 @@ class WeightsConfig:
 class KeepConfig:
     """Which checkpoints stay when a new one is complete; the newest always does."""
 
-    #: The newest ones; 0 keeps all.
     last: int = 3
-    #: Those with the least mean loss since the checkpoint before.
+    """The newest ones; 0 keeps all."""
     best: int = 0
-    #: And one every so many hours; 0 for none.
+    """Those with the least mean loss since the checkpoint before."""
     every_hours: float = 0.0
+    """And one every so many hours; 0 for none."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -125,38 +135,40 @@ class KeepConfig:
 class RunConfig:
     """A training run: `glus train CONFIG.yaml [key=value ...]`."""
 
-    #: Name of the run in MLflow.
     name: str = "glus"
-    #: Folder for checkpoints and the resolved config.
+    """Name of the run in MLflow."""
     out: PathText = "build/run"
-    #: Folder with the shards of `glus prepare`.
+    """Folder for checkpoints and the resolved config."""
     shards: PathText = "build/shards"
-    #: Checkpoint folder to start from (weights only); empty starts from freshly drawn weights.
+    """Folder with the shards of `glus prepare`."""
     init_from: PathText = ""
+    """Checkpoint folder to start from (weights only); empty starts from freshly drawn weights."""
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     seed: int = 0
-    #: Optimiser steps; 0 writes the checkpoint of the model as it begins.
+    """Decides fresh weights, the order of samples and dropout."""
     steps: int = 3000
-    #: Videos of one optimiser step over all ranks: a run means the same on 4 or 64 ranks.
+    """Optimiser steps; 0 writes the checkpoint of the model as it begins."""
     global_batch_size: int = 80
-    #: Ranks on this machine; 0 takes one for each GPU (one without GPU).
+    """Videos of one optimiser step over all ranks: a run means the same on 4 or 64 ranks."""
     ranks: int = 0
-    #: Processes that read ahead for each rank.
+    """Ranks on this machine; 0 takes one for each GPU (one without GPU)."""
     workers: int = 2
+    """Processes that read ahead for each rank."""
     log_every: int = 10
-    #: Sanity check: overfit the global batches of the first so many steps; 0 trains on all.
+    """Steps between two records of metrics."""
     overfit: int = 0
-    #: Trace so many steps with torch's profiler into OUT/profile; 0 for none.
+    """Sanity check: overfit the global batches of the first so many steps; 0 trains on all."""
     profile: int = 0
-    #: Steps between checkpoints; 0 for none by steps. There is always one at the end.
+    """Trace so many steps with torch's profiler into OUT/profile; 0 for none."""
     checkpoint_every: int = 500
-    #: Minutes after which a checkpoint is written whatever the step; 0 for none by time.
+    """Steps between checkpoints; 0 for none by steps. There is always one at the end."""
     checkpoint_minutes: float = 30.0
+    """Minutes after which a checkpoint is written whatever the step; 0 for none by time."""
     keep: KeepConfig = field(default_factory=KeepConfig)
-    #: Minutes without a step (or a checkpoint written) after which the run is taken to hang: every rank writes its
-    #: stacks to OUT/stacks and the run ends; 0 waits for ever.
     hang_minutes: float = 20.0
-    #: Patterns (fnmatch) of parameter names that are trained; the others are frozen.
+    """Minutes without a step (or a checkpoint written) after which the run is taken to hang: every rank writes its
+    stacks to OUT/stacks and the run ends; 0 waits for ever.
+    """
     trainable: tuple[str, ...] = (
         "*lora_*",
         "language.llama.model.embed_tokens.*",
@@ -165,6 +177,7 @@ class RunConfig:
         "language.text_hidden_fcs.*",
         "segmenter.sam2.sam_mask_decoder.*",
     )
+    """Patterns (fnmatch) of parameter names that are trained; the others are frozen."""
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -34,11 +34,11 @@ class Chat:
     inference_answer: str
     wordings: Mapping[str, str]
     as_written: frozenset[str] = frozenset({"sentence", "chat", "image_phrase", "image_sentence"})
-    #: Answers that differ from `inference_answer`, by wording; there the expression loses blanks at its ends.
     image_answers: Mapping[str, str] = field(default_factory=dict)
+    """Answers that differ from `inference_answer`, by wording; there the expression loses blanks at its ends."""
     tokens: tuple[str, ...] = ()
-    #: model_max_length less 255, as the reference cuts; video tokens are not counted.
     max_tokens: int = field(default=2048 - 255)
+    """model_max_length less 255, as the reference cuts; video tokens are not counted."""
 
     def rounds(self, query_frames: int) -> int:
         """One, whatever the frames: one [SEG] stands for all."""

@@ -29,8 +29,8 @@ class SemanticSet:
     labels: str
     classes: Mapping[int, str]
     left_out: frozenset[int] = frozenset()
-    #: Whether every image of the folder belongs to the dataset; else those that have a label map.
     all_images: bool = False
+    """Whether every image of the folder belongs to the dataset; else those that have a label map."""
 
 
 def _classes(names: tuple[str, ...], first: int) -> dict[int, str]:

@@ -28,26 +28,30 @@ KEPT_BOUNDS = 4096
 class SamplingConfig:
     """How the global batch is drawn."""
 
-    #: Weight of each split, by "dataset/split", from 0 up; or of a published mixture ("videolisa", "lisa"; mixture.py).
     mixture: dict[str, float] = field(default_factory=dict)
-    #: Draw the splits independently of each other, as the reference does; else evenly (mixture.py).
+    """Weight of each split, by "dataset/split", from 0 up; or of a published mixture ("videolisa", "lisa"; mixture.py).
+    """
     independent_draws: bool = False
-    #: Which frames of a video are shown. windows: context frames over all of it and consecutive query frames (GLUS);
-    #: sparse_dense: sparse frames over all of it, and dense ones among them (VideoLISA; sparse_dense.py).
+    """Draw the splits independently of each other, as the reference does; else evenly (mixture.py)."""
     frame_choice: Literal["windows", "sparse_dense"] = "windows"
-    #: Context frames, one at random from each equal part of the video; 0 shows query frames alone. Or sparse frames.
+    """Which frames of a video are shown. windows: context frames over all of it and consecutive query frames (GLUS);
+    sparse_dense: sparse frames over all of it, and dense ones among them (VideoLISA; sparse_dense.py).
+    """
     context_frames: int = 4
-    #: Consecutive query frames. Or dense frames.
+    """Context frames, one at random from each equal part of the video; 0 shows query frames alone. Or sparse frames."""
     query_frames: int = 4
-    #: Expressions drawn for one video at most: two of an object, two of a rival. The reference draws 3.
+    """Consecutive query frames. Or dense frames."""
     expressions: int = 4
-    #: Words around an expression: "glus" and "videolisa" (the references'), or "short" and "videolisa_short" (none; for
-    #: small models from scratch).
+    """Expressions drawn for one video at most: two of an object, two of a rival. The reference draws 3."""
     prompts: str = "glus"
-    #: Draw two or more expressions of one object and one or more of a rival object, where the first one drawn has them.
+    """Words around an expression: "glus" and "videolisa" (the references'), or "short" and "videolisa_short" (none; for
+    small models from scratch).
+    """
     group_by_object: bool = True
-    #: Show one frame instead of all context and query frames: the control that cannot see motion.
+    """Draw two or more expressions of one object and one or more of a rival object, where the first one drawn has them.
+    """
     single_frame: bool = False
+    """Show one frame instead of all context and query frames: the control that cannot see motion."""
 
     def __post_init__(self) -> None:
         # Named mixtures become their splits at once, so that records of a run say what was drawn from.
@@ -68,10 +72,10 @@ class Slot:
     context: tuple[int, ...]
     query: tuple[int, ...]
     expressions: tuple[int, ...]
-    #: For each expression and round (query frame), the indices of its question and answer templates.
     templates: tuple[tuple[tuple[int, int], ...], ...]
-    #: Whether some expressions share their object set and meet a rival's.
+    """For each expression and round (query frame), the indices of its question and answer templates."""
     grouped: bool
+    """Whether some expressions share their object set and meet a rival's."""
 
 
 class SamplePlan:

@@ -12,21 +12,24 @@ from glus.common.files import sha256_of
 class InferenceConfig:
     """Settings of inference on one video."""
 
-    #: Every how many frames a memory is kept (the reference: 3 in inference, 1 in training).
     memory_stride: int = 3
-    #: End the prompt with a blank as the reference does (a token that training never shows; docs/fidelity.md).
+    """Every how many frames a memory is kept (the reference: 3 in inference, 1 in training)."""
     trailing_blank: bool = True
-    #: Expressions of one video that the language model and the mask decoder take at a time; its frames are encoded
-    #: once for all of them.
+    """End the prompt with a blank as the reference does (a token that training never shows; docs/fidelity.md)."""
     expressions_together: int = 16
-    #: JSON file of key frames in the reference's form, {"VIDEO_EXPID": FRAME}; expressions that it does not name, and
-    #: all without a file, begin at their video's first frame.
+    """Expressions of one video that the language model and the mask decoder take at a time; its frames are encoded once
+    for all of them.
+    """
     key_frames: Path | None = None
-    #: VideoLISA alone: a sam2_hiera_*.pt whose memory follows the dense frames' masks through the video
-    #: (docs/fidelity.md); without it, each frame has the mask that is decoded from it alone.
+    """JSON file of key frames in the reference's form, {"VIDEO_EXPID": FRAME}; expressions that it does not name, and
+    all without a file, begin at their video's first frame.
+    """
     post_optimise: Path | None = None
-    #: bf16 takes half the memory and less time on a GPU, and changes some pixels (docs/weights.md).
+    """VideoLISA alone: a sam2_hiera_*.pt whose memory follows the dense frames' masks through the video
+    (docs/fidelity.md); without it, each frame has the mask that is decoded from it alone.
+    """
     precision: Literal["bf16", "fp32"] = "fp32"
+    """bf16 takes half the memory and less time on a GPU, and changes some pixels (docs/weights.md)."""
 
     def recorded(self) -> dict[str, int | bool | str]:
         """Return the settings as predictions.json records them: a file of key frames by its SHA-256.

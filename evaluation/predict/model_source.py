@@ -38,8 +38,8 @@ class Loaded:
     tokenizer: Tokenizer
     sampling: SamplingConfig
     notes: tuple[str, ...] = ()
-    #: Follows masks through a video, where `inference.post_optimise` asks for it.
     propagation: "MaskPropagation | None" = None
+    """Follows masks through a video, where `inference.post_optimise` asks for it."""
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,16 @@ class ReleasedMethod:
     """How one method is released. Its key in `weights` is its name in `model.method`."""
 
     title: str
-    #: The CLIP that it is released without.
     tower: str
-    #: In `architectures` of config.json.
+    """The CLIP that it is released without."""
     architecture: str
-    #: Names of all parameters but the vision tower's.
+    """In `architectures` of config.json."""
     names: Callable[[ModelConfig], NameMap]
-    #: What is written that is no parameter of ours.
+    """Names of all parameters but the vision tower's."""
     settings: Callable[[ModelConfig], Iterator[tuple[str, Tensor]]]
-    #: The vision half's settings that no released file shows.
+    """What is written that is no parameter of ours."""
     vision: dict[str, Any]
+    """The vision half's settings that no released file shows."""
 
 
 def _pixels_of_sam2(config: ModelConfig) -> Iterator[tuple[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -146,6 +147,20 @@ def test_help_of_a_command_lists_its_keys(capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr().out
     assert shown.startswith("usage: glus compare [CONFIG.yaml] [RUN ...] [key=value ...]")
     assert "--tracking.experiment" in shown
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_help_has_a_line_for_every_key(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    keys = re.findall(r"^  --(\S+)(.*?)(?=^  --|^\S|\Z)", shown, re.MULTILINE | re.DOTALL)
+    # After the key and what stands for its value comes the text, and last, in brackets, its type.
+    bare = [
+        key
+        for key, rest in keys
+        if re.fullmatch(r"[^a-z]*(\{\S+\}[^a-z]*)?(--\S+ [^a-z]*)?\((required|type).*", " ".join(rest.split()))
+    ]
+    assert keys and bare == []
 
 
 def test_help_is_quick_and_imports_no_heavy_library() -> None:

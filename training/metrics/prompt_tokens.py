@@ -24,14 +24,14 @@ class Shown:
 class Reading:
     """What one method reads."""
 
-    #: Tokens of a prompt's text that `glus plan` assumes, without its <image>s.
     text: int
-    #: <image>s of a prompt.
+    """Tokens of a prompt's text that `glus plan` assumes, without its <image>s."""
     images: Callable[[Shown], int]
-    #: Frames of a video that CLIP encodes.
+    """<image>s of a prompt."""
     frames: Callable[[Shown], int]
-    #: Tokens that the language model reads for all prompts.
+    """Frames of a video that CLIP encodes."""
     tokens: Callable[[ModelConfig, Shown], int]
+    """Tokens that the language model reads for all prompts."""
 
 
 def _every_frame(shown: Shown) -> int:

@@ -7,12 +7,14 @@
 #   VENV=.venv                  where it is made; VENV=/elsewhere keeps one environment for several clones
 #   TORCH_INDEX=URL             where torch comes from. PyPI's torch for Linux brings CUDA with it (3 GB); on a machine
 #                               without a GPU https://download.pytorch.org/whl/cpu is much smaller.
+#   TESTERS=2                   processes that run tests; 0 runs them in one, as pytest itself does
 #   DATA=/path                  (demo-davis) the folder that holds DAVIS17/, or DAVIS17 itself
 
 PYTHON ?= python3.11
 VENV ?= .venv
 TORCH_INDEX ?=
 PYTEST ?= -q
+TESTERS ?= 2
 
 # Where deepspeed's setup sees a GPU it asks nvcc for its version, and ends where there is none; sam2's looks too.
 NO_GPU := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu
@@ -71,10 +73,10 @@ demo-davis: env
 test: lint types unit-tests
 
 unit-tests: env
-	@$(BIN)/pytest $(PYTEST)
+	@$(BIN)/pytest -n $(TESTERS) --dist loadgroup $(PYTEST)
 
 test-fast: env
-	@$(BIN)/pytest $(PYTEST) -m "not slow and not ray and not ranks and not slurm"
+	@$(BIN)/pytest -n $(TESTERS) --dist loadgroup $(PYTEST) -m "not slow and not ray and not ranks and not slurm"
 
 lint: env
 	@$(BIN)/ruff check $(CODE)

@@ -14,8 +14,7 @@ from glus.training.distributed import Rank
 from glus.training.pretrained import open_release
 from glus.training.run_config import RunConfig, WeightsConfig
 from glus.training.train import train
-
-from .test_videolisa_ranks import CHANGES
+from tests.tiny_videolisa_run import VIDEOLISA
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,7 +29,7 @@ def segmented(model: VideoLisa, seg_id: int) -> Tensor:
 
 
 def test_a_trained_videolisa_comes_back_from_its_release(tiny_run: Callable[..., RunConfig], tmp_path: Path) -> None:
-    run = tiny_run(tmp_path / "run", *CHANGES, "steps=2", "optimizer.learning_rate=0.01")
+    run = tiny_run(tmp_path / "run", *VIDEOLISA, "steps=2", "optimizer.learning_rate=0.01")
     path = train(run, Rank(0, 0, 1))
     export(ExportConfig(path, tmp_path / "release"))
     own, tokenizer, _ = build_from_checkpoint(path)

@@ -9,7 +9,7 @@ from types import FrameType
 
 import psutil
 
-from glus.data_pipeline.datasets.table import DATASETS
+from glus.demo.demo_data import VIDEO_DATASETS
 from glus.demo.demo_summary import print_summary, summarise_demo
 from glus.demo.stages import Stage, StageFailed, Stages
 
@@ -131,7 +131,7 @@ def _data(config: DemoConfig, stages: Stages) -> None:
     raw, shards = config.out / "raw", config.out / "shards"
     words = ("demo-data", str(config.data), f"root={raw}", *config.data_changes)
     stages.run(Stage(DATA, words, makes=(raw,), code=DATA_CODE))
-    datasets = f"datasets=[{', '.join(DATASETS)}]"
+    datasets = f"datasets=[{', '.join(VIDEO_DATASETS)}]"
     words = ("prepare", datasets, f"root={raw}", f"out={shards}")
     stages.run(Stage(PREPARE, words, makes=(shards,), inputs=(raw / "demo_data.json",), code=DATA_CODE))
 

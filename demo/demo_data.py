@@ -130,6 +130,8 @@ _MIXES = {
     ),
     "reason_vos": _Mix(demo_layouts.write_reasonvos, ("valid",), ("reasoning", "relation")),
 }
+#: The datasets whose videos are drawn.
+VIDEO_DATASETS = tuple(_MIXES)
 
 
 @dataclass(frozen=True)

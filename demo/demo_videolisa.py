@@ -26,15 +26,13 @@ from glus.demo.demo import (
     shard_manifests,
     with_terminate_as_interrupt,
 )
+from glus.demo.demo_data import VIDEO_DATASETS
 from glus.demo.demo_summary import benchmarks_of, kinds_of, print_cost, read_summary, took, write_summary
 from glus.demo.stages import Stage, StageFailed, Stages
 from glus.evaluation.results.summary import Summary
 
-#: The six video datasets of the demo and its two of images.
-DATASETS = (
-    *("mevis", "refer_youtube_vos", "ref_davis17", "revos", "lv_vis", "reason_vos"),
-    *("refcoco:train", "refcoco:val", "reason_seg:train", "reason_seg:val"),
-)
+#: The video datasets of the demo and its two of images.
+DATASETS = (*VIDEO_DATASETS, "refcoco:train", "refcoco:val", "reason_seg:train", "reason_seg:val")
 
 
 @dataclass(frozen=True)

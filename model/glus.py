@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glus.common.errors import ModelError
@@ -14,7 +13,6 @@ from glus.model.inference.video_segmenter import FrameMasks, InferenceOptions, V
 from glus.model.language import Language
 from glus.model.losses import MasksLike, mask_losses, seg_cross_entropy
 from glus.model.model_config import ModelConfig
-from glus.model.preprocess import for_segmenter, for_vision_tower
 from glus.model.segmenter import Segmenter
 
 
@@ -62,32 +60,23 @@ class Glus(nn.Module):
         context, query = batch.context.shape[1], batch.query.shape[1]
         order = torch.cat([batch.context, batch.query], dim=1)
         given = [frames[index] for frames, index in zip(batch.frames, order, strict=True)]
-        tokens = self._frame_tokens(given).unflatten(0, (len(given), context + query))
+        tokens = self.language.frame_tokens(given).unflatten(0, (len(given), context + query))
         reading = self.language.read(batch.ids, batch.attention, tokens[batch.video_of])
         hidden = reading.before(self.language.seg_id)
         states = self.language.seg_states(hidden)
-        pixels = torch.cat([self._segmenter_pixels(frames[context:]) for frames in given])
+        pixels = torch.cat([self.segmenter.pixels(frames[context:], self.language.dtype) for frames in given])
         logits = self.segmenter(pixels.unflatten(0, (len(given), query)), states, batch.video_of)
         return GlusOutput(self._losses(batch, hidden, logits), states)
 
     def _losses(self, batch: BatchLike, hidden: Tensor, logits: Tensor) -> dict[str, Tensor]:
         weight = self.config.loss
-        bce, dice = mask_losses(logits, batch.masks, _resized)
+        bce, dice = mask_losses(logits, batch.masks, self.segmenter.full_size)
         return {
             "cross_entropy": weight.cross_entropy
             * seg_cross_entropy(self.language.logits(hidden), self.language.seg_id),
             "mask_bce": weight.mask_bce * bce.mean(),
             "mask_dice": weight.mask_dice * dice.mean(),
         }
-
-    def _frame_tokens(self, frames: list[Tensor]) -> Tensor:
-        vision, dtype = self.config.vision, self.language.dtype
-        pixels = [for_vision_tower(each, vision.image_size, vision.mean, vision.std, dtype) for each in frames]
-        return self.language.encode_frames(torch.cat(pixels))
-
-    def _segmenter_pixels(self, frames: Tensor) -> Tensor:
-        sizes, dtype = self.config.segmenter, self.language.dtype
-        return for_segmenter(frames, sizes.image_size, sizes.mean, sizes.std, dtype)
 
     @torch.no_grad()
     def segment_video(
@@ -128,8 +117,3 @@ class Glus(nn.Module):
         options = InferenceOptions(window, memory_stride, expressions_together, reuse_prefix)
         video = VideoSegmenter(self.language, self.segmenter, frame, context, video_prompts, options)
         yield from video.follow(frames, keys)
-
-
-def _resized(low: Tensor, height: int, width: int) -> Tensor:
-    """Logits float [n, Q, h, w] -> float [n, Q, height, width]."""
-    return F.interpolate(low, size=(height, width), mode="bilinear", align_corners=False)

@@ -1,5 +1,6 @@
 """The language half: CLIP turns frames into tokens, a causal language model reads them, [SEG] states come out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +9,9 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from glus.model.inference.prefix import Prefix, growing, grown
-from glus.model.language_families import FAMILIES, projector
+from glus.model.language_families import FAMILIES, PROJECTORS
 from glus.model.model_config import ModelConfig
+from glus.model.preprocess import for_vision_tower
 
 #: Stands for a frame in the token ids (LLaVA's IMAGE_TOKEN_INDEX).
 IMAGE_TOKEN_ID = -200
@@ -38,7 +40,7 @@ class Language(nn.Module):
                 attn_implementation="sdpa",
             )
         )
-        self.mm_projector = projector(vision.projector, vision.hidden_size, sizes.hidden_size)
+        self.mm_projector = PROJECTORS[vision.projector](vision.hidden_size, sizes.hidden_size)
         # Named and numbered as in LISA and GLUS, so that released weights fit.
         self.text_hidden_fcs = nn.ModuleList(
             [
@@ -61,6 +63,15 @@ class Language(nn.Module):
     def dtype(self) -> torch.dtype:
         """What its parameters are, and what it wants pixels in."""
         return next(self.mm_projector.parameters()).dtype
+
+    def frame_tokens(self, frames: Sequence[Tensor]) -> Tensor:
+        """Tokens of the frames of V videos, all encoded together.
+
+        frames: V x uint8 [F_v, 3, H_v, W_v]. Returns float [sum of F_v, P, hidden].
+        """
+        sizes = self.config.vision
+        pixels = [for_vision_tower(each, sizes.image_size, sizes.mean, sizes.std, self.dtype) for each in frames]
+        return self.encode_frames(torch.cat(pixels))
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Tokens of frames. pixels: float [N, 3, s, s] as CLIP wants them. Returns float [N, P, hidden]."""

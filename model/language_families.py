@@ -97,16 +97,12 @@ def lora_targets(language_model: nn.Module, wanted: tuple[str, ...]) -> list[str
     return found
 
 
-def projector(kind: str, width: int, hidden: int) -> nn.Module:
-    """The module that makes tokens float [..., hidden] of patches float [..., width] (LLaVA's multimodal_projector)."""
-    return PROJECTORS[kind](width, hidden)
-
-
 def _two_layers(width: int, hidden: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
 
 
-#: `model.vision.projector` -> its module.
+#: `model.vision.projector` -> what makes, of (width, hidden), the module from patches float [..., width] to tokens
+#: float [..., hidden] (LLaVA's multimodal_projector).
 PROJECTORS: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
     {"linear": nn.Linear, "mlp2x_gelu": _two_layers}
 )

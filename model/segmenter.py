@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from glus.model.memory import Memory, MemoryBank
 from glus.model.model_config import SegmenterConfig
+from glus.model.preprocess import for_segmenter
 from glus.model.sam2_parts import build_sam2
 
 #: Logit of an absent object (sam2's NO_OBJ_SCORE).
@@ -58,6 +59,16 @@ class Segmenter(nn.Module):
             masks, bank = self.step(of_frame, prompts[:, frame], bank, frame, remember=frame + 1 < queries)
             logits.append(masks)
         return torch.stack(logits, dim=1)
+
+    def pixels(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
+        """uint8 [N, 3, H, W] -> float [N, 3, S, S], as the image encoder expects them; aspect ratio not kept."""
+        return for_segmenter(frames, self.config.image_size, self.config.mean, self.config.std, dtype)
+
+    def full_size(self, low: Tensor, height: int, width: int) -> Tensor:
+        """Logits float [..., h, w] -> float32 [..., height, width], bilinear."""
+        planes = low.float().flatten(0, -3)[:, None]
+        full = F.interpolate(planes, (height, width), mode="bilinear", align_corners=False)
+        return full.view(*low.shape[:-2], height, width)
 
     def encoder_blocks(self) -> list[nn.Module]:
         """Blocks of the image encoder."""

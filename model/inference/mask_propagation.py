@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from glus.common.errors import ModelError
 from glus.model.inference.video_segmenter import FrameMasks
 from glus.model.model_config import ModelConfig, SegmenterConfig
-from glus.model.preprocess import for_segmenter
 from glus.model.segmenter import Segmenter
 
 #: Logit of given masks on their own frames (SAM2Base._use_mask_as_output).
@@ -65,15 +64,12 @@ class MaskPropagation(nn.Module):
                     low = torch.cat(
                         [t.step(index, features, len(rows), reverse) for t, rows in zip(tracks, chunks, strict=True)]
                     )
-                    size = picture.shape[-2:]
-                    logits = F.interpolate(low, size=size, mode="bilinear", align_corners=False)[:, 0]
+                    logits = self.segmenter.full_size(low[:, 0], *picture.shape[-2:])
                 everything = torch.ones(len(masks), dtype=torch.bool, device=masks.device)
                 yield FrameMasks(index, logits, everything, torch.arange(len(masks), device=masks.device))
 
     def _encode(self, picture: Tensor) -> dict[str, Any]:
-        sizes = self.config.segmenter
-        dtype = next(self.parameters()).dtype
-        pixels = for_segmenter(picture[None], sizes.image_size, sizes.mean, sizes.std, dtype)
+        pixels = self.segmenter.pixels(picture[None], next(self.parameters()).dtype)
         features: dict[str, Any] = self.segmenter.sam2.forward_image(pixels)
         return features
 

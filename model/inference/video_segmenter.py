@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from glus.common.errors import ModelError
@@ -16,7 +15,6 @@ from glus.model.inference.prefix import Prefix
 from glus.model.inference.video_prompts import VideoPrompts, common_length
 from glus.model.language import IMAGE_TOKEN_ID, Language
 from glus.model.memory import MemoryBank
-from glus.model.preprocess import for_segmenter, for_vision_tower
 from glus.model.segmenter import FrameFeatures, Segmenter
 
 
@@ -113,10 +111,8 @@ class VideoSegmenter:
             tracks[key], logits, seen = self._advance(tracks[key], tokens, features)
             low += logits
             answered += seen
-        full = F.interpolate(
-            torch.cat(low).unsqueeze(1).float(), size=picture.shape[-2:], mode="bilinear", align_corners=False
-        )
-        return FrameMasks(index, full[:, 0], torch.cat(answered), torch.cat([tracks[key].rows for key in due]))
+        full = self._segmenter.full_size(torch.cat(low), *picture.shape[-2:])
+        return FrameMasks(index, full, torch.cat(answered), torch.cat([tracks[key].rows for key in due]))
 
     def _advance(
         self, track: _Track, tokens: Tensor, features: FrameFeatures
@@ -161,12 +157,10 @@ class VideoSegmenter:
 
     def _tokens(self, picture: Tensor) -> Tensor:
         """Tokens float [1, P, hidden] of a frame uint8 [1, 3, H, W]."""
-        sizes, dtype = self._language.config.vision, self._language.dtype
-        return self._language.encode_frames(for_vision_tower(picture, sizes.image_size, sizes.mean, sizes.std, dtype))
+        return self._language.frame_tokens([picture])
 
     def _features(self, picture: Tensor) -> FrameFeatures:
-        sizes, dtype = self._segmenter.config, self._language.dtype
-        return self._segmenter.encode(for_segmenter(picture, sizes.image_size, sizes.mean, sizes.std, dtype))
+        return self._segmenter.encode(self._segmenter.pixels(picture, self._language.dtype))
 
 
 def checked_key_frames(key_frame: int | Sequence[int], expressions: int, frames: int) -> list[int]:

@@ -52,17 +52,6 @@ class Sam1Segmenter(nn.Module):
         """Features of n rows, prompts float [n, C] -> logits of mask 0, float [n, S/4, S/4]."""
         return self.sam1.decode(features.embedding, prompts)
 
-    def forward(self, pixels: Tensor, prompts: Tensor, video_of: Tensor) -> Tensor:
-        """Low-resolution logits of every expression in every frame of its video, each frame alone.
-
-        pixels: float [V, Q, 3, S, S]; prompts: float [E, C]; video_of: int64 [E]. Returns float [E, Q, S/4, S/4].
-        """
-        queries = pixels.shape[1]
-        features = self.encode(pixels.flatten(0, 1))
-        frame = video_of[:, None] * queries + torch.arange(queries, device=video_of.device)
-        logits = self.decode(features.pick(frame.flatten()), prompts.repeat_interleave(queries, 0))
-        return logits.unflatten(0, (len(prompts), queries))
-
     def full_size(self, low: Tensor, height: int, width: int) -> Tensor:
         """Logits float [..., h, w] -> float32 [..., height, width] (SAM's postprocess_masks).
 

@@ -3,17 +3,14 @@
 SAM 1 is one (model/sam1), SAM 2 without its memory another.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glus.model.memory import MemoryBank
 from glus.model.model_config import ModelConfig
-from glus.model.preprocess import for_segmenter
 from glus.model.sam1.sam1_segmenter import Sam1Segmenter
 from glus.model.segmenter import FrameFeatures, Segmenter
 
@@ -50,38 +47,40 @@ class FrameSegmenter(Protocol[F_]):
         """Blocks of the image encoder."""
 
 
-class Sam2Frames(Segmenter):
+class _Alone(nn.Module):
+    """The one call of training, for a segmenter with `encode` and `decode`."""
+
+    def forward(self, pixels: Tensor, prompts: Tensor, video_of: Tensor) -> Tensor:
+        """Low-resolution logits of every expression in every frame of its video, each frame alone.
+
+        pixels: float [V, Q, 3, S, S]; prompts: float [E, C]; video_of: int64 [E]. Returns float [E, Q, S/4, S/4].
+        """
+        segmenter: Any = self
+        queries = pixels.shape[1]
+        features = segmenter.encode(pixels.flatten(0, 1))
+        frame = video_of[:, None] * queries + torch.arange(queries, device=video_of.device)
+        logits: Tensor = segmenter.decode(features.pick(frame.flatten()), prompts.repeat_interleave(queries, 0))
+        return logits.unflatten(0, (len(prompts), queries))
+
+
+class Sam1Frames(_Alone, Sam1Segmenter):
+    """SAM 1."""
+
+
+class Sam2Frames(_Alone, Segmenter):
     """SAM 2 without memory: each frame is decoded as the first of a clip."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(replace(config.segmenter, use_memory=False))
-
-    def pixels(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
-        """uint8 [N, 3, H, W] -> float [N, 3, S, S], aspect ratio not kept."""
-        return for_segmenter(frames, self.config.image_size, self.config.mean, self.config.std, dtype)
 
     def decode(self, features: FrameFeatures, prompts: Tensor) -> Tensor:
         """Features of n rows, prompts float [n, C] -> logits float [n, S/4, S/4]."""
         logits, _ = self.step(features, prompts, MemoryBank.empty(self.config.memories), 0, remember=False)
         return logits
 
-    def forward(self, pixels: Tensor, prompts: Tensor, video_of: Tensor) -> Tensor:
-        """float [V, Q, 3, S, S], float [E, C], int64 [E] -> logits float [E, Q, S/4, S/4]."""
-        queries = pixels.shape[1]
-        features = self.encode(pixels.flatten(0, 1))
-        frame = video_of[:, None] * queries + torch.arange(queries, device=video_of.device)
-        logits = self.decode(features.pick(frame.flatten()), prompts.repeat_interleave(queries, 0))
-        return logits.unflatten(0, (len(prompts), queries))
 
-    def full_size(self, low: Tensor, height: int, width: int) -> Tensor:
-        """Logits float [..., h, w] -> float32 [..., height, width], bilinear."""
-        planes = low.float().flatten(0, -3)[:, None]
-        full = F.interpolate(planes, (height, width), mode="bilinear", align_corners=False)
-        return full.view(*low.shape[:-2], height, width)
-
-
-#: `model.segmenter.kind` -> its class, an nn.Module. Under ZeRO-3 each is a leaf.
-FRAME_SEGMENTERS: dict[str, Callable[[ModelConfig], FrameSegmenter[Any]]] = {"sam1": Sam1Segmenter, "sam2": Sam2Frames}
+#: `model.segmenter.kind` -> its class. Under ZeRO-3 each is a leaf.
+FRAME_SEGMENTERS: dict[str, type[Sam1Frames | Sam2Frames]] = {"sam1": Sam1Frames, "sam2": Sam2Frames}
 
 
 def build_frame_segmenter(config: ModelConfig) -> FrameSegmenter[Any]:

@@ -15,7 +15,7 @@ from glus.model.model_config import ModelConfig
 from glus.model.videolisa.frame_segmenter import build_frame_segmenter
 from glus.model.videolisa.one_prompt import check_prompts, seg_states
 from glus.model.videolisa.shared_prompts import read_prompts
-from glus.model.videolisa.video_tokens import frame_tokens, video_tokens
+from glus.model.videolisa.video_tokens import video_tokens
 
 
 class AnsweredBatch(BatchLike, Protocol):
@@ -39,7 +39,7 @@ class VideoLisa(nn.Module):
         batch.context: int64 [V, S], the sparse frames; batch.query: int64 [V, D], the dense ones; batch.ids: one
         <image> a prompt. A prompt without [SEG] has no part in the mask losses.
         """
-        tokens = frame_tokens(self.language, batch.frames)
+        tokens = self.language.frame_tokens(batch.frames).split([len(each) for each in batch.frames])
         videos = zip(tokens, batch.context, batch.query, strict=True)
         shown = torch.stack([video_tokens(each, sparse, dense) for each, sparse, dense in videos])
         reading = read_prompts(
@@ -106,7 +106,7 @@ class VideoLisa(nn.Module):
         check_prompts(ids, attention, self.language.seg_id, shown, sizes.language.max_positions)
         distinct = sorted({*sparse, *dense})
         place = {index: number for number, index in enumerate(distinct)}
-        [tokens] = frame_tokens(self.language, [torch.stack([frame(index) for index in distinct])])
+        tokens = self.language.frame_tokens([torch.stack([frame(index) for index in distinct])])
         at = [torch.tensor([place[index] for index in each], device=tokens.device) for each in (sparse, dense)]
         video = video_tokens(tokens, *at)
         prompts = seg_states(self.language, video, ids, attention, expressions_together, reuse_prefix)

@@ -1,22 +1,7 @@
 """Sparse and dense tokens of a video ("Sparse Dense Sampling"; prepare_inputs of VideoLISA's model/VideoLISA.py)."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-
-from glus.model.language import Language
-from glus.model.preprocess import for_vision_tower
-
-
-def frame_tokens(language: Language, frames: Sequence[Tensor]) -> list[Tensor]:
-    """Tokens of the frames of V videos, all encoded together.
-
-    frames: V x uint8 [F_v, 3, H_v, W_v]. Returns V x float [F_v, P, hidden].
-    """
-    vision = language.config.vision
-    pixels = [for_vision_tower(each, vision.image_size, vision.mean, vision.std, language.dtype) for each in frames]
-    return list(language.encode_frames(torch.cat(pixels)).split([len(each) for each in frames]))
 
 
 def video_tokens(tokens: Tensor, sparse: Tensor, dense: Tensor) -> Tensor:

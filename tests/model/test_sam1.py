@@ -16,9 +16,8 @@ from glus.model.model_config import ModelConfig, Sam1Config, SegmenterConfig
 from glus.model.precision import set_precision
 from glus.model.preprocess import for_sam1, sam1_size
 from glus.model.released.release_names import sam1_names
-from glus.model.sam1.sam1_segmenter import Sam1Segmenter
 from glus.model.trainable import set_trainable
-from glus.model.videolisa.frame_segmenter import Sam2Frames, build_frame_segmenter
+from glus.model.videolisa.frame_segmenter import Sam1Frames, Sam2Frames, build_frame_segmenter
 
 CARRIED = Path(__file__).parents[1] / "data" / "parity_videolisa"
 WHERE = "model.visual_model."
@@ -55,7 +54,7 @@ class Recorded:
         shapes = json.loads((folder / "parameters.json").read_text("utf-8"))
         self.names = [name for name in shapes if name.startswith(WHERE)]
         named = sam1_names(self.config.sam1, WHERE)
-        self.segmenter = Sam1Segmenter(self.config)
+        self.segmenter = Sam1Frames(self.config)
         self.segmenter.load_state_dict(
             {str(named.ours(name)).removeprefix("segmenter."): _by_rule(name, shapes[name]) for name in self.names}
         )
@@ -95,7 +94,7 @@ def test_every_parameter_of_the_reference_has_a_name_in_ours_and_back(recorded):
 def test_the_names_of_vit_h_are_those_of_its_file():
     """Names and shapes of sam_vit_h_4b8939.pth: 594 tensors (segment_anything's build_sam_vit_h)."""
     with torch.device("meta"):
-        segmenter = Sam1Segmenter(ModelConfig("videolisa", segmenter=SegmenterConfig(kind="sam1")))
+        segmenter = Sam1Frames(ModelConfig("videolisa", segmenter=SegmenterConfig(kind="sam1")))
     names = sam1_names(Sam1Config())
     released = {names.released(f"segmenter.{name}"): tuple(each.shape) for name, each in segmenter.state_dict().items()}
     assert len(released) == 594 and None not in released
@@ -179,7 +178,7 @@ def test_a_frame_of_a_batch_is_segmented_as_it_is_alone(kind):
     )
     config = tiny() if kind == "sam1" else ModelConfig(segmenter=small)
     segmenter = build_frame_segmenter(config)
-    assert isinstance(segmenter, (Sam1Segmenter, Sam2Frames))
+    assert isinstance(segmenter, (Sam1Frames, Sam2Frames))
     segmenter.eval()
     frames = torch.randint(0, 256, (6, 3, 40, 56), dtype=torch.uint8)
     prompts, video_of = torch.randn(3, 32), torch.tensor([0, 1, 1])
@@ -197,7 +196,7 @@ def test_a_frame_of_a_batch_is_segmented_as_it_is_alone(kind):
 
 
 def test_sam1_in_bf16_returns_bf16_logits():
-    segmenter = Sam1Segmenter(tiny())
+    segmenter = Sam1Frames(tiny())
     set_precision(segmenter, "bf16")
     assert segmenter.sam1.prompt_encoder.shared_embedding.positional_embedding.dtype == torch.float32
     frames = torch.randint(0, 256, (1, 3, 40, 56), dtype=torch.uint8)
@@ -212,7 +211,7 @@ def test_every_trained_parameter_gets_a_gradient(train_encoder):
     config = tiny()
     config = replace(config, segmenter=replace(config.segmenter, train_image_encoder=train_encoder))
     model = torch.nn.Module()
-    model.segmenter = Sam1Segmenter(config)
+    model.segmenter = Sam1Frames(config)
     everything = ["segmenter.sam1.mask_decoder.*", "segmenter.sam1.prompt_encoder.*"]
     set_trainable(model, everything + ["segmenter.sam1.vision_encoder.*"] * train_encoder)
     frames = torch.randint(0, 256, (2, 3, 40, 56), dtype=torch.uint8)

@@ -10,9 +10,8 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from glus.common.errors import TrainingError
 from glus.model.language_families import DECODER_LAYERS
-from glus.model.sam1.sam1_segmenter import Sam1Segmenter
 from glus.model.segmenter import Segmenter
-from glus.model.videolisa.frame_segmenter import Sam2Frames
+from glus.model.videolisa.frame_segmenter import FRAME_SEGMENTERS
 from glus.training.contrast import ContrastiveLoss, pool_shape
 from glus.training.distributed import Rank
 from glus.training.engines.accumulate import Accumulated
@@ -21,7 +20,7 @@ from glus.training.engines.plain_engine import PlainEngine
 from glus.training.run_config import RunConfig
 
 #: Modules that ZeRO-3 gathers at once: the segmenters read parameters outside forward, the others are cheaper so.
-LEAVES = (Segmenter, Sam2Frames, Sam1Segmenter, CLIPEncoderLayer, *DECODER_LAYERS)
+LEAVES = (Segmenter, *FRAME_SEGMENTERS.values(), CLIPEncoderLayer, *DECODER_LAYERS)
 
 
 class TrainingEngine(Protocol):

@@ -12,7 +12,7 @@ from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from glus.common.errors import ModelError
-from glus.model.model_config import LanguageConfig
+from glus.model.model_config import Family, LanguageConfig
 
 
 def _nothing_of_its_own(sizes: LanguageConfig) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class LanguageFamily:
 
 
 #: `model.language.family` -> what it is.
-FAMILIES: Mapping[str, LanguageFamily] = MappingProxyType(
+FAMILIES: Mapping[Family, LanguageFamily] = MappingProxyType(
     {
         "llama": LanguageFamily(LlamaConfig, LlamaForCausalLM, LlamaDecoderLayer, _nothing_of_its_own),
         "phi3": LanguageFamily(Phi3Config, Phi3ForCausalLM, Phi3DecoderLayer, _of_phi3),

@@ -11,6 +11,7 @@ from glus.common.paths import PathText
 
 #: What a model is; each folder that differs by it has one table of it.
 Method = Literal["glus", "videolisa"]
+Family = Literal["llama", "phi3", "qwen3"]
 #: (least, most) of each setting: far beyond any released model, near enough that an empty model of it is quickly made.
 #: A stranger's config must not ask for more memory or time than any model needs.
 _WIDTH, _LAYERS, _SHARE, _POSITIVE = (1, 65_536), (1, 512), (0, 1), (1e-12, 1e12)
@@ -61,7 +62,7 @@ def check_bounds(section: str, settings: object, bounds: Mapping[str, tuple[floa
 class LanguageConfig:
     """The language model that reads frames and expressions (a causal one of transformers)."""
 
-    family: Literal["llama", "phi3", "qwen3"] = "llama"
+    family: Family = "llama"
     """Which language model of transformers."""
     hidden_size: int = 4096
     """Width of the states."""
@@ -383,4 +384,9 @@ class ModelConfig:
     @property
     def prompt_width(self) -> int:
         """Width of a [SEG] prompt: that of the segmenter's decoder."""
-        return self.sam1.hidden_dim if self.segmenter.kind == "sam1" else self.segmenter.hidden_dim
+        return self.decoder.hidden_dim
+
+    @property
+    def decoder(self) -> "SegmenterConfig | Sam1Config":
+        """The sizes of the segmenter that is used."""
+        return self.sam1 if self.segmenter.kind == "sam1" else self.segmenter

@@ -112,8 +112,6 @@ def _tokenizer_place(config: RunConfig, start: Path | None) -> Path:
         return Path(config.model.tokenizer)
     if start:
         return start / checkpoint.TOKENIZER
-    complete = config.weights.complete
-    released = complete[1] if complete else config.weights.language
-    if not released:
+    if not config.weights.tokenizer:
         raise TrainingError("model.tokenizer is empty: name a folder with tokenizer.model")
-    return Path(released)
+    return Path(config.weights.tokenizer)

@@ -103,9 +103,13 @@ class WeightsConfig:
     @property
     def complete(self) -> tuple[Method, str] | None:
         """(method, folder) of a checkpoint that holds all but the vision tower; None where none is given."""
-        if self.glus or self.videolisa:
-            return ("glus", self.glus) if self.glus else ("videolisa", self.videolisa)
-        return None
+        given: tuple[tuple[Method, str], ...] = (("glus", self.glus), ("videolisa", self.videolisa))
+        return next((each for each in given if each[1]), None)
+
+    @property
+    def tokenizer(self) -> str:
+        """Folder of the release that brings the tokenizer; empty where none does."""
+        return self.complete[1] if self.complete else self.language
 
     def __post_init__(self) -> None:
         key = self.complete[0] if self.complete else ""

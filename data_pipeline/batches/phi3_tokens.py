@@ -39,7 +39,7 @@ class Phi3Tokens:
     """
 
     def __init__(self, model: Path, added: Mapping[str, int]):
-        if model.name == FAST or model.suffix == ".json":
+        if model.suffix == ".json":
             raise DataError(
                 f"{model}: a tokenizer with Phi-3's tokens is read from {SENTENCEPIECE}, as VideoLISA does, because "
                 f"{FAST} cuts text otherwise: copy {SENTENCEPIECE} of the release next to it",

@@ -199,4 +199,5 @@ def _file_stamp(path: Path) -> tuple[str, int, int]:
 
 
 def digest_of(content: Any) -> str:
+    """SHA-256 of JSON content, in hexadecimal."""
     return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()

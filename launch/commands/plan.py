@@ -211,8 +211,7 @@ def plan(asked: PlanConfig) -> None:
 
 def _model(config: RunConfig) -> AnyModel:
     """The run's model without weights; without a tokenizer at hand, with the released one's number of tokens."""
-    complete = config.weights.complete
-    place = config.model.tokenizer or (complete[1] if complete else config.weights.language)
+    place = config.model.tokenizer or config.weights.tokenizer
     if place and Path(place).exists():
         tokenizer = Tokenizer(Path(place))
         return build_to_count(config, tokenizer.vocab_size, tokenizer.seg_id)

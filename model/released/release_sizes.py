@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from glus.common.errors import ModelError
 from glus.common.files import is_there
 from glus.common.json_file import parsed_as
-from glus.model.model_config import LanguageConfig, ModelConfig, VisionConfig
+from glus.model.model_config import Family, LanguageConfig, ModelConfig, VisionConfig
 from glus.model.released.release_files import read_json
 
 Config = TypeVar("Config")
-Family = Literal["llama", "phi3", "qwen3"]
 
 #: Key of transformers' LlamaConfig -> ours.
 LANGUAGE_KEYS = {
@@ -98,7 +97,10 @@ def check_language(folder: Path, config: ModelConfig, vocab_size: int | None = N
         "mm_hidden_size": ("model.vision.hidden_size", config.vision.hidden_size),
         "mm_vision_select_layer": ("model.vision.select_layer", config.vision.select_layer),
         "mm_projector_type": ("model.vision.projector", config.vision.projector),
-        "out_dim": prompt_width(config),
+        "out_dim": (
+            f"model.{'sam1' if config.segmenter.kind == 'sam1' else 'segmenter'}.hidden_dim",
+            config.prompt_width,
+        ),
     }
     if vocab_size is not None:
         others["vocab_size"] = ("the tokenizer's number of tokens", vocab_size)
@@ -108,16 +110,6 @@ def check_language(folder: Path, config: ModelConfig, vocab_size: int | None = N
         if theirs in stored and stored[theirs] != value
     ]
     _refuse(folder, wrong)
-
-
-def prompt_width(config: ModelConfig) -> tuple[str, int]:
-    """(config key, value) of the width of a [SEG] prompt, which is the segmenter's."""
-    sam1 = config.segmenter.kind == "sam1"
-    return (
-        ("model.sam1.hidden_dim", config.sam1.hidden_dim)
-        if sam1
-        else ("model.segmenter.hidden_dim", config.segmenter.hidden_dim)
-    )
 
 
 def projector_of(folder: Path) -> dict[str, Any]:
@@ -191,7 +183,7 @@ def released_config(
         "freeze_mm_mlp_adapter": True,
         "image_aspect_ratio": "square",
         "train_mask_decoder": True,
-        "out_dim": prompt_width(config)[1],
+        "out_dim": config.prompt_width,
     }
     return common | {"glus": _glus_keys, "videolisa": _videolisa_keys}[config.method](config)
 

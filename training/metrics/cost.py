@@ -121,7 +121,10 @@ def _glus_parts(model: Glus, dtype: torch.dtype) -> Iterator[Part]:
     segmenter, sizes = model.segmenter, model.config.segmenter
     decoder = _trained_share(segmenter.sam2.sam_mask_decoder)
     encoded = 3.0 if sizes.train_image_encoder else 1.0
-    pixels, prompts = _meta(dtype, 1, 3, sizes.image_size, sizes.image_size), _prompt(dtype, sizes.hidden_dim)
+    pixels, prompts = (
+        _meta(dtype, 1, 3, sizes.image_size, sizes.image_size),
+        _meta(dtype, 1, sizes.hidden_dim, grad=True),
+    )
     features, none = segmenter.encode(pixels), MemoryBank.empty(sizes.memories)
     image = _count(lambda: segmenter.encode(pixels).levels)
     alone = _count(lambda: segmenter.step(features, prompts, none, 0, remember=False))
@@ -141,13 +144,13 @@ def _videolisa_parts(model: VideoLisa, dtype: torch.dtype) -> Iterator[Part]:
     """One [SEG] state an expression, a mask for each expression and dense frame, each frame alone."""
     segmenter: Any = model.segmenter
     config = model.config
-    name, decoder, image_size, width = {
-        "sam1": ("SAM 1", "sam1.mask_decoder", config.sam1.image_size, config.sam1.hidden_dim),
-        "sam2": ("SAM 2", "sam2.sam_mask_decoder", config.segmenter.image_size, config.segmenter.hidden_dim),
-    }[config.segmenter.kind]
+    name, decoder = {"sam1": ("SAM 1", "sam1.mask_decoder"), "sam2": ("SAM 2", "sam2.sam_mask_decoder")}[
+        config.segmenter.kind
+    ]
+    image_size = config.decoder.image_size
     share = _trained_share(segmenter.get_submodule(decoder))
     encoded = 3.0 if config.segmenter.train_image_encoder else 1.0
-    pixels, prompts = _meta(dtype, 1, 3, image_size, image_size), _prompt(dtype, width)
+    pixels, prompts = _meta(dtype, 1, 3, image_size, image_size), _meta(dtype, 1, config.prompt_width, grad=True)
     features = segmenter.encode(pixels)
     image = _count(lambda: segmenter.encode(pixels))
     mask = _count(lambda: segmenter.decode(features, prompts))
@@ -168,10 +171,6 @@ def _meta(dtype: torch.dtype, *shape: int, grad: bool = False) -> Tensor:
     return torch.empty(*shape, device="meta", dtype=dtype, requires_grad=grad)
 
 
-def _prompt(dtype: torch.dtype, width: int) -> Tensor:
-    return _meta(dtype, 1, width, grad=True)
-
-
 def _loss_part(dtype: torch.dtype, side: int) -> Part:
     losses = _count(lambda: _mask_losses(_meta(dtype, 1, 1, side, side, grad=True), _LOSS_SIDE))
     return Part("mask losses", "pixel", losses[0], 2.0, losses[1] // _LOSS_SIDE**2)
@@ -189,9 +188,9 @@ def _language_parts(model: AnyModel, dtype: torch.dtype) -> list[tuple[float, in
     """FLOP and kept bytes of a frame and a token."""
     language, image = model.language, model.config.vision.image_size
     hidden = model.config.language.hidden_size
-    frame = torch.empty(1, 3, image, image, device="meta", dtype=dtype)
+    frame = _meta(dtype, 1, 3, image, image)
     tokens = COUNTED_TOKENS[model.config.method]
-    words = torch.empty(1, tokens, hidden, device="meta", dtype=dtype, requires_grad=True)
+    words = _meta(dtype, 1, tokens, hidden, grad=True)
     # Given in full: transformers would look into the values of a mask that it makes itself.
     causal = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device="meta")
     flop, saved = _count(lambda: language.llama.model(inputs_embeds=words, attention_mask=causal, use_cache=False)[0])

@@ -40,8 +40,7 @@ def _every_frame(shown: Shown) -> int:
 
 def _glus_tokens(config: ModelConfig, shown: Shown) -> int:
     """Every prompt holds all frames, each with an <image> of its own."""
-    frames = shown.context + shown.queries
-    return shown.text + shown.expressions * frames * (config.vision.tokens_per_frame - 1)
+    return shown.text + shown.expressions * _every_frame(shown) * (config.vision.tokens_per_frame - 1)
 
 
 def _videolisa_tokens(config: ModelConfig, shown: Shown) -> int:

@@ -51,11 +51,7 @@ def check_path(name: str, kind: str, where: str = "") -> str:
 def check_unique(names: Iterable[str], kind: str, where: str = "") -> None:
     """Raise InputError where two names would share a folder (`meeting`)."""
     for name, other in meeting(names).items():
-        place = f"{where}: " if where else ""
-        raise InputError(
-            f"{place}the {kind}s {shown(other)} and {shown(name)} would share a folder; rename one in the source",
-            video=name if kind == "video" else None,
-        )
+        raise one_folder(name, other, kind, where)
 
 
 def meeting(names: Iterable[str]) -> dict[str, str]:
@@ -77,6 +73,16 @@ def meeting(names: Iterable[str]) -> dict[str, str]:
             if above in seen:
                 found[name] = seen[above]
     return found
+
+
+def one_folder(name: str, other: str, kind: str, where: str = "", file: str | None = None) -> InputError:
+    """The error that says that two names would share a folder; `kind` and `where` as of `check_name`."""
+    place = f"{where}: " if where else ""
+    return InputError(
+        f"{place}the {kind}s {shown(other)} and {shown(name)} would share a folder; rename one in the source",
+        file=file,
+        video=name if kind in ("video", "image") else None,
+    )
 
 
 def case_twins(names: Iterable[str]) -> list[tuple[str, str]]:

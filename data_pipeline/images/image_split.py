@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from glus.common.errors import DataError, InputError, UserError
+from glus.common.errors import DataError, UserError
 from glus.common.json_file import is_unfit, shortened
-from glus.common.names import meeting, shown
+from glus.common.names import meeting, one_folder
 from glus.data_pipeline.raw.annotated_split import digest_of, file_stamps
 from glus.data_pipeline.raw.frame_names import JPEG_ENDINGS, NamedFiles, without_ending
 from glus.data_pipeline.raw.frames import FrameFolder
@@ -114,12 +114,8 @@ class ImageSplit:
         if video not in self._pictures:
             raise DataError(f"{self.place}: has no image {video}", file=str(self.place), video=video)
         if video in self._meeting:
-            raise InputError(
-                f"{self.place}: the images {shown(self._meeting[video])} and {shown(video)} would share a folder; "
-                "rename one in the source",
-                file=str(self.place),
-                video=video,
-            )
+            file = str(self.place)
+            raise one_folder(video, self._meeting[video], "image", file, file=file)
         return self._pictures[video]
 
 

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from glus.common.errors import DataError, InputError, UserError
-from glus.common.names import meeting, shown
+from glus.common.errors import DataError, UserError
+from glus.common.names import meeting, one_folder
 from glus.data_pipeline.raw.annotation_file import read_annotation
 from glus.data_pipeline.raw.annotations import VideoAnnotation, parse_video
 from glus.data_pipeline.raw.frame_names import VideoPlaces
@@ -109,12 +109,8 @@ class AnnotatedSplit:
             raise DataError(f"{self.annotation}: has no video {video}", file=str(self.annotation), video=video)
         annotation = parse_video(self.annotation, video, self.entries[video], self.ids_key)
         if video in self._meeting:
-            raise InputError(
-                f"{self.annotation}: the videos {shown(self._meeting[video])} and {shown(video)} would share a folder; "
-                "rename one in the source",
-                file=str(self.annotation),
-                video=video,
-            )
+            file = str(self.annotation)
+            raise one_folder(video, self._meeting[video], "video", file, file=file)
         return annotation
 
 

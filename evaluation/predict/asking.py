@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from glus.model.glus import Glus
     from glus.model.inference.mask_propagation import MaskPropagation
     from glus.model.inference.video_segmenter import FrameMasks
+    from glus.model.videolisa.video_lisa import VideoLisa
 
 #: The index of a frame -> uint8 [3, H, W] on the model's device.
 Picture = Callable[[int], Tensor]
@@ -58,23 +59,6 @@ class Ask(Protocol):
         device: torch.device,
         /,
     ) -> "Iterator[FrameMasks]": ...
-
-
-class FramesAlone(Protocol):
-    """A model that segments each frame alone, with the states of one pass over sparse and dense frames (VideoLISA)."""
-
-    def segment_video(
-        self,
-        frame: Picture,
-        frames: int,
-        sparse: Sequence[int],
-        dense: Sequence[int],
-        prompt: tuple[Tensor, Tensor],
-        *,
-        expressions_together: int = 16,
-    ) -> "Iterator[FrameMasks]":
-        """prompt: ids int64 [E, L] and attention bool [E, L]; dense are frames of the video."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -115,12 +99,12 @@ class VideoPrompts:
 
     def __call__(self, queries: int) -> tuple[Tensor, Tensor]:
         """The prompts for the last of `queries` query frames."""
-        return self._padded(
-            [
-                self._templates.ask(text, wording, self._context_frames, queries, self._trailing_blank)
-                for text, wording in zip(self._texts, self._wordings, strict=True)
-            ]
-        )
+        prompts = [
+            self._templates.ask(text, wording, self._context_frames, queries, self._trailing_blank)
+            for text, wording in zip(self._texts, self._wordings, strict=True)
+        ]
+        ids, attention = padded_ids([self._tokenizer.encode(prompt) for prompt in prompts], self._tokenizer.pad_id)
+        return ids.to(self._device), attention.to(self._device)
 
     def with_given_answers(self) -> tuple[Tensor, Tensor]:
         """The prompts of a style that gives the answer, one <image> and one [SEG] each, cut as the reference cuts.
@@ -137,10 +121,6 @@ class VideoPrompts:
                     "change or shorten it"
                 )
         return ids, attention
-
-    def _padded(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        ids, attention = padded_ids([self._tokenizer.encode(prompt) for prompt in prompts], self._tokenizer.pad_id)
-        return ids.to(self._device), attention.to(self._device)
 
 
 def _prompts(loaded: Loaded, config: InferenceConfig, asked: Asked, device: torch.device) -> VideoPrompts:
@@ -185,7 +165,7 @@ def _ask_once(
         raise EvaluationError("VideoLISA segments each frame alone and has no key frame: leave the key frames out")
     sparse = sparse_frames(frames, loaded.sampling.context_frames)
     dense = dense_frames(sparse, loaded.sampling.query_frames)
-    model: FramesAlone = cast(Any, loaded.model)
+    model: VideoLisa = cast(Any, loaded.model)
     alone = model.segment_video(
         picture,
         frames,

@@ -21,7 +21,6 @@ class Protocol:
 
     `dataset` is its name in data_pipeline/datasets/table.py. `split` is None where every split with masks is scored
     alike; its name then follows the benchmark's. `official` is False where no published result is computed so.
-    `overlap`: of images, whose measures are gIoU and cIoU.
     """
 
     name: str
@@ -31,12 +30,16 @@ class Protocol:
     source: str
     note: str = ""
     official: bool = True
-    overlap: bool = False
+
+    @property
+    def overlap(self) -> bool:
+        """Whether it is of images, whose measures are gIoU and cIoU."""
+        return self.dataset in DATASETS and holds_images(self.dataset)
 
 
 def _referring_images(name: str, dataset: str, source: str) -> Protocol:
     """refCOCO and its kin: every sentence of every split is one expression."""
-    return Protocol(name, dataset, None, "expressions", f"{source}; {_LISA}", _OVERLAP, overlap=True)
+    return Protocol(name, dataset, None, "expressions", f"{source}; {_LISA}", _OVERLAP)
 
 
 _LISA = "averaged as by LISA, Lai et al., CVPR 2024; github.com/dvlab-research/LISA, train_ds.py"
@@ -107,7 +110,6 @@ PROTOCOLS: tuple[Protocol, ...] = (
             "expressions",
             "Lai et al., LISA, CVPR 2024; github.com/dvlab-research/LISA, utils/dataset.py and train_ds.py",
             f'{_OVERLAP} "ignore" pixels leave both masks. Every text of an image counts; LISA takes the first.',
-            overlap=True,
         )
         for split in ("val", "test")
     ),
@@ -117,7 +119,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     _referring_images("refCLEF", "refclef", "Kazemzadeh et al., EMNLP 2014"),
     _referring_images("gRefCOCO", "grefcoco", "Liu et al., GRES, CVPR 2023"),
     *(
-        Protocol(name, dataset, None, "expressions", source, _OVERLAP, official=False, overlap=True)
+        Protocol(name, dataset, None, "expressions", source, _OVERLAP, official=False)
         for name, dataset, source in (
             ("ADE20K", "ade20k", "Zhou et al., CVPR 2017; expressions are class names, as in LISA"),
             ("COCO-Stuff", "coco_stuff", "Caesar et al., CVPR 2018; expressions are class names, as in LISA"),
@@ -158,7 +160,4 @@ def protocol_for(dataset: str, split: str) -> Protocol:
         if protocol.dataset == dataset and protocol.split is None:
             return replace(protocol, name=f"{protocol.name} {split}", split=split)
     average: Average = "referring-reasoning" if dataset == "revos" else "expressions"
-    images = dataset in DATASETS and holds_images(dataset)
-    return Protocol(
-        f"{dataset} {split}", dataset, split, average, "not a published benchmark", official=False, overlap=images
-    )
+    return Protocol(f"{dataset} {split}", dataset, split, average, "not a published benchmark", official=False)

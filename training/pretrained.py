@@ -7,7 +7,6 @@ import torch
 
 from glus.common.errors import ModelError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
-from glus.model.glus import Glus
 from glus.model.inference.mask_propagation import MaskPropagation
 from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import LoraConfig, ModelConfig
@@ -120,13 +119,6 @@ def open_release(weights: WeightsConfig, config: ModelConfig | None = None) -> t
         model = model_class(config.method)(config, tokenizer.vocab_size, tokenizer.seg_id)
     notes = load_released(model, weights, tokenizer, 0)
     return model.eval(), tokenizer, notes
-
-
-def open_glus(folder: Path, vision: str = "", config: ModelConfig | None = None) -> tuple[Glus, Tokenizer, list[str]]:
-    """`open_release` of a GLUS checkpoint; `vision` is the folder of its CLIP."""
-    model, tokenizer, notes = open_release(WeightsConfig(glus=str(folder), vision=vision), config)
-    assert isinstance(model, Glus)  # check_released refuses the weights of another method
-    return model, tokenizer, notes
 
 
 def open_propagation(file: Path) -> tuple[MaskPropagation, list[str]]:

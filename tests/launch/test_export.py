@@ -20,8 +20,8 @@ from glus.launch.commands.export import ExportConfig, export
 from glus.model.released.write_release import merge_lora
 from glus.training.build import build_for_training, build_from_checkpoint
 from glus.training.distributed import Rank
-from glus.training.pretrained import open_glus
 from glus.training.train import train
+from tests.model.releases import open_glus
 
 pytestmark = pytest.mark.slow
 

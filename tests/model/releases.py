@@ -10,6 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.model.glus import Glus
+from glus.model.model_config import ModelConfig
+from glus.training.pretrained import open_release
+from glus.training.run_config import WeightsConfig
+
 from .reference import CARRIED, NANO, rule_weight
 
 SEG, VOCABULARY = 560, 563
@@ -22,6 +28,13 @@ def rule_tensors() -> Mapping[str, Tensor]:
     """Every parameter of the recorded model by its reference name, as float16."""
     shapes = json.loads((CARRIED / "parameters.json").read_text("utf-8"))
     return {name: torch.from_numpy(rule_weight(name, tuple(shape), SEG)).half() for name, shape in shapes.items()}
+
+
+def open_glus(folder: Path, vision: str = "", config: ModelConfig | None = None) -> tuple[Glus, Tokenizer, list[str]]:
+    """`open_release` of a GLUS checkpoint; `vision` is the folder of its CLIP."""
+    model, tokenizer, notes = open_release(WeightsConfig(glus=str(folder), vision=vision), config)
+    assert isinstance(model, Glus)
+    return model, tokenizer, notes
 
 
 def language_config(**changed: object) -> dict[str, object]:

@@ -19,11 +19,10 @@ from glus.model.precision import set_precision
 from glus.model.released.release_files import ReleasedWeights
 from glus.model.released.write_release import merge_lora, released_tensors, write_shards
 from glus.model.trainable import add_lora
-from glus.training.pretrained import open_glus
 from glus.training.release_info import VISION_TOWER
 
 from .reference import CARRIED, NANO, Recording
-from .releases import SEG, VOCABULARY
+from .releases import SEG, VOCABULARY, open_glus
 from .tiny import WIDE, tiny_batch, tiny_model
 
 pytestmark = pytest.mark.slow

@@ -19,10 +19,9 @@ from glus.model.precision import LARGEST, why_unusable
 from glus.model.released.load_release import load_segmenter
 from glus.model.released.release_files import ReleasedWeights
 from glus.model.released.safetensors_file import save_tensors
-from glus.training.pretrained import open_glus
 
 from .reference import CARRIED, NANO
-from .releases import SEG, VOCABULARY, sam2_tensors, write_clip, write_glus
+from .releases import SEG, VOCABULARY, open_glus, sam2_tensors, write_clip, write_glus
 
 #: Values and how they are stored; none of them is a weight.
 UNUSABLE = {

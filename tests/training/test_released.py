@@ -16,11 +16,10 @@ from glus.model.model_config import ModelConfig, SegmenterConfig
 from glus.model.released.load_release import own_tensors
 from glus.model.released.release_sam2 import Hiera
 from glus.training.build import build_for_training
-from glus.training.pretrained import open_glus
 from glus.training.release_info import AskedConfig, read_release
 from glus.training.run_config import EngineConfig, RunConfig, WeightsConfig
 from tests.model.reference import CARRIED, NANO, our_name
-from tests.model.releases import rule_tensors, write_clip, write_glus, write_lisa, write_sam2
+from tests.model.releases import open_glus, rule_tensors, write_clip, write_glus, write_lisa, write_sam2
 
 pytestmark = pytest.mark.slow
 

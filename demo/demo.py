@@ -95,7 +95,9 @@ def demo(config: DemoConfig) -> int:
     with_terminate_as_interrupt()
     try:
         _data(config, stages)
-        stages.run(_encoder(config))
+        stages.run(
+            encoder_stage(config.out, config.encoder, config.train, config.train_changes, config.encoder_changes)
+        )
         for run in sorted(RUNS, key=lambda run: bool(run.start)):
             stages.run(_training(config, run))
         for run in RUNS:
@@ -136,14 +138,18 @@ def _data(config: DemoConfig, stages: Stages) -> None:
     stages.run(Stage(PREPARE, words, makes=(shards,), inputs=(raw / "demo_data.json",), code=DATA_CODE))
 
 
-def _encoder(config: DemoConfig) -> Stage:
-    out = encoder_file(config.out)
-    changes = (f"shards={config.out / 'shards'}", *config.train_changes)
+def encoder_stage(out: Path, encoder: Path, run: Path, run_changes: tuple[str, ...], changes: tuple[str, ...]) -> Stage:
+    """Pretrain OUT's image encoder by the config file `encoder`, for the segmenter of the run in the config file `run`.
+
+    `run_changes` and `changes` are overrides for the two, as key=value.
+    """
+    file = encoder_file(out)
+    of_run = (f"shards={out / 'shards'}", *run_changes)
     words = (
-        *("pretrain-encoder", str(config.encoder), f"out={out}", f"run={config.train}"),
-        *(f"run_changes=[{', '.join(changes)}]", *config.encoder_changes),
+        *("pretrain-encoder", str(encoder), f"out={file}", f"run={run}"),
+        *(f"run_changes=[{', '.join(of_run)}]", *changes),
     )
-    return Stage(ENCODER, words, makes=(out,), inputs=(config.train, *shard_manifests(config.out)), code=TRAIN_CODE)
+    return Stage(ENCODER, words, makes=(file,), inputs=(run, *shard_manifests(out)), code=TRAIN_CODE)
 
 
 def encoder_file(out: Path) -> Path:
@@ -156,7 +162,7 @@ def _training(config: DemoConfig, run: DemoRun) -> Stage:
     begins = f"init_from={start}" if run.start else f"weights.segmenter={encoder_file(config.out)}"
     words = (
         *("train", str(config.train), f"name={run.name}", f"out={folder}", f"shards={config.out / 'shards'}"),
-        *(f"model.tokenizer={config.out / 'raw' / 'tokenizer.model'}", f"tracking.uri={_tracking(config.out)}"),
+        *(f"model.tokenizer={config.out / 'raw' / 'tokenizer.model'}", f"tracking.uri={tracking_place(config.out)}"),
         *(f"tracking.experiment={EXPERIMENT}", begins),
         *(config.single_frames if run is SINGLE_FRAMES else ()),
         *(*config.train_changes, *run.changes),
@@ -172,14 +178,22 @@ def shard_manifests(out: Path) -> tuple[Path, ...]:
 
 
 def _evaluation(config: DemoConfig, run: DemoRun) -> Stage:
-    out = config.out / "eval" / run.name
+    makes, title = config.out / "eval" / run.name, f"Demo, {run.name.replace('_', ' ')}"
+    trained = config.out / run.folder
+    return evaluation_stage(config.out, config.evaluate, trained, makes, config.splits, title, f"evaluate {run.name}")
+
+
+def evaluation_stage(
+    out: Path, evaluate: Path, run: Path, makes: Path, splits: tuple[str, ...], title: str, name: str = "evaluate"
+) -> Stage:
+    """Evaluate the last checkpoint of the folder `run` on OUT's shards, by the config file `evaluate`."""
     words = (
-        *("evaluate", str(config.evaluate), f"checkpoint={config.out / run.folder}"),
-        *(f"shards={config.out / 'shards'}", f"out={out}"),
-        *(f"splits=[{', '.join(config.splits)}]", f"title=Demo, {run.name.replace('_', ' ')}"),
+        *("evaluate", str(evaluate), f"checkpoint={run}"),
+        *(f"shards={out / 'shards'}", f"out={makes}"),
+        *(f"splits=[{', '.join(splits)}]", f"title={title}"),
     )
-    inputs = (*checkpoint_files(config.out / run.folder), *shard_manifests(config.out))
-    return Stage(f"evaluate {run.name}", words, makes=(out,), inputs=inputs, code=EVALUATE_CODE)
+    inputs = (*checkpoint_files(run), *shard_manifests(out))
+    return Stage(name, words, makes=(makes,), inputs=inputs, code=EVALUATE_CODE)
 
 
 def checkpoint_files(run: Path) -> tuple[Path, ...]:
@@ -202,13 +216,14 @@ def _comparison(config: DemoConfig) -> Stage:
             f"out={config.out / 'compare'}",
             "title=Demo: trained, single frames, untrained, not contrastive",
         ),
-        *(f"tracking.uri={_tracking(config.out)}", f"tracking.experiment={EXPERIMENT}"),
+        *(f"tracking.uri={tracking_place(config.out)}", f"tracking.experiment={EXPERIMENT}"),
     )
     scores = tuple(config.out / "eval" / run.name / "scores.json" for run in RUNS)
     return Stage(COMPARE, words, makes=(config.out / "compare",), inputs=scores, code=("evaluation",))
 
 
-def _tracking(out: Path) -> str:
+def tracking_place(out: Path) -> str:
+    """MLflow's records of OUT, as a URI."""
     return f"sqlite:///{out / 'mlflow.db'}"
 
 
@@ -227,4 +242,4 @@ def mlflow_command(out: Path) -> str:
     shown: Path | str = mlflow if mlflow.is_file() else "mlflow"
     if isinstance(shown, Path) and shown.is_relative_to(Path.cwd()):
         shown = shown.relative_to(Path.cwd())
-    return f"{shown} ui --backend-store-uri {_tracking(out)}"
+    return f"{shown} ui --backend-store-uri {tracking_place(out)}"

@@ -10,13 +10,14 @@ from glus.common.errors import LaunchError
 from glus.demo.demo import (
     CONFIGS,
     DATA_CODE,
-    EVALUATE_CODE,
     PREPARE,
     TRAIN_CODE,
     checkpoint_files,
+    evaluation_stage,
     mlflow_command,
     set_up_seconds,
     shard_manifests,
+    tracking_place,
     with_terminate_as_interrupt,
 )
 from glus.demo.demo_summary import benchmarks_of, kinds_of, print_cost, read_summary, took, write_summary
@@ -56,7 +57,8 @@ def demo_davis(config: DemoDavisConfig) -> int:
     try:
         stages.run(_preparation(config, root))
         stages.run(_training(config))
-        stages.run(_evaluation(config))
+        run, scored, title = config.out / "run", config.out / "eval", "Ref-DAVIS17, fine-tuned from the demo"
+        stages.run(evaluation_stage(config.out, config.evaluate, run, scored, SPLITS, title))
     except StageFailed as failed:
         print(f"glus demo-davis: {failed}; the same command goes on from there", file=sys.stderr)
         return failed.code
@@ -94,21 +96,10 @@ def _training(config: DemoDavisConfig) -> Stage:
     words = (
         *("train", str(config.start / "config.yaml"), "name=davis", f"out={out}", f"shards={config.out / 'shards'}"),
         *(f"init_from={config.start}", "model.tokenizer="),  # the tokenizer of that checkpoint
-        *(f"tracking.uri=sqlite:///{config.out / 'mlflow.db'}", *config.changes),
+        *(f"tracking.uri={tracking_place(config.out)}", *config.changes),
     )
     inputs = (*checkpoint_files(config.start), *shard_manifests(config.out))
     return Stage("fine-tune", words, makes=(out,), inputs=inputs, code=TRAIN_CODE)
-
-
-def _evaluation(config: DemoDavisConfig) -> Stage:
-    out = config.out / "eval"
-    words = (
-        *("evaluate", str(config.evaluate), f"checkpoint={config.out / 'run'}"),
-        *(f"shards={config.out / 'shards'}", f"out={out}"),
-        *(f"splits=[{', '.join(SPLITS)}]", "title=Ref-DAVIS17, fine-tuned from the demo"),
-    )
-    inputs = (*checkpoint_files(config.out / "run"), *shard_manifests(config.out))
-    return Stage("evaluate", words, makes=(out,), inputs=inputs, code=EVALUATE_CODE)
 
 
 def _summarise(config: DemoDavisConfig, stages: Stages) -> None:

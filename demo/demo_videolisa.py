@@ -13,17 +13,17 @@ from glus.demo.demo import (
     CONFIGS,
     DATA,
     DATA_CODE,
-    ENCODER,
-    EVALUATE_CODE,
     EXPERIMENT,
     PREPARE,
     SPLITS,
     TRAIN_CODE,
-    checkpoint_files,
     encoder_file,
+    encoder_stage,
+    evaluation_stage,
     mlflow_command,
     set_up_seconds,
     shard_manifests,
+    tracking_place,
     with_terminate_as_interrupt,
 )
 from glus.demo.demo_data import VIDEO_DATASETS
@@ -74,9 +74,10 @@ def demo_videolisa(config: DemoVideoLisaConfig) -> int:
     try:
         for stage in _data(config):
             stages.run(stage)
-        stages.run(_encoder(config))
+        stages.run(encoder_stage(config.out, config.encoder, config.glus_train, (), config.encoder_changes))
         stages.run(_training(config))
-        stages.run(_evaluation(config))
+        run, scored = config.out / "run", config.out / "eval"
+        stages.run(evaluation_stage(config.out, config.evaluate, run, scored, config.splits, "Demo, VideoLISA"))
     except StageFailed as failed:
         print(f"glus demo-videolisa: {failed}; the same command goes on from there", file=sys.stderr)
         return failed.code
@@ -95,37 +96,16 @@ def _data(config: DemoVideoLisaConfig) -> tuple[Stage, Stage]:
     )
 
 
-def _encoder(config: DemoVideoLisaConfig) -> Stage:
-    out = encoder_file(config.out)
-    words = (
-        *("pretrain-encoder", str(config.encoder), f"out={out}", f"run={config.glus_train}"),
-        *(f"run_changes=[shards={config.out / 'shards'}]", *config.encoder_changes),
-    )
-    inputs = (config.glus_train, *shard_manifests(config.out))
-    return Stage(ENCODER, words, makes=(out,), inputs=inputs, code=TRAIN_CODE)
-
-
 def _training(config: DemoVideoLisaConfig) -> Stage:
     out = config.out / "run"
     words = (
         *("train", str(config.train), f"out={out}", f"shards={config.out / 'shards'}"),
         *(f"model.tokenizer={config.out / 'raw' / 'tokenizer.model'}", f"weights.segmenter={encoder_file(config.out)}"),
-        *(f"tracking.uri=sqlite:///{config.out / 'mlflow.db'}", f"tracking.experiment={EXPERIMENT}"),
+        *(f"tracking.uri={tracking_place(config.out)}", f"tracking.experiment={EXPERIMENT}"),
         *config.train_changes,
     )
     inputs = (encoder_file(config.out), *shard_manifests(config.out))
     return Stage("train", words, makes=(out,), inputs=inputs, code=TRAIN_CODE)
-
-
-def _evaluation(config: DemoVideoLisaConfig) -> Stage:
-    out = config.out / "eval"
-    words = (
-        *("evaluate", str(config.evaluate), f"checkpoint={config.out / 'run'}"),
-        *(f"shards={config.out / 'shards'}", f"out={out}"),
-        *(f"splits=[{', '.join(config.splits)}]", "title=Demo, VideoLISA"),
-    )
-    inputs = (*checkpoint_files(config.out / "run"), *shard_manifests(config.out))
-    return Stage("evaluate", words, makes=(out,), inputs=inputs, code=EVALUATE_CODE)
 
 
 def _summarise(config: DemoVideoLisaConfig, stages: Stages) -> None:

@@ -10,31 +10,19 @@ from PIL import Image
 
 from glus.common.errors import ModelError
 from glus.model.inference.mask_propagation import MaskPropagation
-from glus.model.model_config import SegmenterConfig
+
+from .tiny import SMALL_SAM2
 
 pytestmark = pytest.mark.slow
 
-SIDE, FRAMES = 64, 26
-SMALL = SegmenterConfig(
-    image_size=SIDE,
-    embed_dim=8,
-    heads=1,
-    stages=(1, 1, 1, 1),
-    global_attention_blocks=(),
-    hidden_dim=32,
-    window_spec=(8, 4, 4, 2),
-    memory_dim=16,
-    memory_layers=1,
-    memory_fuser_layers=1,
-    dropout=0.0,
-)
+SIDE, FRAMES = SMALL_SAM2.image_size, 26
 
 
 @pytest.fixture(scope="module")
 def propagation() -> MaskPropagation:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return MaskPropagation(SMALL).eval()
+        return MaskPropagation(SMALL_SAM2).eval()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,9 @@ from glus.model.released.release_names import sam1_names
 from glus.model.trainable import set_trainable
 from glus.model.videolisa.frame_segmenter import Sam1Frames, Sam2Frames, build_frame_segmenter
 
+from .tiny import SMALL_SAM2
+from .videolisa_reference import recorded_sam1
+
 CARRIED = Path(__file__).parents[1] / "data" / "parity_videolisa"
 WHERE = "model.visual_model."
 
@@ -37,20 +40,8 @@ class Recorded:
         self.values = json.loads((folder / "expected.json").read_text("utf-8"))
         with np.load(folder / "expected.npz", allow_pickle=False) as stored:
             self.arrays = {name: torch.from_numpy(stored[name]) for name in stored}
-        sizes = json.loads((folder / "sam.json").read_text("utf-8"))
-        self.config = ModelConfig(
-            method="videolisa",
-            segmenter=SegmenterConfig(kind="sam1"),
-            sam1=Sam1Config(
-                image_size=sizes["image_size"],
-                patch_size=sizes["patch_size"],
-                width=sizes["encoder_embed_dim"],
-                depth=sizes["encoder_depth"],
-                heads=sizes["encoder_num_heads"],
-                window=sizes["window_size"],
-                global_attention_blocks=tuple(sizes["encoder_global_attn_indexes"]),
-            ),
-        )
+        sam1 = recorded_sam1(json.loads((folder / "sam.json").read_text("utf-8")))
+        self.config = ModelConfig(method="videolisa", segmenter=SegmenterConfig(kind="sam1"), sam1=sam1)
         shapes = json.loads((folder / "parameters.json").read_text("utf-8"))
         self.names = [name for name in shapes if name.startswith(WHERE)]
         named = sam1_names(self.config.sam1, WHERE)
@@ -163,20 +154,7 @@ def test_sam1_sees_the_very_pixels_that_pillow_makes(height, width, size):
 def test_a_frame_of_a_batch_is_segmented_as_it_is_alone(kind):
     """Each kind keeps its contract: the one call of training equals encoding and decoding frame by frame."""
     torch.manual_seed(0)
-    small = SegmenterConfig(
-        image_size=64,
-        embed_dim=8,
-        heads=1,
-        stages=(1, 1, 1, 1),
-        global_attention_blocks=(),
-        hidden_dim=32,
-        window_spec=(8, 4, 4, 2),
-        memory_dim=16,
-        memory_layers=1,
-        memory_fuser_layers=1,
-        dropout=0.0,
-    )
-    config = tiny() if kind == "sam1" else ModelConfig(segmenter=small)
+    config = tiny() if kind == "sam1" else ModelConfig(segmenter=SMALL_SAM2)
     segmenter = build_frame_segmenter(config)
     assert isinstance(segmenter, (Sam1Frames, Sam2Frames))
     segmenter.eval()

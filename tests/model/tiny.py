@@ -13,6 +13,21 @@ from glus.model.model_config import LanguageConfig, LossConfig, ModelConfig, Seg
 CONTEXT, QUERY, FRAMES = 2, 2, 5
 VOCABULARY, SEG, PAD, IMAGE = 40, 37, 0, -200
 
+#: A SAM 2 with one block a stage and no global attention.
+SMALL_SAM2 = SegmenterConfig(
+    image_size=64,
+    embed_dim=8,
+    heads=1,
+    stages=(1, 1, 1, 1),
+    global_attention_blocks=(),
+    hidden_dim=32,
+    window_spec=(8, 4, 4, 2),
+    memory_dim=16,
+    memory_layers=1,
+    memory_fuser_layers=1,
+    dropout=0.0,
+)
+
 
 def tiny_config(contrastive: float = 0.1, **segmenter: object) -> ModelConfig:
     return ModelConfig(

@@ -179,6 +179,20 @@ def videolisa_rule(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return rule_weight(name, shape, seg_id=None)
 
 
+def recorded_sam1(sam: dict[str, Any], **decoder: int) -> Sam1Config:
+    """Sizes of a recorded SAM 1, by the names of the reference; those of its decoder are the released ones or given."""
+    return Sam1Config(
+        image_size=sam["image_size"],
+        patch_size=sam["patch_size"],
+        width=sam["encoder_embed_dim"],
+        depth=sam["encoder_depth"],
+        heads=sam["encoder_num_heads"],
+        window=sam["window_size"],
+        global_attention_blocks=tuple(sam["encoder_global_attn_indexes"]),
+        **decoder,
+    )
+
+
 def _merged(weights: dict[str, Tensor], lora: LoraConfig) -> dict[str, Tensor]:
     merged = {name: tensor for name, tensor in weights.items() if ".lora_" not in name}
     for name in weights:
@@ -216,17 +230,7 @@ def _config(sizes: dict[str, Any], vision: dict[str, Any], sam: dict[str, Any], 
             projector=sizes["mm_projector_type"],
         ),
         segmenter=SegmenterConfig(kind="sam1"),
-        sam1=Sam1Config(
-            image_size=sam["image_size"],
-            patch_size=sam["patch_size"],
-            width=sam["encoder_embed_dim"],
-            depth=sam["encoder_depth"],
-            heads=sam["encoder_num_heads"],
-            window=sam["window_size"],
-            global_attention_blocks=tuple(sam["encoder_global_attn_indexes"]),
-            hidden_dim=sizes["out_dim"],
-            decoder_feedforward=sam["decoder_mlp_dim"],
-        ),
+        sam1=recorded_sam1(sam, hidden_dim=sizes["out_dim"], decoder_feedforward=sam["decoder_mlp_dim"]),
         lora=LoraConfig(rank=lora["r"], alpha=lora["lora_alpha"], dropout=lora["lora_dropout"]),
         loss=LossConfig(contrastive=0.0),
     )

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +19,9 @@ from glus.launch.ranks.ranks import launch_settings
 from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
 from glus.training.run_config import EngineConfig, RunConfig
-from glus.training.train import train
 from tests.tiny_videolisa_run import VIDEOLISA
 
-from .test_zero3 import Steps, reference_rate, take_steps
+from .test_zero3 import Steps, reference_rate, take_steps, train_and_resume
 
 COMPARED, UNLIKE, HALF = 10, 5, 2
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ranks]
@@ -51,14 +49,7 @@ def rank_story(configs: dict[str, RunConfig], run: RunConfig, seg_id: int, folde
 
     one = replace(configs["shared"], global_batch_size=2, engine=replace(configs["shared"].engine, micro_batch_size=1))
     steps["unlike"] = take_steps(one, rank, folder / "unlike", UNLIKE, change)
-    last = train(run, rank)
-    resumed = folder / "resumed"
-    if rank.rank == 0:
-        shutil.copytree(run.out, resumed)
-        shutil.rmtree(resumed / "checkpoints" / last.name)
-        (resumed / "checkpoints" / "latest").write_text(checkpoint.name_of(HALF), encoding="utf-8")
-    torch.distributed.barrier()
-    train(replace(run, out=str(resumed)), rank)
+    train_and_resume(run, rank, HALF, folder / "resumed")
     kept = {name: {"figures": each.figures, "trained": sorted(each.trained)} for name, each in steps.items()}
     (folder / f"rank-{rank.rank}.json").write_text(json.dumps(kept), encoding="utf-8")
 

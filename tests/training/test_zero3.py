@@ -142,6 +142,17 @@ def without_masks(batch: Batch) -> Batch:
     return replace(batch, masks=[MaskRuns.of(torch.zeros(mask.shape, dtype=torch.bool)) for mask in batch.masks])
 
 
+def train_and_resume(run: RunConfig, rank: Rank, step: int, resumed: Path) -> None:
+    """Train, then again from the checkpoint of `step` in a copy of the run's folder."""
+    last = train(run, rank)
+    if rank.rank == 0:
+        shutil.copytree(run.out, resumed)
+        shutil.rmtree(resumed / "checkpoints" / last.name)
+        (resumed / "checkpoints" / "latest").write_text(checkpoint.name_of(step), encoding="utf-8")
+    torch.distributed.barrier()
+    train(replace(run, out=str(resumed)), rank)
+
+
 def rank_story(configs: dict[str, RunConfig], run: RunConfig, folder: Path) -> None:
     """One of two ranks: a few steps of each config, unlike batches, then a run, and the same run resumed."""
     torch.set_num_threads(1)
@@ -152,14 +163,7 @@ def rank_story(configs: dict[str, RunConfig], run: RunConfig, folder: Path) -> N
         steps[name] = take_steps(configs[name], rank, folder / name, taken, rate=reference_rate)
     unlike = (without_groups, without_masks)[rank.rank]
     steps["unlike"] = take_steps(configs["unlike"], rank, folder / "unlike", UNLIKE, unlike)
-    last = train(run, rank)
-    resumed = folder / "resumed"
-    if rank.rank == 0:
-        shutil.copytree(run.out, resumed)
-        shutil.rmtree(resumed / "checkpoints" / last.name)
-        (resumed / "checkpoints" / "latest").write_text(checkpoint.name_of(STEPS), encoding="utf-8")
-    torch.distributed.barrier()
-    train(replace(run, out=str(resumed)), rank)
+    train_and_resume(run, rank, STEPS, folder / "resumed")
     # By a file: what a rank returns goes through a pipe, which holds little until it is read.
     told = {name: asdict(each) | {"trained": sorted(each.trained)} for name, each in steps.items()}
     (folder / f"rank-{rank.rank}.json").write_text(json.dumps(told), encoding="utf-8")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from glus.common.errors import TrainingError
 from glus.common.seeds import numpy_generator
-from glus.data_pipeline.batches.conversations import clean_expression
+from glus.data_pipeline.batches.prompt_style import clean_expression
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 from glus.model.preprocess import for_segmenter
 from glus.model.segmenter import Segmenter

@@ -19,8 +19,9 @@ def recompute_activations(model: AnyModel) -> None:
     layer (ZeRO-3 gathers by them) stay around both passes. Without gradients nothing changes.
     """
     layers: list[nn.Module] = [each for each in model.modules() if isinstance(each, DECODER_LAYERS)]
-    if model.config.segmenter.train_image_encoder:
-        layers += model.segmenter.encoder_blocks()
+    segmenter: Any = getattr(model, "segmenter", None)  # the selector has none
+    if segmenter is not None and model.config.segmenter.train_image_encoder:
+        layers += segmenter.encoder_blocks()
     for layer in layers:
         layer.forward = partial(_recomputed, layer.forward)
 

@@ -5,12 +5,15 @@ from types import MappingProxyType
 
 from glus.model.glus import Glus
 from glus.model.model_config import Method
+from glus.model.selector.selector import Selector
 from glus.model.videolisa.video_lisa import VideoLisa
 
 #: A model of any method.
-AnyModel = Glus | VideoLisa
+AnyModel = Glus | VideoLisa | Selector
 
-METHODS: Mapping[Method, type[AnyModel]] = MappingProxyType({"glus": Glus, "videolisa": VideoLisa})
+METHODS: Mapping[Method, type[AnyModel]] = MappingProxyType(
+    {"glus": Glus, "videolisa": VideoLisa, "selector": Selector}
+)
 
 
 def model_class(method: Method) -> type[AnyModel]:

@@ -10,7 +10,7 @@ from glus.common.errors import ModelError
 from glus.common.paths import PathText
 
 #: What a model is; each folder that differs by it has one table of it.
-Method = Literal["glus", "videolisa"]
+Method = Literal["glus", "videolisa", "selector"]
 Family = Literal["llama", "phi3", "qwen3"]
 #: (least, most) of each setting: far beyond any released model, near enough that an empty model of it is quickly made.
 #: A stranger's config must not ask for more memory or time than any model needs.
@@ -40,7 +40,7 @@ _SAM1 = {
 }
 _LORA = {"rank": (0, 4096), "alpha": (0, 2**20), "dropout": _SHARE}
 _LOSS = {
-    **dict.fromkeys(("cross_entropy", "mask_bce", "mask_dice", "contrastive"), (0, 1000000.0)),
+    **dict.fromkeys(("cross_entropy", "mask_bce", "mask_dice", "contrastive", "score"), (0, 1000000.0)),
     **{"bank_size": (1, 2**22), "bank_negatives": (1, 2**22)},
 }
 
@@ -327,6 +327,8 @@ class LossConfig:
     """Weight of the binary cross-entropy of the masks."""
     mask_dice: float = 0.5
     """Weight of their dice loss."""
+    score: float = 1.0
+    """The selector: weight of the L1 loss of a frame's score."""
     contrastive: float = 0.1
     """0 trains without the contrastive loss (GLUS-A); the reference's GLUS-S has 0.1."""
     contrastive_temperature: float = 0.07
@@ -357,10 +359,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All sizes and switches of GLUS and VideoLISA."""
+    """All sizes and switches of GLUS, VideoLISA and the key frame selector."""
 
     method: Method = "glus"
-    """Which system: GLUS, or VideoLISA."""
+    """Which system: GLUS, VideoLISA, or GLUS's key frame selector, which has no segmenter (of `segmenter`, it takes
+    the width of [SEG] prompts alone)."""
     language: LanguageConfig = field(default_factory=LanguageConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)

@@ -14,16 +14,33 @@ from glus.model.model_config import Method
 class DataOfMethod:
     """What a method is trained on: its choice of frames and its prompts."""
 
-    frame_choice: Literal["windows", "sparse_dense"]
+    frame_choice: Literal["windows", "sparse_dense", "references"]
     prompts: tuple[str, ...]
     state_of_frame: bool
-    """Whether a state stands for one frame: the object-contrastive loss compares such states."""
+    """Whether a state stands for the object in one frame: the object-contrastive loss compares such states."""
 
 
 DATA: Mapping[Method, DataOfMethod] = MappingProxyType(
     {
         "glus": DataOfMethod("windows", ("glus", "short"), state_of_frame=True),
         "videolisa": DataOfMethod("sparse_dense", ("videolisa", "videolisa_short"), state_of_frame=False),
+        "selector": DataOfMethod("references", ("selector", "selector_short"), state_of_frame=False),
+    }
+)
+
+#: What every method trains of the language half.
+_LANGUAGE = (
+    "*lora_*",
+    "language.llama.model.embed_tokens.*",
+    "language.llama.lm_head.*",
+    "language.text_hidden_fcs.*",
+)
+#: What is trained where `trainable` is empty: the references' tables. GLUS alone trains the projector.
+TRAINABLE: Mapping[Method, tuple[str, ...]] = MappingProxyType(
+    {
+        "glus": (*_LANGUAGE, "language.mm_projector.*", "segmenter.sam2.sam_mask_decoder.*"),
+        "videolisa": (*_LANGUAGE, "segmenter.*mask_decoder.*"),
+        "selector": (*_LANGUAGE, "score_head.*"),
     }
 )
 

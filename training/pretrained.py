@@ -12,7 +12,7 @@ from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import LoraConfig, ModelConfig
 from glus.model.released.load_release import FreshTokens, load_complete, load_language, load_segmenter, load_vision
 from glus.model.released.release_files import ReleasedWeights
-from glus.model.released.release_methods import RELEASED_METHODS, method_of
+from glus.model.released.release_methods import RELEASED_METHODS, TAKEN, method_of
 from glus.model.released.release_sam1 import check_sam1, is_sam1
 from glus.model.released.release_sam2 import Shapes, check_segmenter, segmenter_of
 from glus.model.released.release_sizes import check_language, check_vision
@@ -37,7 +37,8 @@ def check_released(weights: WeightsConfig, config: ModelConfig, tokenizer: Token
                 "its folder, or leave model.tokenizer empty"
             )
         check_language(Path(place), config, tokenizer.vocab_size)
-        _check_segmenter(Path(place), segmenter_shapes(Path(place)), config)
+        if TAKEN[config.method].segmenter:
+            _check_segmenter(Path(place), segmenter_shapes(Path(place)), config)
     if weights.language:
         check_language(Path(weights.language), config)
     if vision is not None:
@@ -50,12 +51,15 @@ def check_released(weights: WeightsConfig, config: ModelConfig, tokenizer: Token
 def _check_methods(weights: WeightsConfig, config: ModelConfig) -> None:
     """Refuse a checkpoint of another method than the config's or than its key's."""
     key, place = weights.complete or ("", "")
-    if key and key != config.method:
+    taken = TAKEN[config.method]
+    if key and key != taken.method:
         title = RELEASED_METHODS[key].title
         raise ModelError(
             f"weights.{key} is a {title} checkpoint, but model.method is {config.method}: "
-            f"set model.method to {key}, or name the weights of {config.method}"
+            f"set model.method to {key}, or name the weights of {taken.method}"
         )
+    if weights.segmenter and not taken.segmenter:
+        raise ModelError(f"weights.segmenter: model.method is {config.method}, which has no segmenter; leave it out")
     for given, folder in ((key, place), ("language", weights.language)):
         found = method_of(Path(folder)) if folder and Path(folder).is_dir() else None
         # A GLUS as `language` has a message of its own (load_language).

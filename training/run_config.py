@@ -8,7 +8,7 @@ from glus.common.errors import TrainingError
 from glus.common.paths import PathText
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.model_config import Method, ModelConfig
-from glus.training.methods import check_data
+from glus.training.methods import TRAINABLE, check_data
 from glus.training.tracking.tracking_place import TrackingConfig
 
 
@@ -173,15 +173,10 @@ class RunConfig:
     """Minutes without a step (or a checkpoint written) after which the run is taken to hang: every rank writes its
     stacks to OUT/stacks and the run ends; 0 waits for ever.
     """
-    trainable: tuple[str, ...] = (
-        "*lora_*",
-        "language.llama.model.embed_tokens.*",
-        "language.llama.lm_head.*",
-        "language.mm_projector.*",
-        "language.text_hidden_fcs.*",
-        "segmenter.sam2.sam_mask_decoder.*",
-    )
-    """Patterns (fnmatch) of parameter names that are trained; the others are frozen."""
+    trainable: tuple[str, ...] = ()
+    """Patterns (fnmatch) of parameter names that are trained; the others are frozen. Empty takes the method's own:
+    LoRA, embeddings, lm_head, text_hidden_fcs and mask decoder or score_head (training/methods.py).
+    """
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -189,6 +184,8 @@ class RunConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        # Filled in at once, so that records of a run say what was trained.
+        object.__setattr__(self, "trainable", self.trainable or TRAINABLE[self.model.method])
         least = {"steps": 0, "global_batch_size": 1, "log_every": 1, "ranks": 0, "workers": 0, "checkpoint_every": 0}
         least |= {"overfit": 0, "profile": 0}
         least |= {"checkpoint_minutes": 0, "hang_minutes": 0}

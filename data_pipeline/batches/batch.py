@@ -37,7 +37,8 @@ class Batch:
     masks: V x MaskRuns of bool [E_v, Q, H, W], the union of each expression's objects, and void;
     split: int64 [E], which split of the sample plan; video_key: int64 [E], which video of all splits; expression:
     int64 [E], its number in the video; objects: bool [E, O], its object set, as columns of that video;
-    names: E x "dataset/split/video/expression", for messages.
+    names: E x "dataset/split/video/expression", for messages;
+    score: float [E, Q], J of each query frame, 0 to 1, by which the selector learns; None for other methods.
     """
 
     frames: list[Tensor]
@@ -54,6 +55,7 @@ class Batch:
     expression: Tensor
     objects: Tensor
     names: list[str]
+    score: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device (asynchronously from pinned memory)."""

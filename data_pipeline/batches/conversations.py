@@ -11,10 +11,9 @@ import numpy as np
 
 from glus.common.errors import DataError
 from glus.data_pipeline.batches.chat_prompts import VIDEOLISA, VIDEOLISA_SHORT
-from glus.data_pipeline.batches.prompt_style import Said, Style
-from glus.data_pipeline.batches.tokenizer import IMAGE_PLACEHOLDER, SEG_TOKEN
-
-FRAME = f"<im_start>{IMAGE_PLACEHOLDER}<im_end>"
+from glus.data_pipeline.batches.prompt_style import FRAME, SYSTEM, Said, Style, clean_expression
+from glus.data_pipeline.batches.selector_prompts import SELECTOR, SELECTOR_SHORT
+from glus.data_pipeline.batches.tokenizer import SEG_TOKEN
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,7 @@ class Templates:
 
 #: The reference's words.
 GLUS = Templates(
-    system=(
-        "A chat between a curious human and an artificial intelligence assistant. "
-        "The assistant gives helpful, detailed, and polite answers to the human's questions. "
-    ),
+    system=SYSTEM,
     context_task="\nPlease finished the following tasks on the context frames above.\n",  # sic
     questions=(
         "Can you segment the {expression} in this frame?",
@@ -76,7 +72,14 @@ GLUS = Templates(
 #: predicted at the expression's own last word.
 SHORT = Templates("", "", ("{expression}",), ("[SEG].",), inference_answer="", asking="{frames}{question}")
 STYLES: Mapping[str, Style] = MappingProxyType(
-    {"glus": GLUS, "short": SHORT, "videolisa": VIDEOLISA, "videolisa_short": VIDEOLISA_SHORT}
+    {
+        "glus": GLUS,
+        "short": SHORT,
+        "videolisa": VIDEOLISA,
+        "videolisa_short": VIDEOLISA_SHORT,
+        "selector": SELECTOR,
+        "selector_short": SELECTOR_SHORT,
+    }
 )
 
 
@@ -85,12 +88,6 @@ def templates_named(style: str) -> Style:
     if style not in STYLES:
         raise DataError(f"sampling.prompts is {style!r}: use one of {', '.join(STYLES)}")
     return STYLES[style]
-
-
-def clean_expression(text: str) -> str:
-    """The expression as the reference asks it: lower case, without blanks at its ends and a full stop after it."""
-    cleaned = text.strip().lower()
-    return cleaned.removesuffix(".")
 
 
 def conversation(text: str, context_frames: int, chosen: Sequence[tuple[int, int]], templates: Templates = GLUS) -> str:

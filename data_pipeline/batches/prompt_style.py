@@ -4,6 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from glus.data_pipeline.batches.tokenizer import IMAGE_PLACEHOLDER
+
+#: A frame in the text of GLUS's conversations, and their system text (LLaVA v1).
+FRAME = f"<im_start>{IMAGE_PLACEHOLDER}<im_end>"
+SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+)
 #: How an expression is worded at inference, where the style knows several: "expression" is a referring expression,
 #: "scene" and "sentence" are ReasonVOS's phrases and sentences (is_sent), "chat" is the user's own request; of image
 #: benchmarks, "image" is refCOCO's, "image_phrase" and "image_sentence" are ReasonSeg's (is_sentence).
@@ -16,6 +24,12 @@ class Said:
 
     text: str
     asked: str | None
+
+
+def clean_expression(text: str) -> str:
+    """The expression as the reference asks it: lower case, without blanks at its ends and a full stop after it."""
+    cleaned = text.strip().lower()
+    return cleaned.removesuffix(".")
 
 
 class Style(Protocol):

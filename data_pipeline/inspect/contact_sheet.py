@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from glus.data_pipeline.batches.conversations import clean_expression
+from glus.data_pipeline.batches.prompt_style import clean_expression
 from glus.data_pipeline.inspect.captions import text_font, wrapped
 from glus.data_pipeline.sampling.sample_plan import SamplePlan, Slot
 from glus.data_pipeline.shards.storage import Storage

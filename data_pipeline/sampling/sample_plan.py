@@ -17,6 +17,7 @@ from glus.common.seeds import numpy_generator
 from glus.data_pipeline.batches.conversations import draw_templates, templates_named
 from glus.data_pipeline.sampling.groups import draw_group
 from glus.data_pipeline.sampling.mixture import Mixture, check_weights, expanded
+from glus.data_pipeline.sampling.references import check_references, draw_count
 from glus.data_pipeline.sampling.sparse_dense import draw_training_frames
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 
@@ -33,12 +34,17 @@ class SamplingConfig:
     """
     independent_draws: bool = False
     """Draw the splits independently of each other, as the reference does; else evenly (mixture.py)."""
-    frame_choice: Literal["windows", "sparse_dense"] = "windows"
+    frame_choice: Literal["windows", "sparse_dense", "references"] = "windows"
     """Which frames of a video are shown. windows: context frames over all of it and consecutive query frames (GLUS);
-    sparse_dense: sparse frames over all of it, and dense ones among them (VideoLISA; sparse_dense.py).
+    sparse_dense: sparse frames over all of it, and dense ones among them (VideoLISA; sparse_dense.py); references:
+    context frames over all of it, and one of them as query frame (the key frame selector; references.py).
     """
     context_frames: int = 4
-    """Context frames, one at random from each equal part of the video; 0 shows query frames alone. Or sparse frames."""
+    """Context frames, one at random from each equal part of the video; 0 shows query frames alone. Or sparse frames.
+    With references, the most of them; videos that are shorter are left out.
+    """
+    least_context_frames: int = 0
+    """With references: each step draws their number from this to context_frames; 0: always context_frames."""
     query_frames: int = 4
     """Consecutive query frames. Or dense frames."""
     expressions: int = 4
@@ -61,6 +67,13 @@ class SamplingConfig:
                 f"sampling.query_frames={self.query_frames} with frame_choice sparse_dense: dense frames are some of "
                 f"the sparse ones, so give 1 to sampling.context_frames ({self.context_frames})"
             )
+        if self.frame_choice == "references":
+            check_references(self.least_context_frames, self.context_frames, self.query_frames)
+        elif self.least_context_frames:
+            raise DataError(
+                f"sampling.least_context_frames={self.least_context_frames} with frame_choice {self.frame_choice}: it "
+                "is for references; leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class Slot:
     query: tuple[int, ...]
     expressions: tuple[int, ...]
     templates: tuple[tuple[tuple[int, int], ...], ...]
-    """For each expression and round (query frame), the indices of its question and answer templates."""
+    """For each expression and round of its conversation, the indices of the question and answer templates."""
     grouped: bool
     """Whether some expressions share their object set and meet a rival's."""
 
@@ -112,6 +125,13 @@ class SamplePlan:
         """The slots of a step, in order."""
         return [self.slot(step, number) for number in range(self.slots)]
 
+    def context_frames(self, step: int) -> int:
+        """How many context frames the slots of a step show: the same for all, so that a batch is one array."""
+        config = self.config
+        if config.frame_choice != "references":
+            return config.context_frames
+        return draw_count(self.seed, step, config.least_context_frames, config.context_frames)
+
     def slot(self, step: int, number: int) -> Slot:
         """Slot `number` of a step, drawn alone: a rank need not draw those of the others."""
         config, step = self.config, step % self.repeat if self.repeat else step
@@ -121,7 +141,7 @@ class SamplePlan:
         video = int(eligible[random.integers(len(eligible))])
         entry = self.splits[split].videos[video]
         frames = len(entry.frame_names)
-        context, query = _draw_frames(frames, config, random)
+        context, query = _draw_frames(frames, config, random, self.context_frames(step))
         expressions, grouped = _draw_expressions(entry, config, random)
         words = templates_named(config.prompts)
         templates = draw_templates(len(expressions), words.rounds(config.query_frames), random, words)
@@ -129,18 +149,22 @@ class SamplePlan:
 
 
 def _draw_frames(
-    frames: int, config: SamplingConfig, random: np.random.Generator
+    frames: int, config: SamplingConfig, random: np.random.Generator, count: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Context and query frames of a video, or its sparse and dense ones."""
+    """Context and query frames of a video, or its sparse and dense ones, or `count` references and the target."""
     if config.frame_choice == "sparse_dense":
         context, query = draw_training_frames(frames, config.context_frames, config.query_frames, random)
         start = query[0]
+    elif config.frame_choice == "references":
+        context = random_context(frames, count, random)
+        start = context[int(random.integers(count))]
+        query = (start,)
     else:
         start = int(random.integers(frames - config.query_frames + 1))
         query = tuple(range(start, start + config.query_frames))
         context = random_context(frames, config.context_frames, random)
     if config.single_frame:
-        query, context = (start,) * config.query_frames, (start,) * config.context_frames
+        query, context = (start,) * len(query), (start,) * len(context)
     return context, query
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Never, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from torch import Tensor
 from glus.common.errors import EvaluationError, InputError
 from glus.common.files import sha256_of
 from glus.data_pipeline.batches.batch import padded_ids
-from glus.data_pipeline.batches.conversations import clean_expression, templates_named
-from glus.data_pipeline.batches.prompt_style import Style
+from glus.data_pipeline.batches.conversations import templates_named
+from glus.data_pipeline.batches.prompt_style import Style, clean_expression
 from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 from glus.data_pipeline.raw.records import Expression
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig, middle_context
@@ -248,10 +248,18 @@ def _videolisa_record(config: InferenceConfig, sampling: SamplingConfig) -> dict
     }
 
 
+def _refuse_masks(*_: object) -> Never:
+    raise EvaluationError(
+        "these weights are a key frame selector, which has no segmenter: name a GLUS as weights, and use the selector "
+        "to choose key frames (docs/key_frames.md)"
+    )
+
+
 ASKING: Mapping[Method, Asking] = MappingProxyType(
     {
         "glus": Asking(_ask_in_windows, lambda dataset, expression: "expression", _glus_record),
         "videolisa": Asking(_ask_once, _videolisa_wording, _videolisa_record),
+        "selector": Asking(_refuse_masks, lambda dataset, expression: "expression", _refuse_masks),
     }
 )
 

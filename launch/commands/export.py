@@ -18,7 +18,7 @@ from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.methods import AnyModel
 from glus.model.model_config import LoraConfig
 from glus.model.released.release_files import read_json
-from glus.model.released.release_methods import MODEL_CONFIG, RELEASED_METHODS
+from glus.model.released.release_methods import MODEL_CONFIG, RELEASED_METHODS, check_is_released
 from glus.model.released.release_sizes import released_config
 from glus.model.released.release_sums import write_sums
 from glus.model.released.write_release import (
@@ -70,6 +70,7 @@ def export(config: ExportConfig) -> None:
     folder = checkpoint.resolve(config.checkpoint)
     for line in without_digests(folder):
         print(plain(line))
+    check_is_released(checkpoint.read_run_config(folder).model.method)
     check_model_files(folder)
     model, tokenizer, run = build_from_checkpoint(folder)
     merged = merge_lora(model)

@@ -31,7 +31,11 @@ GIB, TERA = 2**30, 10**12
 REDUCE_BUCKET, FETCH_AHEAD = 50_000_000, 50_000_000
 
 #: method -> tokens of its released tokenizer, and the id of [SEG].
-_RELEASED_VOCABULARY: dict[Method, tuple[int, int]] = {"glus": (32_003, 32_000), "videolisa": (32_012, 32_011)}
+_RELEASED_VOCABULARY: dict[Method, tuple[int, int]] = {
+    "glus": (32_003, 32_000),
+    "videolisa": (32_012, 32_011),
+    "selector": (32_003, 32_000),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class PlanConfig:
     changes: tuple[str, ...] = ()
     """Overrides of that config, as key=value."""
     prompt_tokens: int = 0
-    """Tokens of a prompt, frames included; 0 takes those of the frames and 150 of text (VideoLISA: 60)."""
+    """Tokens of a prompt, frames included; 0 takes those of the frames and 150 of text (VideoLISA: 60, selector: 200).
+    """
     height: int = 720
     """Rows of a frame (masks are compared at their own size)."""
     width: int = 1280

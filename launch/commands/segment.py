@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from glus.common.errors import LaunchError
 from glus.common.progress import progress
 from glus.common.terminal import one_line, plain
-from glus.data_pipeline.batches.conversations import clean_expression
+from glus.data_pipeline.batches.prompt_style import clean_expression
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.key_frames import KeyFrames
 from glus.evaluation.segment.clip import Clip, open_clip

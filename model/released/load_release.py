@@ -19,7 +19,7 @@ from glus.model.model_config import ModelConfig
 from glus.model.precision import why_unusable
 from glus.model.released.release_files import ReleasedWeights
 from glus.model.released.release_lora import Adapter, adapted_weight, add_adapter, find_adapters, plain_name
-from glus.model.released.release_methods import RELEASED_METHODS
+from glus.model.released.release_methods import TAKEN
 from glus.model.released.release_names import (
     LISA,
     LLAMA,
@@ -94,15 +94,16 @@ def _language_names(model: nn.Module, released: ReleasedWeights) -> NameMap:
         return LLAVA_OF_TRANSFORMERS
     if not any(name.startswith("model.mm_projector.") for name in released.shapes):
         return LLAMA
-    return LISA if config_of(model).method == "glus" else LLAVA
+    # VideoLISA starts from a LLaVA, GLUS and its selector from a LISA.
+    return LISA if TAKEN[config_of(model).method].method == "glus" else LLAVA
 
 
 def load_complete(model: nn.Module, folder: Path) -> list[str]:
-    """Load everything but the vision tower from a checkpoint of the model's method, LoRA merged or not.
+    """Load all that the model has but the vision tower from the checkpoint that its method takes, LoRA merged or not.
 
-    Returns lines to print. Raises ModelError.
+    The selector takes a GLUS, without its segmenter. Returns lines to print. Raises ModelError.
     """
-    names = RELEASED_METHODS[config_of(model).method].names(config_of(model))
+    names = TAKEN[config_of(model).method].names(config_of(model))
     return _load(model, ReleasedWeights.open(folder), names, None)
 
 

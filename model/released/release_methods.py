@@ -8,10 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from glus.common.errors import ModelError
 from glus.common.files import is_there
 from glus.model.model_config import Method, ModelConfig
 from glus.model.released.release_files import read_json
-from glus.model.released.release_names import GLUS, PIXEL_DEVIATION, PIXEL_MEAN, NameMap, videolisa_names
+from glus.model.released.release_names import (
+    GLUS,
+    LANGUAGE_OF_GLUS,
+    PIXEL_DEVIATION,
+    PIXEL_MEAN,
+    NameMap,
+    videolisa_names,
+)
 
 #: Next to the released layout `glus export` writes every size and switch of the model here.
 MODEL_CONFIG = "glus_model.json"
@@ -53,6 +61,33 @@ RELEASED_METHODS: dict[Method, ReleasedMethod] = {
         {"pool": 1},
     ),
 }
+
+
+@dataclass(frozen=True)
+class TakenRelease:
+    """Which complete checkpoint a method starts from, and the names of what it takes of it.
+
+    Without `segmenter` it takes none, and a segmenter of its own (weights.segmenter) would have no place.
+    """
+
+    method: Method
+    names: Callable[[ModelConfig], NameMap]
+    segmenter: bool = True
+
+
+#: `model.method` -> the complete checkpoint that it starts from.
+TAKEN: dict[Method, TakenRelease] = {
+    **{method: TakenRelease(method, released.names) for method, released in RELEASED_METHODS.items()},
+    "selector": TakenRelease("glus", lambda _: LANGUAGE_OF_GLUS, segmenter=False),
+}
+
+
+def check_is_released(method: Method) -> None:
+    """Raise ModelError for a method that has no released layout."""
+    if method not in RELEASED_METHODS:
+        raise ModelError(
+            f"a {method} has no released layout: none was published. Name its run or checkpoint folder instead"
+        )
 
 
 def method_of(folder: Path) -> Method | None:

@@ -114,6 +114,13 @@ GLUS = NameMap(
     ),
 )
 
+#: What the key frame selector takes of a GLUS checkpoint. Its score head is in no release.
+LANGUAGE_OF_GLUS = NameMap(
+    "GLUS's language half",
+    tuple(rename for rename in GLUS.renames if rename[0] != SEGMENTER),
+    (*GLUS.ignored, Ignored(f"{SEGMENTER}*", "the key frame selector has no segmenter")),
+)
+
 CLIP = NameMap(
     "CLIP",
     (("vision_model.", "language.vision_tower."),),

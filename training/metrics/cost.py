@@ -22,10 +22,11 @@ from glus.model.losses import mask_bce, mask_dice
 from glus.model.memory import MemoryBank
 from glus.model.methods import AnyModel
 from glus.model.model_config import Method
+from glus.model.selector.selector import Selector
 from glus.model.videolisa.video_lisa import VideoLisa
 
 #: Tokens that the language model's FLOP are counted at: a prompt's usual length, since attention grows with its square.
-COUNTED_TOKENS: dict[Method, int] = {"glus": 1024, "videolisa": 2400}
+COUNTED_TOKENS: dict[Method, int] = {"glus": 1024, "videolisa": 2400, "selector": 1024}
 #: Tokens of VideoLISA's answers that are learnt ("Sure, [SEG].<|end|>" and the like).
 ANSWER_TOKENS = 8
 #: Side of the mask that the losses are counted on.
@@ -161,9 +162,17 @@ def _videolisa_parts(model: VideoLisa, dtype: torch.dtype) -> Iterator[Part]:
     yield _loss_part(dtype, image_size // 4)
 
 
+def _selector_parts(model: Selector, dtype: torch.dtype) -> Iterator[Part]:
+    """One score an expression."""
+    hidden = _meta(dtype, 1, 1, model.config.language.hidden_size, grad=True)
+    score = _count(lambda: (model.language.logits(hidden), model.scores(hidden)))
+    yield Part("lm_head, text_hidden_fcs and score_head", "expression", score[0], 3.0, score[1])
+
+
 _METHODS: dict[Method, Callable[[Any, torch.dtype], Iterator[Part]]] = {
     "glus": _glus_parts,
     "videolisa": _videolisa_parts,
+    "selector": _selector_parts,
 }
 
 

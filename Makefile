@@ -8,6 +8,7 @@
 #   TORCH_INDEX=URL             where torch comes from. PyPI's torch for Linux brings CUDA with it (3 GB); on a machine
 #                               without a GPU https://download.pytorch.org/whl/cpu is much smaller.
 #   TESTERS=2                   processes that run tests; 0 runs them in one, as pytest itself does
+#   GPU_PYTHON=3.12             (gpu-wheels) the Python of the machine with the GPU
 #   DATA=/path                  (demo-davis) the folder that holds DAVIS17/, or DAVIS17 itself
 
 PYTHON ?= python3.11
@@ -15,6 +16,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 PYTEST ?= -q
 TESTERS ?= 2
+GPU_PYTHON ?= 3.12
 
 # Where deepspeed's setup sees a GPU it asks nvcc for its version, and ends where there is none; sam2's looks too.
 NO_GPU := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu
@@ -32,11 +34,11 @@ CODE := $(wildcard $(FOLDERS) tests benchmarks examples setup.py)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-short demo-davis test test-fast lint types unit-tests clean
+.PHONY: help env demo demo-short demo-davis test test-fast lint types unit-tests gpu-wheels clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
-	@echo "more: env, lint, types, unit-tests, demo-short, demo-davis DATA=FOLDER, clean"
+	@echo "more: env, lint, types, unit-tests, demo-short, demo-davis DATA=FOLDER, gpu-wheels, clean"
 
 env: $(STAMP)
 
@@ -86,6 +88,20 @@ lint: env
 
 types: env
 	@$(BIN)/mypy
+
+# For a machine that has torch with CUDA but no network: docs/gpu.md. Three packages have no wheels and are built here.
+WHEELS := build/gpu/wheels
+BUILT := antlr4-python3-runtime|deepspeed|iopath|sam2
+gpu-wheels: env
+	@mkdir -p $(WHEELS)
+	@grep -vE '^(#|$(BUILT))' requirements/gpu_wheels.txt >$(WHEELS)/download.txt
+	@$(PIP) download -qq --no-deps --only-binary=:all: --implementation cp --python-version $(GPU_PYTHON) \
+		$(foreach glibc,34 28 27 24 17 12 5,--platform manylinux_2_$(glibc)_x86_64) --platform manylinux2014_x86_64 \
+		--platform manylinux2010_x86_64 --platform manylinux1_x86_64 -d $(WHEELS) -r $(WHEELS)/download.txt
+	@$(NO_GPU) DS_BUILD_OPS=0 SAM2_BUILD_CUDA=0 $(PIP) wheel -qq --no-deps --no-build-isolation -w $(WHEELS) \
+		$$(grep -E '^($(BUILT))' requirements/gpu_wheels.txt)
+	@rm $(WHEELS)/download.txt
+	@du -sh $(WHEELS)
 
 clean:
 	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -91,6 +91,7 @@ def random_batch(config: RunConfig, arguments: argparse.Namespace, seed: int) ->
         video_of=torch.arange(videos).repeat_interleave(each),
         ids=ids,
         attention=torch.ones_like(ids, dtype=torch.bool),
+        answer=ids == SEG,
         masks=[MaskRuns.of(torch.rand((each, query, *size), generator=random) > 0.8) for _ in range(videos)],
         video_key=torch.arange(videos).repeat_interleave(each) + 1000 * seed,
         split=torch.zeros(rows, dtype=torch.long),

@@ -5,7 +5,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,7 +64,8 @@ def atomic_open(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
             "again: finished files are kept, and no half-written file was left"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # such as that its folder is a file: the error above says so
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ import psutil
 import torch
 
 # torch exports them, but not explicitly.
-from torch.distributed import FileStore, HashStore, Store  # type: ignore[attr-defined]
+from torch.distributed import DistError, FileStore, HashStore, Store  # type: ignore[attr-defined]
 
 from glus.common.errors import TrainingError
 
@@ -119,6 +119,14 @@ def join_ranks(rank: Rank) -> None:
     torch.distributed.init_process_group(
         rank.backend, store=store, rank=rank.rank, world_size=rank.ranks, timeout=timeout
     )
+
+
+def lost_ranks(error: BaseException) -> bool:
+    """Whether an exception is one of communication between ranks, as where another rank was killed.
+
+    gloo raises RuntimeError and names its source file; NCCL and torch's stores raise DistError.
+    """
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 
 def _loopback() -> str:

@@ -1,6 +1,6 @@
 """Starts the ranks of a training on this machine, alone or as one machine of a job, or becomes a rank of torchrun's."""
 
-import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import InputError, LaunchError, UserError
-from glus.common.json_file import as_object, read_object
 from glus.common.locks import exclusive
 from glus.common.terminal import plain
 from glus.common.urls import hide_secrets
@@ -24,6 +23,7 @@ from glus.launch.ranks.attempts import Failure, record_failure
 from glus.launch.ranks.nodes import ALONE, Nodes
 from glus.launch.ranks.signals import INTERRUPTED, OF_ELASTIC, end_with_parent, listen_as_rank, passing_on_signals
 from glus.training.run_config import RunConfig
+from glus.training.stopping.error_file import record_error
 from glus.training.stopping.stopping import StopFlag, read_stopped
 from glus.training.stopping.watchdog import HUNG
 
@@ -84,20 +84,18 @@ def main() -> int:
     stop = StopFlag()
     listen_as_rank(stop)
     quiet_libraries()
-    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-    handler = get_error_handler()
-    handler.initialize()
+    if sys.stderr:
+        faulthandler.enable()
     try:
-        return _one_rank(load_config(RunConfig, Path(sys.argv[1]), []), stop)
+        try:
+            return _one_rank(load_config(RunConfig, Path(sys.argv[1]), []), stop)
+        except Exception as error:  # noqa: BLE001 -- `train` prints it, with its traceback
+            # The launcher interrupts the ranks that are left: this one completes its record first.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            record_error(error)
+            return USER_ERROR if isinstance(error, UserError) else BUG
     except KeyboardInterrupt:
         return INTERRUPTED
-    except UserError as error:
-        handler.record_exception(error)
-        return USER_ERROR
-    except Exception as error:  # noqa: BLE001 -- `train` prints it, with its traceback
-        handler.record_exception(error)
-        return BUG
 
 
 def _one_rank(config: RunConfig, stop: StopFlag | None) -> int:
@@ -189,11 +187,9 @@ def _cause(failures: Iterable["ProcessFailure"]) -> "ProcessFailure":
 
 
 def _as_failure(found: "ProcessFailure", nodes: Nodes, ranks: int) -> Failure:
-    recorded: dict[str, Any] = {}
-    if Path(found.error_file).is_file():
-        # A rank that was killed while it wrote leaves half a file: then its exit code says what is known.
-        with contextlib.suppress(UserError, KeyError):
-            recorded = as_object(read_object(found.error_file, "record of a failed rank")["message"], "message")
+    # A text where the rank left no file: then its exit code says what is known.
+    message = found.error_file_data["message"]
+    recorded: dict[str, Any] = message if isinstance(message, dict) else {}
     rank = nodes.number * ranks + found.local_rank
     if found.exitcode in (USER_ERROR, HUNG) and recorded:
         text = hide_secrets(recorded["message"].partition(": ")[2])

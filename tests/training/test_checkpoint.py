@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from glus.common.errors import TrainingError
+from glus.training.build import build_for_training
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.integrity import find_corruption, note_digests
 from glus.training.distributed import Rank
+from glus.training.engines.choose import joined, make_engine
 from glus.training.run_config import RunConfig
 from glus.training.train import train
 
@@ -213,3 +215,18 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(half_way: RunConfig, small_di
     # With room again the run goes on from what was kept.
     (small_disk / "ballast").unlink()
     assert train(replace(half_way, out=str(out)), ALONE).name == "step-000004"
+
+
+@pytest.mark.parametrize(("call", "arguments"), [("save", ()), ("load", (1,))])
+def test_a_lost_rank_is_no_fault_of_the_disk_or_the_checkpoint(
+    half_way: RunConfig, monkeypatch: pytest.MonkeyPatch, call: str, arguments: tuple[int, ...]
+) -> None:
+    def lose(*_: object, **__: object) -> None:
+        raise RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:1")
+
+    with joined(half_way, ALONE):
+        engine = make_engine(half_way, build_for_training(half_way).model, ALONE)
+        monkeypatch.setattr(engine._engine, f"{call}_checkpoint", lose)
+        with pytest.raises(RuntimeError, match="gloo"):
+            getattr(engine, call)(checkpoint.resolve(Path(half_way.out)) / checkpoint.ENGINE, *arguments)
+        engine.close()

@@ -2,13 +2,15 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from glus.common.errors import TrainingError
-from glus.training.distributed import STORE, Rank, join_ranks
+from glus.training.distributed import STORE, Rank, join_ranks, lost_ranks
 from tests.running import listening
 
 
@@ -81,3 +83,33 @@ def one_of_two(number: int, folder: Path) -> None:
 @pytest.mark.ranks
 def test_ranks_of_one_machine_meet_in_a_file_and_gather_texts(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
+
+
+#: Rank 1 ends once both have met, and rank 0 reports what that raises.
+LOSES = """
+import os, sys, torch
+from glus.training.distributed import Rank, join_ranks, lost_ranks
+rank = Rank(int(sys.argv[1]), 0, 2, on_cpu=True)
+join_ranks(rank)
+torch.distributed.barrier()
+if rank.rank == 1:
+    os._exit(0)
+try:
+    torch.distributed.barrier()
+except RuntimeError as error:
+    print(lost_ranks(error), error)
+"""
+
+
+@pytest.mark.ranks
+def test_an_error_by_a_rank_that_has_ended_is_known(tmp_path: Path) -> None:
+    settings = {**os.environ, STORE: str(tmp_path / "store")}
+    begun = [
+        subprocess.Popen([sys.executable, "-c", LOSES, number], env=settings, stdout=subprocess.PIPE, text=True)
+        for number in ("0", "1")
+    ]
+    printed, _ = begun[0].communicate(timeout=60)
+    begun[1].communicate(timeout=60)
+    assert printed.startswith("True ") and "peer" in printed
+    assert lost_ranks(torch.distributed.DistBackendError("NCCL error"))
+    assert not lost_ranks(RuntimeError("PytorchStreamWriter failed")) and not lost_ranks(OSError("/gloo/"))

@@ -17,7 +17,7 @@ from glus.common.errors import TrainingError, first_line
 from glus.common.out_of_memory import out_of_memory
 from glus.model.released.safe_pickle import holds_code, only_data, refused_code
 from glus.training.contrast import ContrastiveLoss
-from glus.training.distributed import Rank, join_ranks
+from glus.training.distributed import Rank, join_ranks, lost_ranks
 from glus.training.engines.accumulate import Accumulated, accumulate
 from glus.training.engines.float32_sums import Float32Sums
 from glus.training.engines.scatter import broadcast, check_same_model, scatter
@@ -163,7 +163,7 @@ class Engine:
             with _quiet_stdout():
                 self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            if out_of_memory(error):
+            if out_of_memory(error) or lost_ranks(error):
                 raise
             raise TrainingError(
                 f"the optimiser's state cannot be written below {folder} ({first_line(error)}): free some room"
@@ -182,7 +182,7 @@ class Engine:
                 with self._converted(folder) if other else contextlib.nullcontext(folder) as place:
                     found, _ = self._engine.load_checkpoint(str(place), tag=_TAG)
         except (OSError, RuntimeError, ValueError, LookupError, AssertionError, EOFError, UnpicklingError) as error:
-            if out_of_memory(error):
+            if out_of_memory(error) or lost_ranks(error):
                 raise
             if (code := refused_code(error)) is not None:
                 raise TrainingError(holds_code(folder, code)) from error

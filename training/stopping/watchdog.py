@@ -12,6 +12,7 @@ from typing import Self
 
 from glus.common.errors import TrainingError
 from glus.common.locks import missing_folders, remove_empty
+from glus.training.stopping.error_file import record_error
 
 #: Seconds between the stacks and the end: the other ranks write theirs.
 GRACE = 5.0
@@ -70,12 +71,10 @@ class Watchdog:
         self._ended.wait(GRACE)
         if self._ended.is_set() or time.monotonic() - self._last < self._seconds:
             return  # it went on after all
-        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
         message = (
             f"rank {self._rank} did nothing for {self._seconds:g} s (hang_minutes): what each of its threads was at "
             f"is in {self._file}"
         )
-        get_error_handler().record_exception(TrainingError(message))
+        record_error(TrainingError(message))
         print(message, flush=True)
         os._exit(HUNG)

@@ -39,13 +39,33 @@ class KeyFrames:
         wanted = self.frames.get(key)
         if wanted is None:
             return None
-        for index, name in enumerate(frame_names):
-            if name == wanted or (_number(name) == _number(wanted) is not None):
-                return index
-        raise EvaluationError(
-            f"{self.path}: {key} names frame {wanted}, which video {video} does not have: its {len(frame_names)} "
-            f"frames are {frame_names[0]} to {frame_names[-1]}"
-        )
+        index = _place(wanted, frame_names)
+        if index is None:
+            raise EvaluationError(
+                f"{self.path}: {key} names frame {wanted}, which video {video} does not have: its {len(frame_names)} "
+                f"frames are {frame_names[0]} to {frame_names[-1]}"
+            )
+        return index
+
+
+def frame_of_file(frame_names: Sequence[str], index: int) -> int | str:
+    """What a file of key frames says for frame `index`, so that `KeyFrames.position` gives it back.
+
+    The number in the frame's file name, which is the index where frames are numbered 0 to T - 1; the name itself where
+    it is no number, or another frame has the same.
+    """
+    name = frame_names[index]
+    number = _number(name)
+    return number if number is not None and _place(str(number), frame_names) == index else name
+
+
+def _place(wanted: str, frame_names: Sequence[str]) -> int | None:
+    """Index of the frame of exactly this name, else of the first with this number; None where there is none."""
+    if wanted in frame_names:
+        return frame_names.index(wanted)
+    number = _number(wanted)
+    numbers = (index for index, name in enumerate(frame_names) if number is not None and _number(name) == number)
+    return next(numbers, None)
 
 
 def _number(text: str) -> int | None:

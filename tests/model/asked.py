@@ -11,6 +11,7 @@ from glus.data_pipeline.batches.batch import padded_ids
 from glus.model.glus import Glus
 from glus.model.inference.video_prompts import Prompts
 from glus.model.inference.video_segmenter import FrameMasks
+from glus.model.selector.selector import Selector
 
 from .tiny import IMAGE, PAD, SEG
 
@@ -84,11 +85,12 @@ class Cost:
 
 
 @contextmanager
-def counted(model: Glus) -> Iterator[Cost]:
+def counted(model: Glus | Selector) -> Iterator[Cost]:
     """Counts what the model computes in the block."""
     cost = Cost()
+    encoders = [] if isinstance(model, Selector) else [model.segmenter.sam2.image_encoder]
     hooks = [
-        model.segmenter.sam2.image_encoder.register_forward_pre_hook(lambda _, args: cost.sam2.append(len(args[0]))),
+        *(each.register_forward_pre_hook(lambda _, args: cost.sam2.append(len(args[0]))) for each in encoders),
         model.language.vision_tower.register_forward_pre_hook(lambda _, args: cost.clip.append(len(args[0]))),
         model.language.llama.model.register_forward_pre_hook(
             lambda _, args, keys: cost.llama.append(tuple(keys["inputs_embeds"].shape[:2])), with_kwargs=True

@@ -70,7 +70,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() and not arguments.small else "cpu")
     rows = []
     for precision in arguments.precisions:
-        model = drawn(config_of(arguments.small, precision), device).eval()
+        model = drawn(config_of(arguments.small, precision), device).to(device).eval()
         for expressions in arguments.expressions:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)

@@ -15,7 +15,6 @@ from glus.common.pictures import MOST_BYTES
 from glus.data_pipeline.raw.frame_names import JPEG_ENDINGS, NamedFiles, frame_order, only_file
 from glus.data_pipeline.raw.jpeg import JpegHeader, encode_jpeg, jpeg_header
 from glus.data_pipeline.raw.orientation import Orientation
-from glus.data_pipeline.raw.video_file import DisagreementError, pictures, pictures_by_decord, reads_by_decord, survey
 from glus.data_pipeline.raw.video_survey import Survey
 
 
@@ -128,6 +127,8 @@ class VideoFile:
 
         Raises DataError where the file cannot be read, the names do not fit its frames, or a named frame is lost.
         """
+        from glus.data_pipeline.raw.video_file import survey  # here: shards are read where there is no PyAV
+
         self.path = path
         known = survey(path)
         self.size = known.size
@@ -173,6 +174,8 @@ def extract_frames(path: Path, folder: Path) -> ExtractedVideo:
     Raises DataError where the file is missing, is no video, or has no frame that decodes; OSError where `folder`
     cannot be written.
     """
+    from glus.data_pipeline.raw.video_file import pictures, survey
+
     known = survey(path)
     folder.mkdir(parents=True)
     for number, picture in zip(known.given, pictures(path, known), strict=True):
@@ -217,6 +220,8 @@ def _ranks(names: Sequence[str]) -> list[int]:
 
 def _encoded(path: Path, known: Survey, wanted: set[int]) -> dict[int, bytes]:
     """JPEG bytes of the wanted frames. decord reads ordinary files, FFmpeg the others and where decord differs."""
+    from glus.data_pipeline.raw.video_file import DisagreementError, pictures, pictures_by_decord, reads_by_decord
+
     readers = (pictures_by_decord, pictures) if reads_by_decord(known) else (pictures,)
     for read in readers:
         frames: dict[int, bytes] = {}

@@ -23,7 +23,8 @@ ONLY_FILE = {
     "decord": "data_pipeline/raw/video_file.py",
     "simplejpeg": "data_pipeline/raw/jpeg.py",
     "fsspec": "data_pipeline/shards/storage.py",
-    "pyarrow": "data_pipeline/shards/index_table.py and evaluation/results/frame_scores.py",
+    "pyarrow": "data_pipeline/shards/index_table.py and data_pipeline/sampling/frame_table.py"
+    " and evaluation/results/frame_scores.py",
     "sam2": "model/sam2_parts.py",
     "deepspeed": "training/engines/deepspeed_engine.py",
     "mlflow": "training/tracking/mlflow_client.py",

@@ -15,6 +15,7 @@ from glus.model.released.release_sums import check_sums
 from glus.model.trainable import TrainableRow, add_lora, build_empty, set_trainable
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.integrity import check_model_files, without_digests
+from glus.training.checkpoints.starting import part_of
 from glus.training.pretrained import check_released, load_released
 from glus.training.release_info import without_sums
 from glus.training.run_config import RunConfig
@@ -86,8 +87,12 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, with_weig
 def _fill(model: AnyModel, config: RunConfig, tokenizer: Tokenizer, start: Path | None) -> Sequence[str]:
     """Load the weights of a checkpoint, or the released ones; an empty model is only compared. Lines for the user."""
     if start:
-        checkpoint.load_weights(model, start)
-        return ()
+        part = part_of(config.model.method, start)
+        checkpoint.load_weights(model, start, part)
+        if part is None:
+            return ()
+        left_out, fresh = (" and ".join(f"{each}*" for each in names) for names in (part.left_out, part.fresh))
+        return (f"{start}: all taken but {left_out}; freshly drawn: {fresh}",)
     return load_released(model, config.weights, tokenizer, config.seed)
 
 

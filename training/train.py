@@ -22,6 +22,7 @@ from glus.data_pipeline.shards.reader import open_splits
 from glus.training.build import Built, build_for_training, build_to_count
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.resuming import check_resumable, choose_checkpoint, is_done
+from glus.training.checkpoints.starting import check_labels
 from glus.training.determinism import deterministic
 from glus.training.devices import choose_device, claim, gpu_count
 from glus.training.distributed import Rank
@@ -90,6 +91,8 @@ def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: C
         resumed = choose_checkpoint(out / "checkpoints", rank)
         if resumed:
             check_resumable(resumed, config, plan.fingerprint, rank)
+        else:
+            check_labels(config, plan.labels)
         # The engine scatters the weights from rank 0: no other rank reads them.
         built = build_for_training(config, resumed, with_weights=rank.rank == 0)
         # After that: a model that cannot be built leaves no record.
@@ -98,7 +101,7 @@ def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: C
             if checked:
                 checked()
             forget_stop(out)
-            _print_model(built)
+            _print_model(built, plan)
         watchdog.beat()
         engine = make_engine(config, built.model, rank)
         contrast = make_contrast(config, rank, [split.dataset for split in plan.splits])
@@ -124,8 +127,8 @@ def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: C
     return path
 
 
-def _print_model(built: Built) -> None:
-    for line in built.notes:
+def _print_model(built: Built, plan: SamplePlan) -> None:
+    for line in (*plan.notes, *built.notes):
         print(one_line(f"  {line}"))
     for row in built.trainable:
         print(f"  trains {row.elements:>12,} elements in {row.tensors:>4} tensors matching {row.pattern}")

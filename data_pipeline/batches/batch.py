@@ -156,6 +156,7 @@ def _describe(
 ) -> Described:
     wanted, context, query = [], [], []
     ids, answers, video_of, keys, objects, names = [], [], [], [], [], []
+    scores: list[NDArray[np.float32]] = []
     words = templates_named(plan.config.prompts)
     tokenizer.check_has(words.tokens, plan.config.prompts)
     most = words.max_tokens if max_text_tokens is None else max_text_tokens
@@ -190,6 +191,8 @@ def _describe(
                 ]
             )
             names.append(name)
+            if plan.labels:
+                scores.append(plan.labels.splits[slot.split].of(slot.video, expression, slot.query))
     padded, attention = padded_ids(ids, tokenizer.pad_id)
     answer, _ = padded_ids(answers, 0)
     split_of, video_key, expression_of = torch.tensor(keys).unbind(1)
@@ -208,6 +211,7 @@ def _describe(
         expression=expression_of,
         objects=torch.tensor(objects),
         names=names,
+        score=torch.from_numpy(np.stack(scores)) if scores else None,
     )
     return Described(batch, wanted)
 

@@ -7,17 +7,20 @@ rank takes its slots, so the order of samples depends on neither the number of r
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glus.common.errors import DataError
+from glus.common.paths import PathText
 from glus.common.seeds import numpy_generator
 from glus.data_pipeline.batches.conversations import draw_templates, templates_named
+from glus.data_pipeline.sampling import references
+from glus.data_pipeline.sampling.frame_labels import FrameLabels, read_labels
 from glus.data_pipeline.sampling.groups import draw_group
 from glus.data_pipeline.sampling.mixture import Mixture, check_weights, expanded
-from glus.data_pipeline.sampling.references import check_references, draw_count
 from glus.data_pipeline.sampling.sparse_dense import draw_training_frames
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 
@@ -56,6 +59,13 @@ class SamplingConfig:
     group_by_object: bool = True
     """Draw two or more expressions of one object and one or more of a rival object, where the first one drawn has them.
     """
+    frame_scores: PathText = ""
+    """With references: folder of `glus evaluate` or `glus score` on the training splits; J of each frame is its label.
+    """
+    frame_scores_of: Literal["init_from", "any"] = "init_from"
+    """Whose masks frame_scores may rate: those of the GLUS that init_from names (a selector learns where its own GLUS
+    does well), or any model's.
+    """
     single_frame: bool = False
     """Show one frame instead of all context and query frames: the control that cannot see motion."""
 
@@ -68,12 +78,9 @@ class SamplingConfig:
                 f"the sparse ones, so give 1 to sampling.context_frames ({self.context_frames})"
             )
         if self.frame_choice == "references":
-            check_references(self.least_context_frames, self.context_frames, self.query_frames)
-        elif self.least_context_frames:
-            raise DataError(
-                f"sampling.least_context_frames={self.least_context_frames} with frame_choice {self.frame_choice}: it "
-                "is for references; leave it out"
-            )
+            references.check_references(self.least_context_frames, self.context_frames, self.query_frames)
+        else:
+            references.check_no_references(self.frame_choice, self.least_context_frames, self.frame_scores)
 
 
 @dataclass(frozen=True)
@@ -108,18 +115,29 @@ class SamplePlan:
         self.config, self.seed, self.slots, self.repeat = config, seed, slots, repeat
         weights = [config.mixture[f"{split.dataset}/{split.split}"] for split in self.splits]
         self._mixture = Mixture(weights, seed)
-        self._eligible = [_eligible(split, config) for split in self.splits]
+        #: With references: labels of frames. And lines to print about what they leave out.
+        self.labels = _read_labels(self.splits, config)
+        self.notes: list[str] = []
+        if self.labels:
+            labelled, most = list(zip(self.labels.splits, self.splits, strict=True)), config.context_frames
+            self._eligible = [references.eligible(labels, split, most) for labels, split in labelled]
+            self.notes += [note for each in labelled for note in references.left_out(*each, most)]
+        else:
+            self._eligible = [_eligible(split, config) for split in self.splits]
+        due = f"that {config.frame_scores} scores" if self.labels else "whose masks are known"
         for split, eligible in zip(self.splits, self._eligible, strict=True):
             if not len(eligible):
                 raise DataError(
                     f"{split.dataset}/{split.split} has no video with {_shortest(config)} frames and an expression "
-                    "whose masks are known: take it out of sampling.mixture"
+                    f"{due}: take it out of sampling.mixture"
                 )
 
     @property
     def fingerprint(self) -> str:
-        """The data that this plan draws from: the splits' own fingerprints, in order."""
-        return "-".join(split.fingerprint[:16] for split in self.splits)
+        """The data that this plan draws from: the splits' own fingerprints, in order, and that of labels."""
+        parts = [split.fingerprint for split in self.splits]
+        parts += [self.labels.fingerprint] if self.labels else []
+        return "-".join(part[:16] for part in parts)
 
     def global_batch(self, step: int) -> list[Slot]:
         """The slots of a step, in order."""
@@ -130,7 +148,7 @@ class SamplePlan:
         config = self.config
         if config.frame_choice != "references":
             return config.context_frames
-        return draw_count(self.seed, step, config.least_context_frames, config.context_frames)
+        return references.draw_count(self.seed, step, config.least_context_frames, config.context_frames)
 
     def slot(self, step: int, number: int) -> Slot:
         """Slot `number` of a step, drawn alone: a rank need not draw those of the others."""
@@ -142,10 +160,22 @@ class SamplePlan:
         entry = self.splits[split].videos[video]
         frames = len(entry.frame_names)
         context, query = _draw_frames(frames, config, random, self.context_frames(step))
-        expressions, grouped = _draw_expressions(entry, config, random)
+        labelled = self.labels.splits[split].labelled(video) if self.labels else None
+        expressions, grouped = _draw_expressions(entry, config, random, labelled)
         words = templates_named(config.prompts)
         templates = draw_templates(len(expressions), words.rounds(config.query_frames), random, words)
         return Slot(split, video, context, query, expressions, templates, grouped)
+
+
+def _read_labels(splits: Sequence[ShardedSplit], config: SamplingConfig) -> FrameLabels | None:
+    if config.frame_choice != "references":
+        return None
+    if not config.frame_scores:
+        raise DataError(
+            "sampling.frame_scores is empty: name a folder of `glus evaluate` on the training splits, whose scores are "
+            "the selector's labels"
+        )
+    return read_labels(Path(config.frame_scores), splits)
 
 
 def _draw_frames(
@@ -200,13 +230,16 @@ def _eligible(split: ShardedSplit, config: SamplingConfig) -> NDArray[np.int64]:
 
 
 def _draw_expressions(
-    entry: VideoEntry, config: SamplingConfig, random: np.random.Generator
+    entry: VideoEntry, config: SamplingConfig, random: np.random.Generator, labelled: NDArray[np.bool_] | None
 ) -> tuple[tuple[int, ...], bool]:
     """Numbers of the expressions of a slot, and whether an object with several and a rival are among them.
 
+    `labelled`, bool [E], says which may be drawn; None: all whose target is known.
     The first one drawn is always among them, so that every expression is trained on, whatever groups its video has.
     """
     sets = entry.object_sets()
+    if labelled is not None:
+        sets = {number: objects for number, objects in sets.items() if labelled[number]}
     known = list(sets)
     order = [known[place] for place in random.permutation(len(known))]
     if not config.group_by_object:

@@ -255,6 +255,12 @@ def _refuse_masks(*_: object) -> Never:
     )
 
 
+def check_segments(method: Method) -> None:
+    """Raise EvaluationError for a method that makes no masks, before its model is loaded."""
+    if ASKING[method].masks is _refuse_masks:
+        _refuse_masks()
+
+
 ASKING: Mapping[Method, Asking] = MappingProxyType(
     {
         "glus": Asking(_ask_in_windows, lambda dataset, expression: "expression", _glus_record),

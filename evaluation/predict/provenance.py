@@ -17,11 +17,12 @@ from glus.common.json_file import read_as
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.asking import ASKING
 from glus.evaluation.predict.inference_config import InferenceConfig
+from glus.evaluation.predict.model_record import RECORD as RECORD
 from glus.evaluation.predict.model_source import ModelSource
 from glus.evaluation.predict.worklist import RECORDS, Counted
 
 FORMAT = 1
-RECORD, MASKS = "predictions.json", "predictions"
+MASKS = "predictions"
 
 
 @dataclass(frozen=True)

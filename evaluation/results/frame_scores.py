@@ -13,21 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glus.common.atomic import write_atomic
-from glus.common.errors import EvaluationError, InputError
-from glus.common.files import open_regular
+from glus.common.errors import EvaluationError
+from glus.data_pipeline.sampling.frame_table import FRAMES as FRAMES
+from glus.data_pipeline.sampling.frame_table import NAMES, VERSION, VERSION_KEY, read_frame_table
 from glus.evaluation.score.error_parts import PARTS
 from glus.evaluation.score.expression_score import FrameScores
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
-FRAMES = "frames.parquet"
-_KEY, _VERSION = b"glus.frame_scores", b"1"
-_NAMES = ("dataset", "split", "video", "expression", "frame")
 _METRICS, _LOST = ("J", "F"), "lost"
 #: Values of the column `lost`, in the order of their numbers.
 _PLACES = ("", *PARTS)
-_REMEDY = "score these predictions again"
 
 
 def write_frame_scores(scores: Sequence[FrameScores], out: Path) -> Path:
@@ -38,7 +35,7 @@ def write_frame_scores(scores: Sequence[FrameScores], out: Path) -> Path:
     counts = np.array([len(each.frame_names) for each in scores], dtype=np.int64)
     row_of = np.repeat(np.arange(len(scores), dtype=np.int32), counts)
     columns: dict[str, pa.Array] = {}
-    for name in _NAMES[:-1]:
+    for name in NAMES[:-1]:
         values = pa.array([getattr(each, name) for each in scores], pa.string()).dictionary_encode()
         columns[name] = values.take(pa.array(row_of))
     columns["frame"] = pa.array([name for each in scores for name in each.frame_names], pa.string())
@@ -47,7 +44,7 @@ def write_frame_scores(scores: Sequence[FrameScores], out: Path) -> Path:
         columns[name] = pa.array(np.concatenate(parts) if parts else np.empty(0, np.float32), pa.float32())
     places = np.concatenate([np.empty(0, np.int8), *(each.lost for each in scores)])
     columns[_LOST] = pa.DictionaryArray.from_arrays(pa.array(places, pa.int8()), pa.array(_PLACES))
-    table = pa.table(columns).replace_schema_metadata({_KEY: _VERSION})
+    table = pa.table(columns).replace_schema_metadata({VERSION_KEY: VERSION})
     content = io.BytesIO()
     parquet.write_table(table, content, compression="zstd")
     write_atomic(out / FRAMES, content.getvalue())
@@ -59,8 +56,14 @@ def read_frame_scores(out: Path) -> Iterator[FrameScores]:
 
     Raises EvaluationError where the file is not there or is no such file.
     """
-    table = _table(out / FRAMES)
-    names = [table.column(name).to_pylist() for name in _NAMES]
+    file = out / FRAMES
+    table = read_frame_table(file, (*NAMES, *_METRICS, _LOST), EvaluationError)
+    unknown = set(table.column(_LOST).to_pylist()) - set(_PLACES)
+    if unknown:
+        raise EvaluationError(
+            f"{file} has {min(unknown)!r} in its column {_LOST}: score these predictions again", file=str(file)
+        )
+    names = [table.column(name).to_pylist() for name in NAMES]
     known = {name: place for place, name in enumerate(_PLACES)}
     lost = np.array([known[name] for name in table.column(_LOST).to_pylist()], np.int8)
     metrics = [table.column(name).to_numpy().astype(np.float32, copy=False) for name in _METRICS]
@@ -75,27 +78,3 @@ def read_frame_scores(out: Path) -> Iterator[FrameScores]:
             dataset, split, video, expression, tuple(names[-1][begin:end]), region, boundary, lost[begin:end]
         )
         begin = end
-
-
-def _table(file: Path) -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    try:
-        with open_regular(file, "file of frames' scores") as opened:
-            table = parquet.read_table(opened)
-    except InputError as error:
-        raise EvaluationError(f"{error}; {_REMEDY}", file=str(file)) from error
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise EvaluationError(f"{file} cannot be read ({error}): {_REMEDY}", file=str(file)) from error
-    version = (table.schema.metadata or {}).get(_KEY)
-    if version != _VERSION:
-        found = "no file of frames' scores" if version is None else f"of version {version.decode(errors='replace')}"
-        raise EvaluationError(f"{file} is {found}, this code reads {_VERSION.decode()}: {_REMEDY}", file=str(file))
-    missing = [name for name in (*_NAMES, *_METRICS, _LOST) if name not in table.column_names]
-    if missing or any(table.column(name).null_count for name in (*_NAMES, *_METRICS, _LOST)):
-        raise EvaluationError(f"{file} has no complete column {', '.join(missing) or 'of each kind'}: {_REMEDY}")
-    unknown = set(table.column(_LOST).to_pylist()) - set(_PLACES)
-    if unknown:
-        raise EvaluationError(f"{file} has {min(unknown)!r} in its column {_LOST}: {_REMEDY}", file=str(file))
-    return table

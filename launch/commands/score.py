@@ -11,6 +11,7 @@ from glus.common.terminal import plain
 from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
 from glus.data_pipeline.shards.storage import Storage
 from glus.evaluation.pages.evaluation_page import write_report
+from glus.evaluation.predict.model_record import model_of
 from glus.evaluation.predict.predictions import split_folder
 from glus.evaluation.results.frame_scores import write_frame_scores
 from glus.evaluation.results.scores_file import write_scores
@@ -61,6 +62,7 @@ def score_and_write(
     """
     found = score_splits(splits, masks, min(workers or usable_cores(), max(len(split.videos) for split in splits)))
     origin = {"title": title, "predictions": str(masks.resolve()), "shards": str(Storage.at(shards))}
+    origin |= {f"{split.dataset}/{split.split}": split.fingerprint for split in splits} | model_of(masks)
     tables = (
         *write_scores(found.scores, found.summary, out, found.merged, origin),
         write_frame_scores(found.frames, out),

@@ -23,6 +23,7 @@ from glus.evaluation.segment.segment_folder import (
 from glus.model.released.release_sam2 import Hiera
 
 if TYPE_CHECKING:
+    from glus.evaluation.predict.asking import check_segments
     from glus.evaluation.predict.model_source import ModelSource
     from glus.training.devices import Kind
 
@@ -71,6 +72,7 @@ def segment(config: SegmentConfig) -> None:
     source = ModelSource.find(config.weights, config.vision, config.hiera)
     if source.notes:
         print(plain("\n".join(source.notes)))
+    check_segments(source.method)
     if config.key_frame != 0 and source.method != "glus":
         raise LaunchError(f"key_frame={config.key_frame}: {source.method} has no key frame; leave it out")
     if config.inference.post_optimise is not None and source.method != "videolisa":

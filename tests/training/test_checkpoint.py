@@ -142,7 +142,10 @@ def test_a_broken_checkpoint_is_told(half_way: RunConfig, change: Change, messag
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_state(data_fingerprint="0123"), r"was trained on other shards \(0123, now .*\): restore them, or train into"),
+        (
+            _state(data_fingerprint="0123"),
+            r"was trained on other shards or labels \(0123, now .*\): restore them, or train into",
+        ),
         (_state(seed=7), r"was begun with seed 7, now seed 0: use the same"),
     ],
 )

@@ -240,18 +240,31 @@ def read_run_config(path: Path) -> RunConfig:
         raise TrainingError(f"{path / CONFIG}: {error}; use another checkpoint") from error
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+@dataclass(frozen=True)
+class PartTaken:
+    """What a model takes of another method's checkpoint: all but names that begin with one of `left_out`.
+
+    What of the model begins with one of `fresh` stays as it was drawn.
+    """
+
+    left_out: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+
+
+def load_weights(model: nn.Module, path: Path, part: PartTaken | None = None) -> None:
     """Load a checkpoint's weights strictly into a model that is not partitioned; an empty model is only compared.
 
+    `part` leaves something out on both sides; the rest must be complete.
     Raises TrainingError where the file is damaged or holds values that are not finite, or where names or shapes differ
     (a checkpoint of another model size); InputError where it cannot be read.
     """
     file = path / WEIGHTS
-    own = _own_once(model)
+    taken = part or PartTaken()
+    own = {name: tensor for name, tensor in _own_once(model).items() if not name.startswith(taken.fresh)}
     empty = any(tensor.is_meta for tensor in own.values())
     try:
         with open_tensors(file) as stored:
-            names = set(stored.keys())
+            names = {name for name in set(stored.keys()) if not name.startswith(taken.left_out)}
             shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in names}
             _check_fit(file, {name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
             for name in names if not empty else ():

@@ -93,6 +93,12 @@ def check_model_files(path: Path, weights: bool = True) -> dict[str, str]:
     return found
 
 
+def digest_of_weights(path: Path) -> str:
+    """SHA-256 of a checkpoint's weights: as noted with them, else computed. Raises TrainingError or InputError."""
+    noted = _noted(path, 0) if is_there(path / DIGESTS) else {}
+    return noted[WEIGHTS][1] if WEIGHTS in noted else sha256_of(path / WEIGHTS, "weights")
+
+
 def without_digests(path: Path) -> list[str]:
     """A line to print for a checkpoint without digests."""
     if is_there(path / DIGESTS):

@@ -63,7 +63,7 @@ def check_resumable(path: Path, config: RunConfig, fingerprint: str, rank: Rank)
     state = read_state(path)
     if state.data_fingerprint != fingerprint:
         raise TrainingError(
-            f"{config.out} was trained on other shards ({state.data_fingerprint}, now {fingerprint}): "
+            f"{config.out} was trained on other shards or labels ({state.data_fingerprint}, now {fingerprint}): "
             "restore them, or train into another `out`"
         )
     if state.seed != config.seed:

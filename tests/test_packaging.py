@@ -145,6 +145,12 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
         assert requirement.specifier.contains(version), f"{line}, but {version} is pinned"
 
 
+def test_wheels_for_a_gpu_machine_have_the_pinned_versions() -> None:
+    pinned = pins("lock.txt") | pins("lock_no_isolation.txt")
+    wheels = pins("gpu_wheels.txt")
+    assert wheels == {name: pinned[name] for name in wheels}
+
+
 def test_the_pins_are_complete() -> None:
     """They are installed with --no-deps: whatever a pinned package needs must be pinned as well."""
     pinned = pins("lock.txt") | pins("lock_no_isolation.txt") | pins("lock_build.txt")

@@ -27,7 +27,8 @@ class Command:
     `words` names the config's list that bare words fill: `glus compare RUN RUN`.
     `first` names the key that takes the first of them: `glus segment VIDEO EXPRESSION EXPRESSION`.
     `fills` names the key of the folder that it writes into, `makes` that of the file or folder that it makes: one
-    command at a time does. prepare, train, evaluate and submit take their own locks: they have several of each.
+    command at a time does. prepare, train, evaluate, select-frames and submit take their own locks: they have several
+    of each.
     `file` names the key that takes the .yaml file, the config of another command: `glus submit train CONFIG.yaml`.
     """
 
@@ -75,6 +76,11 @@ COMMANDS = {
         "glus.launch.commands.evaluate:evaluate",
         "glus.launch.commands.evaluate:EvaluateConfig",
         "predict masks and score them: J, F, J&F for each benchmark",
+    ),
+    "select-frames": Command(
+        "glus.launch.commands.select_frames:select_frames",
+        "glus.launch.commands.select_frames:SelectFramesConfig",
+        "choose each expression's key frame by a selector's scores of all frames",
     ),
     "export": Command(
         "glus.launch.commands.export:export",

@@ -73,6 +73,12 @@ class Asking:
     recorded: Callable[[InferenceConfig, SamplingConfig], dict[str, int | bool | str]]
 
 
+def check_text(text: str, name: str) -> None:
+    """Raise EvaluationError for a text with nothing in it; `name` says which expression it is."""
+    if not clean_expression(text).strip():
+        raise EvaluationError(f"{name} is empty ({text!r}): say in words what is to be segmented")
+
+
 class VideoPrompts:
     """Called with the number of query frames: ids int64 [E, L] and attention bool [E, L] on `device`.
 
@@ -91,8 +97,7 @@ class VideoPrompts:
         wordings: Sequence[str] = (),
     ):
         for text, name in zip(texts, names, strict=True):
-            if not clean_expression(text).strip():
-                raise EvaluationError(f"{name} is empty ({text!r}): say in words what is to be segmented")
+            check_text(text, name)
         self._tokenizer, self._texts, self._context_frames = tokenizer, texts, context_frames
         self._templates, self._trailing_blank, self._device = templates, trailing_blank, device
         self._wordings, self._names = wordings or ("expression",) * len(texts), names

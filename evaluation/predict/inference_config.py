@@ -21,8 +21,12 @@ class InferenceConfig:
     for all of them.
     """
     key_frames: Path | None = None
-    """JSON file of key frames in the reference's form, {"VIDEO_EXPID": FRAME}; expressions that it does not name, and
-    all without a file, begin at their video's first frame.
+    """JSON file of key frames in the reference's form, {"VIDEO_EXPID": FRAME}, as `glus select-frames` writes it;
+    without a file all expressions begin at their video's first frame.
+    """
+    missing_key_frames: Literal["refuse", "first"] = "refuse"
+    """What to do about expressions that the file does not name: refuse them, or begin at the first frame as the
+    reference does.
     """
     post_optimise: Path | None = None
     """VideoLISA alone: a sam2_hiera_*.pt whose memory follows the dense frames' masks through the video
@@ -36,7 +40,9 @@ class InferenceConfig:
 
         Raises EvaluationError where the file cannot be read.
         """
-        settings = {name: value for name, value in asdict(self).items() if name not in ("key_frames", "post_optimise")}
+        # A file of key frames gives one frame for each expression, whether those that it does not name were accepted.
+        apart = ("key_frames", "missing_key_frames", "post_optimise")
+        settings = {name: value for name, value in asdict(self).items() if name not in apart}
         if self.key_frames is None:
             return settings
         try:

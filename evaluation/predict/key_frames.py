@@ -1,7 +1,8 @@
 """Key frames of expressions from a file in the reference's form: {"VIDEO_EXPID": FRAME}.
 
 Source: the reference's inference_iter.py (`--use_kf`, `--score_json`): FRAME is the number in the frame's file name, as
-a number or as text; an expression that the file does not name begins at its video's first frame.
+a number or as text; an expression that the file does not name
+begins at its video's first frame, where the caller accepts that.
 """
 
 import json
@@ -35,7 +36,7 @@ class KeyFrames:
 
         Raises EvaluationError where the video has no such frame.
         """
-        key = f"{video}_{expression}"
+        key = key_of(video, expression)
         wanted = self.frames.get(key)
         if wanted is None:
             return None
@@ -46,6 +47,11 @@ class KeyFrames:
                 f"frames are {frame_names[0]} to {frame_names[-1]}"
             )
         return index
+
+
+def key_of(video: str, expression: str) -> str:
+    """The key of an expression (an id) in a file of key frames."""
+    return f"{video}_{expression}"
 
 
 def frame_of_file(frame_names: Sequence[str], index: int) -> int | str:
@@ -79,22 +85,31 @@ def _text(path: Path, key: str, value: Any) -> str:
     return value if isinstance(value, str) else str(int(value))
 
 
-def check_key_frames(path: Path, splits: Sequence[ShardedSplit]) -> tuple[int, int]:
+def check_key_frames(path: Path, splits: Sequence[ShardedSplit], accept_missing: bool) -> tuple[int, int]:
     """(expressions of the splits that the file names, all of them): hours of prediction end here or not at all.
 
-    Raises EvaluationError as `KeyFrames`, and where the file names none of them.
+    Raises EvaluationError as `KeyFrames`, where the file names none of them, and, unless `accept_missing`, where it
+    does not name them all.
     """
     keys = KeyFrames.read(path)
-    videos = [entry for split in splits for entry in split.videos]
-    found = [
-        keys.position(entry.video, expression.id, entry.frame_names)
-        for entry in videos
+    found = {
+        f"{entry.dataset}/{entry.split} {key_of(entry.video, expression.id)}": keys.position(
+            entry.video, expression.id, entry.frame_names
+        )
+        for split in splits
+        for entry in split.videos
         for expression in entry.expressions
-    ]
-    named = sum(index is not None for index in found)
+    }
+    missing = [name for name, index in found.items() if index is None]
+    named = len(found) - len(missing)
     if not named:
         raise EvaluationError(
             f"{path} names no expression of {', '.join(f'{each.dataset}/{each.split}' for each in splits)}: wanted is "
             f"{_FORM}"
+        )
+    if missing and not accept_missing:
+        raise EvaluationError(
+            f"{path} does not name {len(missing)} of {len(found)} expressions, the first is {missing[0]}: select key "
+            "frames for these splits, or say inference.missing_key_frames=first to begin them at the first frame"
         )
     return named, len(found)

@@ -101,7 +101,7 @@ def write_list(out: Path, items: Sequence[WorkItem], ranks: int) -> None:
 
 def record_done(out: Path, entry: VideoEntry, done: Predicted, seconds: float) -> None:
     """Add to the record of a video what a pass over it did. Raises DataError where it cannot be written."""
-    place = _record(out, entry)
+    place = video_file(out / RECORDS, entry)
     before = _read(place)
     record = {
         "expressions": before.get("expressions", 0) + done.expressions,
@@ -115,7 +115,7 @@ def record_done(out: Path, entry: VideoEntry, done: Predicted, seconds: float) -
 
 def counted(out: Path, splits: Sequence[ShardedSplit]) -> Counted:
     """The sum of all records. A video whose process was killed between masks and record is not in it."""
-    found = [_read(_record(out, entry)) for split in splits for entry in split.videos if entry.expressions]
+    found = [_read(video_file(out / RECORDS, entry)) for split in splits for entry in split.videos if entry.expressions]
     return Counted(
         int(sum(record.get("frames", 0) for record in found)),
         int(sum(record.get("frames_without_seg", 0) for record in found)),
@@ -126,27 +126,27 @@ def counted(out: Path, splits: Sequence[ShardedSplit]) -> Counted:
 
 
 @contextmanager
-def exclusive_out(out: Path, rank: int, ranks: int) -> Iterator[None]:
-    """Hold OUT for this rank. Ranks of one evaluation, of which an array starts each when it likes, share it.
+def exclusive_out(out: Path, rank: int, ranks: int, command: str) -> Iterator[None]:
+    """Hold OUT for this rank of `command`. Ranks of one run, of which an array starts each when it likes, share it.
 
-    Raises EvaluationError where another process holds it, or an evaluation by another number of ranks is at work.
+    Raises EvaluationError where another process holds it, or a run with another number of ranks is at work.
     """
     own = LOCK if ranks == 1 else f".rank-{rank}-of-{ranks}.lock"
     with ExitStack() as held:
         try:
-            held.enter_context(exclusive(out, EVALUATE, own))
+            held.enter_context(exclusive(out, command, own))
         except InUseError as error:
-            raise _in_use(out, error.holder) from error
+            raise _in_use(out, error.holder, command) from error
         for path in [out / LOCK, *sorted(out.glob(".rank-*-of-*.lock"))]:
             same_run = ranks > 1 and path.name.endswith(f"-of-{ranks}.lock")
             other = None if same_run or path.name == own else holder(path)
             if other:
-                raise _in_use(out, other)
+                raise _in_use(out, other, command)
         yield
 
 
-def _in_use(out: Path, other: Holder | None) -> EvaluationError:
-    what = "another evaluation" if other is None or other.command == EVALUATE else "another command"
+def _in_use(out: Path, other: Holder | None, command: str) -> EvaluationError:
+    what = f"another {command}" if other is None or other.command == command else "another command"
     return EvaluationError(
         f"{what} is at work in {out} ({other or 'it did not say who it is'}): wait for it, or choose another `out`"
     )
@@ -162,8 +162,9 @@ def _owners(items: Sequence[WorkItem], ranks: int) -> list[int]:
     return owners
 
 
-def _record(out: Path, entry: VideoEntry) -> Path:
-    folder = expression_folder(out / RECORDS, entry, entry.expressions[0]).parent
+def video_file(root: Path, entry: VideoEntry) -> Path:
+    """ROOT/DATASET/SPLIT/VIDEO.json of a video with expressions. Raises InputError as `expression_folder`."""
+    folder = expression_folder(root, entry, entry.expressions[0]).parent
     return folder.with_name(f"{folder.name}.json")
 
 

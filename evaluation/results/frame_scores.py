@@ -6,9 +6,10 @@ The file's metadata names the format's version.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -27,28 +28,73 @@ _METRICS, _LOST = ("J", "F"), "lost"
 _PLACES = ("", *PARTS)
 
 
+class RowsOfFrames(Protocol):
+    """Which frames of which expression some rows of a table are about."""
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def video(self) -> str: ...
+
+    @property
+    def expression(self) -> str: ...
+
+    @property
+    def frame_names(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class FrameRows:
+    """`RowsOfFrames` as values."""
+
+    dataset: str
+    split: str
+    video: str
+    expression: str
+    frame_names: tuple[str, ...]
+
+
 def write_frame_scores(scores: Sequence[FrameScores], out: Path) -> Path:
     """Write OUT/frames.parquet, complete or absent; return its place. Raises InputError where it cannot be written."""
     import pyarrow as pa
-    import pyarrow.parquet as parquet
 
-    counts = np.array([len(each.frame_names) for each in scores], dtype=np.int64)
-    row_of = np.repeat(np.arange(len(scores), dtype=np.int32), counts)
-    columns: dict[str, pa.Array] = {}
-    for name in NAMES[:-1]:
-        values = pa.array([getattr(each, name) for each in scores], pa.string()).dictionary_encode()
-        columns[name] = values.take(pa.array(row_of))
-    columns["frame"] = pa.array([name for each in scores for name in each.frame_names], pa.string())
+    columns: dict[str, Any] = {}
     for name in _METRICS:
         parts = [getattr(each, name) for each in scores]
-        columns[name] = pa.array(np.concatenate(parts) if parts else np.empty(0, np.float32), pa.float32())
+        columns[name] = np.concatenate(parts) if parts else np.empty(0, np.float32)
     places = np.concatenate([np.empty(0, np.int8), *(each.lost for each in scores)])
     columns[_LOST] = pa.DictionaryArray.from_arrays(pa.array(places, pa.int8()), pa.array(_PLACES))
-    table = pa.table(columns).replace_schema_metadata({VERSION_KEY: VERSION})
-    content = io.BytesIO()
-    parquet.write_table(table, content, compression="zstd")
-    write_atomic(out / FRAMES, content.getvalue())
+    write_frame_rows(out / FRAMES, scores, columns, (VERSION_KEY, VERSION))
     return out / FRAMES
+
+
+def write_frame_rows(
+    file: Path, rows: Sequence[RowsOfFrames], values: Mapping[str, Any], version: tuple[bytes, bytes]
+) -> None:
+    """Write a Parquet file of one row a frame: the columns NAMES, then `values` (NumPy's or pyarrow's arrays).
+
+    `version` is the key and value of the file's metadata. The file is complete or absent; raises InputError where it
+    cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    counts = np.array([len(each.frame_names) for each in rows], dtype=np.int64)
+    row_of = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
+    columns: dict[str, pa.Array] = {}
+    for name in NAMES[:-1]:
+        texts = pa.array([getattr(each, name) for each in rows], pa.string()).dictionary_encode()
+        columns[name] = texts.take(pa.array(row_of))
+    columns["frame"] = pa.array([name for each in rows for name in each.frame_names], pa.string())
+    columns |= {name: pa.array(column) for name, column in values.items()}
+    content = io.BytesIO()
+    table = pa.table(columns).replace_schema_metadata(dict([version]))
+    parquet.write_table(table, content, compression="zstd")
+    write_atomic(file, content.getvalue())
 
 
 def read_frame_scores(out: Path) -> Iterator[FrameScores]:

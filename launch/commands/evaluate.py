@@ -1,8 +1,6 @@
 """`glus evaluate`: masks for every expression, their J, F and J&F, the text control, and a page that shows them."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,7 +8,6 @@ from typing import Literal
 from glus.common.errors import LaunchError, TrainingError
 from glus.common.paths import PathText
 from glus.common.terminal import plain
-from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict import provenance
 from glus.evaluation.predict.asking import wording_notes
 from glus.evaluation.predict.inference_config import InferenceConfig
@@ -18,8 +15,8 @@ from glus.evaluation.predict.key_frames import check_key_frames
 from glus.evaluation.predict.model_source import ModelSource
 from glus.evaluation.predict.predictions import check_entries, remove_unfinished
 from glus.evaluation.predict.worklist import (
+    EVALUATE,
     LIST,
-    WorkItem,
     counted,
     exclusive_out,
     left,
@@ -28,10 +25,11 @@ from glus.evaluation.predict.worklist import (
     write_list,
 )
 from glus.evaluation.results.summary import named_metrics
-from glus.launch.commands.predict import Prediction, predict, processes_for
+from glus.launch.commands.predict import Prediction
 from glus.launch.commands.score import chosen_splits, score_and_write
+from glus.launch.commands.work_processes import processes_of_rank, wait_for_all, work_through
 from glus.model.released.release_sam2 import Hiera
-from glus.training.devices import Kind, choose_device, gpu_count
+from glus.training.devices import choose_device, gpu_count
 from glus.training.distributed import Rank
 from glus.training.tracking.evaluation_record import check_recordable, log_evaluation
 from glus.training.tracking.tracking_place import TrackingConfig
@@ -89,29 +87,30 @@ def evaluate(config: EvaluateConfig) -> None:
         print(plain("\n".join(source.notes)))
     splits = chosen_splits(config.shards, config.splits)
     if config.inference.key_frames is not None:
-        named, expressions = check_key_frames(config.inference.key_frames, splits)
-        print(f"key frames: {named} of {expressions} expressions have one, the others begin at the first frame")
+        accepted = config.inference.missing_key_frames == "first"
+        named, expressions = check_key_frames(config.inference.key_frames, splits, accepted)
+        others = "" if named == expressions else ", the others begin at the first frame"
+        print(f"key frames: {named} of {expressions} expressions have one{others}")
     for note in wording_notes(source.method, splits):
         print(plain(note))
     check_entries(entry for split in splits for entry in split.videos)
     items = work_list(splits)
-    processes = _processes(config, rank, len(items), kind)
+    processes = processes_of_rank(config.processes, config.fresh, rank, len(items), kind)
     tracking = _tracking(config, source, rank)
-    with exclusive_out(config.out, rank.rank, rank.ranks):
-        new = not (config.out / provenance.RECORD).exists()
-        made = provenance.claim(config.out, source, config.inference, splits, config.fresh)
+    with exclusive_out(config.out, rank.rank, rank.ranks, EVALUATE):
         masks = config.out / provenance.MASKS
-        if rank.rank == 0:
-            write_list(config.out, items, rank.ranks)
-        mine = left(share(items, rank.rank, rank.ranks), splits, masks)
-        work = Prediction(source, tuple(splits), config.out, config.inference, mine, rank.local, kind)
-        with _unused_records_removed(config.out, rank.ranks, new):
-            predict(work, processes)
+        with provenance.removed_where_unused(config.out, provenance.PREDICTIONS, (LIST,), rank.ranks):
+            made = provenance.claim(config.out, source, config.inference, splits, config.fresh)
+            if rank.rank == 0:
+                write_list(config.out, items, rank.ranks)
+            mine = left(share(items, rank.rank, rank.ranks), splits, masks)
+            work = Prediction(source, tuple(splits), config.out, config.inference, mine, rank.local, kind)
+            work_through(work, processes)
         if rank.rank != 0 or not config.score:
             scorer = "rank 0 scores" if config.score else "the same with score=true scores"
             print(f"rank {rank.rank} of {rank.ranks}: {len(mine)} videos predicted; {scorer}")
             return
-        _wait_for_all(items, splits, masks, config.wait_minutes)
+        wait_for_all(items, lambda those: left(those, splits, masks), config.wait_minutes, "masks")
         for entry in (entry for split in splits for entry in split.videos):
             remove_unfinished(masks, entry)
         count = counted(config.out, splits)
@@ -129,21 +128,6 @@ def evaluate(config: EvaluateConfig) -> None:
             _record(config, source, tracking, made, named_metrics(summary) | costs, summary.partial, tables)
     if not source.tracking_run:
         print("not recorded: no tracked run made this model")
-
-
-@contextmanager
-def _unused_records_removed(out: Path, ranks: int, new: bool) -> Iterator[None]:
-    """Remove records that this command wrote where it ends before the first mask: nothing is left of a refusal.
-
-    Of several ranks another one may be predicting, so all stays.
-    """
-    try:
-        yield
-    except BaseException:
-        if new and ranks == 1 and not (out / provenance.MASKS).exists():
-            for name in (provenance.RECORD, LIST):
-                (out / name).unlink(missing_ok=True)
-        raise
 
 
 def _tracking(config: EvaluateConfig, source: ModelSource, rank: Rank) -> TrackingConfig | None:
@@ -180,31 +164,3 @@ def _record(
             f"the metrics are in {written[0]}, but not recorded: {error}; the same command again records them, and "
             "predicts nothing twice"
         ) from error
-
-
-def _processes(config: EvaluateConfig, rank: Rank, videos: int, kind: Kind) -> int:
-    """Processes of this rank. Raises LaunchError for settings that several ranks cannot have."""
-    if rank.ranks == 1:
-        return processes_for(config.processes, videos, kind)
-    if config.fresh:
-        raise LaunchError(f"fresh=true with {rank.ranks} ranks: one would remove another's masks; remove `out` first")
-    if config.processes > 1:
-        raise LaunchError(f"processes={config.processes} with {rank.ranks} ranks: each rank is one process; leave it 0")
-    return 1
-
-
-def _wait_for_all(items: Sequence[WorkItem], splits: Sequence[ShardedSplit], masks: Path, minutes: float) -> None:
-    """Return when every item is done. Raises LaunchError where nothing new came for so long."""
-    missing = left(items, splits, masks)
-    since = time.monotonic()
-    while missing:
-        if time.monotonic() - since > 60 * minutes:
-            raise LaunchError(
-                f"{len(missing)} videos are without masks and none came for {minutes:g} minutes, the first is "
-                f"{missing[0].name}: a rank was killed or stopped. The same command skips what is predicted and goes on"
-            )
-        time.sleep(min(2.0, 6 * minutes))
-        now = left(missing, splits, masks)
-        if len(now) < len(missing):
-            since = time.monotonic()
-        missing = now

@@ -19,9 +19,10 @@ from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.model_source import ModelSource
 from glus.evaluation.predict.predictions import expression_folder, write_masks
-from glus.evaluation.predict.worklist import counted, exclusive_out, left, work_list
+from glus.evaluation.predict.worklist import EVALUATE, counted, exclusive_out, left, work_list
 from glus.launch import cli
-from glus.launch.commands.predict import Prediction, predict, processes_for
+from glus.launch.commands.predict import Prediction
+from glus.launch.commands.work_processes import processes_for, work_through
 from glus.model.released.release_sums import write_sums
 from glus.training.checkpoints.integrity import DIGESTS, note_digests
 from glus.training.distributed import Rank
@@ -137,7 +138,13 @@ def test_a_file_of_key_frames_is_followed_and_kept_with_the_predictions(
     first = entry.expressions[0]
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps({f"{entry.video}_{first.id}": 4, "another_0": 99}), encoding="utf-8")
-    given = [*words, "report=false", "record=false", f"inference.key_frames={keys}"]
+    strict = [*words, "report=false", "record=false", f"inference.key_frames={keys}"]
+    assert cli.main(strict) == 2
+    told = capsys.readouterr().err
+    second = f"{SPLIT} {entry.video}_{entry.expressions[1].id}"
+    count = len(entry.expressions)
+    assert f"does not name {count - 1} of {count} expressions, the first is {second}: select key" in told
+    given = [strict[0], "inference.missing_key_frames=first", *strict[1:]]
     assert cli.main(given) == 0
     assert f"key frames: 1 of {len(entry.expressions)} expressions have one" in capsys.readouterr().out
     assert cli.main(given) == 0
@@ -149,6 +156,10 @@ def test_a_file_of_key_frames_is_followed_and_kept_with_the_predictions(
     keys.write_text(json.dumps({"another_0": 99}), encoding="utf-8")
     assert cli.main(given) == 2
     assert f"keys.json names no expression of {SPLIT}: wanted is" in capsys.readouterr().err
+    frames = {f"{entry.video}_{each.id}": 4 * (each is first) for each in entry.expressions}
+    keys.write_text(json.dumps(frames), encoding="utf-8")
+    assert cli.main([*strict, f"out={tmp_path}/complete"]) == 0
+    assert f"key frames: {count} of {count} expressions have one\n" in capsys.readouterr().out
 
 
 def test_a_released_glus_is_evaluated_as_a_checkpoint_is(
@@ -209,14 +220,14 @@ def test_several_processes_share_the_videos_and_report_what_stops_one(run: RunCo
     items = work_list(splits)
     assert 1 <= processes_for(0, len(items)) <= 3
     work = Prediction(ModelSource.find(Path(run.out)), splits, tmp_path, InferenceConfig(), items)
-    predict(work, 2)
+    work_through(work, 2)
     assert len(items) == 3 and left(items, splits, tmp_path / "predictions") == ()
     assert counted(tmp_path, splits).frames == sum(
         len(entry.expressions) * len(entry.frame_names) for split in splits for entry in split.videos
     )
     gone = replace(work.source, folder=tmp_path / "gone")
     with pytest.raises(LaunchError, match=r"gone/config\.json: no such config of a run: correct the path"):
-        predict(replace(work, source=gone, out=tmp_path / "none"), 2)
+        work_through(replace(work, source=gone, out=tmp_path / "none"), 2)
     assert multiprocessing.active_children() == []
 
 
@@ -263,7 +274,7 @@ def test_the_first_rank_tells_whose_masks_do_not_come(
     assert cli.main(both) == 2
     told = capsys.readouterr().err
     assert "2 videos are without masks and none came for 0.001 minutes, the first is mevis/train/" in told
-    assert "a rank was killed or stopped. The same command skips what is predicted and goes on" in told
+    assert "a rank was killed or stopped. The same command skips finished videos and goes on" in told
     assert cli.main([*both, "fresh=true"]) == 2
     assert "remove `out` first" in capsys.readouterr().err
 
@@ -272,9 +283,9 @@ def test_two_evaluations_do_not_write_into_one_folder(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "eval").mkdir()
-    with exclusive_out(tmp_path / "eval", 0, 1):
+    with exclusive_out(tmp_path / "eval", 0, 1, EVALUATE):
         assert cli.main(words) == 2
-    assert "another evaluation is at work in" in capsys.readouterr().err
+    assert "another glus evaluate is at work in" in capsys.readouterr().err
 
 
 #: Loads the model once and forks: each child is killed at a moment of its own. One thread, so that forking is safe.

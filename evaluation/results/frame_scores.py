@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from glus.data_pipeline.sampling.frame_table import FRAMES as FRAMES
 from glus.data_pipeline.sampling.frame_table import NAMES, VERSION, VERSION_KEY, read_frame_table
 from glus.evaluation.score.error_parts import PARTS
 from glus.evaluation.score.expression_score import FrameScores
-
-if TYPE_CHECKING:
-    pass
 
 _METRICS, _LOST = ("J", "F"), "lost"
 #: Values of the column `lost`, in the order of their numbers.

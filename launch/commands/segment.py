@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from glus.common.errors import LaunchError
-from glus.common.progress import progress
+from glus.common.progress import Progress, progress
 from glus.common.terminal import one_line, plain
 from glus.data_pipeline.batches.prompt_style import clean_expression
 from glus.evaluation.predict.inference_config import InferenceConfig
@@ -23,7 +23,9 @@ from glus.evaluation.segment.segment_folder import (
 from glus.model.released.release_sam2 import Hiera
 
 if TYPE_CHECKING:
-    from glus.evaluation.predict.asking import check_segments
+    import numpy as np
+    from numpy.typing import NDArray
+
     from glus.evaluation.predict.model_source import ModelSource
     from glus.training.devices import Kind
 
@@ -46,10 +48,12 @@ class SegmentConfig:
     """Folder of the CLIP vision tower (openai/clip-vit-large-patch14; VideoLISA: -336), which releases come without."""
     hiera: Hiera | None = None
     """Of a released GLUS whose SAM 2 has none of the released sizes: what its weights do not show."""
-    key_frame: int | Path = 0
+    key_frame: int | Literal["auto"] | Path = 0
     """The frame to begin at, counted from 0; the video is followed from there to its end and back to its start. Or a
     JSON file of key frames in the reference's form: {"VIDEO_EXPID": FRAME}, FRAME being the number in the file name.
-    VideoLISA has none: it segments each frame alone."""
+    Or auto: `selector` chooses one for each expression. VideoLISA has none: it segments each frame alone."""
+    selector: Path | None = None
+    """A key frame selector for key_frame=auto: a run folder (its latest checkpoint) or one checkpoint folder."""
     overlay_rate: float = 0.0
     """Frames a second of the overlay; 0 shows each frame when the video file does, and 10 a second for a folder."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
@@ -64,6 +68,7 @@ def segment(config: SegmentConfig) -> None:
     Raises DataError, ModelError, TrainingError, EvaluationError or LaunchError, each with one clear message.
     """
     from glus.common.out_of_memory import memory_explained
+    from glus.evaluation.predict.asking import check_segments
     from glus.evaluation.predict.model_source import ModelSource
     from glus.training.devices import choose_device
 
@@ -80,12 +85,14 @@ def segment(config: SegmentConfig) -> None:
             f"inference.post_optimise: {source.method} follows masks by a memory of its own; leave it out"
         )
     source.check_weights()
+    selector = _selector(config)
     with renamed_when_complete(config.out) as folder:
         scratch = folder / ".frames"
         clip = open_clip(config.video, scratch)
         for note in clip.notes:
             print(plain(note))
-        outcomes = [Outcome(text, key) for text, key in zip(config.expressions, _key_frames(config, clip), strict=True)]
+        keys = _chosen(config, selector, clip, kind) if selector else _key_frames(config, clip)
+        outcomes = [Outcome(text, key) for text, key in zip(config.expressions, keys, strict=True)]
         files = MaskFiles(folder, clip, outcomes)
         advice = config.inference.less_memory("device=cpu")
         with memory_explained(f"segmenting {config.video} on {kind}", advice, LaunchError):
@@ -111,13 +118,60 @@ def _check(config: SegmentConfig) -> None:
         raise LaunchError(
             "inference.key_frames is for `glus evaluate`: here say --key-frame N or --key-frame FILE.json"
         )
+    if config.key_frame == "auto" and config.selector is None:
+        raise LaunchError("key_frame=auto: name the key frame selector that chooses it, --selector DIR")
+    if config.key_frame != "auto" and config.selector is not None:
+        raise LaunchError(f"selector={config.selector}: it chooses key frames with --key-frame auto; add that")
     check_free(config.out)
     if not config.weights.is_dir():
         raise LaunchError(f"{config.weights}: no such folder of weights; name a run, a checkpoint or a release")
 
 
+def _selector(config: SegmentConfig) -> "ModelSource | None":
+    """The key frame selector, its files checked; None where the key frames are given."""
+    from glus.evaluation.predict.model_source import ModelSource
+    from glus.evaluation.select.video_scores import check_selector
+
+    if config.selector is None:
+        return None
+    found = ModelSource.find(config.selector)
+    check_selector(found, "selector")
+    if found.notes:
+        print(plain("\n".join(found.notes)))
+    found.check_weights()
+    return found
+
+
+def _chosen(config: SegmentConfig, selector: "ModelSource", clip: Clip, kind: "Kind") -> list[int]:
+    """The index of the key frame that the selector chooses for each expression; prints them."""
+    import torch
+
+    from glus.common.out_of_memory import memory_explained
+    from glus.evaluation.select.selection_rules import best_frame
+    from glus.evaluation.select.video_scores import scores_of_video
+
+    texts, device, together = config.expressions, torch.device(kind), config.inference.expressions_together
+    with (
+        memory_explained(f"scoring {config.video} on {kind}", config.inference.less_memory("device=cpu"), LaunchError),
+        Progress(total=len(clip), desc=f"score {clip.name}", unit="frame") as bar,
+    ):
+
+        def read(index: int) -> "NDArray[np.uint8]":
+            bar.update(1)
+            return clip.read(index)
+
+        loaded = selector.load(device, config.inference.precision)
+        scores = scores_of_video(loaded, read, len(clip), texts, clip.name, together, device)
+    keys = [best_frame(of_expression.tolist()) for of_expression in scores]
+    for number, (text, key) in enumerate(zip(texts, keys, strict=True)):
+        found = f"key frame {clip.frame_names[key]}, score {scores[number, key]:.3f}"
+        print(one_line(f"{number}  {_shown(text)}: {found}"))
+    return keys
+
+
 def _key_frames(config: SegmentConfig, clip: Clip) -> list[int]:
-    """The index of each expression's key frame."""
+    """The index of each expression's key frame that the user gives."""
+    assert config.key_frame != "auto"
     if isinstance(config.key_frame, int):
         if not 0 <= config.key_frame < clip.promised:
             raise LaunchError(
@@ -171,12 +225,15 @@ def _write_pictures(config: SegmentConfig, files: MaskFiles) -> None:
 def _print_outcomes(out: Path, files: MaskFiles) -> None:
     frames, outcomes = len(files.clip), files.outcomes
     for number, outcome in enumerate(outcomes):
-        shown = f"{outcome.text[:80]}..." if len(outcome.text) > 83 else outcome.text
         found = f"a mask in {outcome.frames_with_mask} of {frames} frames"
         if not outcome.frames_with_mask:
             found = f"EMPTY: no mask in any of {frames} frames"
-        print(one_line(f"{number}  {shown}: {found}; no [SEG] in {outcome.frames_without_seg}"))
+        print(one_line(f"{number}  {_shown(outcome.text)}: {found}; no [SEG] in {outcome.frames_without_seg}"))
     silent = sum(outcome.frames_without_seg for outcome in outcomes)
     print(f"frames without [SEG]: {silent} of {frames * len(outcomes)}")
     for place in (MASKS, OVERLAY, SHEET, DOCUMENT):
         print(plain(f"written: {out / place}"))
+
+
+def _shown(text: str) -> str:
+    return f"{text[:80]}..." if len(text) > 83 else text

@@ -49,7 +49,7 @@ def assert_equal(first: Batch, second: Batch) -> None:
         ours, theirs = getattr(first, field.name), getattr(second, field.name)
         if isinstance(ours, torch.Tensor):
             assert torch.equal(ours, theirs), field.name
-        elif field.name == "names":
+        elif field.name == "names" or ours is None:
             assert ours == theirs
         else:
             pixels = [

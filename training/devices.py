@@ -14,6 +14,7 @@ from glus.common.errors import TrainingError, first_line
 
 Asked = Literal["auto", "cuda", "cpu"]
 Kind = Literal["cuda", "cpu"]
+Precision = Literal["bf16", "fp32"]
 
 #: Says the same as a config's key, where that is "auto": for a machine rather than for a run.
 DEVICE = "GLUS_DEVICE"
@@ -105,3 +106,12 @@ def memory_taken(device: torch.device) -> tuple[int, int]:
 def gpu_count(kind: Kind) -> int:
     """Number of GPUs that this process sees; 0 where it computes on the CPU."""
     return torch.cuda.device_count() if kind == "cuda" else 0
+
+
+def choose_precision(asked: Literal["auto", "bf16", "fp32"], kind: Kind) -> Precision:
+    """The precision to predict in. "auto": bf16 on GPUs that compute in it (Ampere and later), as the reference
+    predicts; elsewhere float32."""
+    if asked != "auto":
+        return asked
+    native = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"

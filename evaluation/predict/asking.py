@@ -249,7 +249,7 @@ def _videolisa_record(config: InferenceConfig, sampling: SamplingConfig) -> dict
         "sparse_frames": sampling.context_frames,
         "dense_frames": sampling.query_frames,
         "expressions_together": config.expressions_together,
-        "precision": config.precision,
+        "precision": config.chosen_precision(),
     }
 
 

@@ -1,6 +1,6 @@
 """Settings and counts of inference. No heavy imports."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,14 +32,17 @@ class InferenceConfig:
     """VideoLISA alone: a sam2_hiera_*.pt whose memory follows the dense frames' masks through the video
     (docs/fidelity.md); without it, each frame has the mask that is decoded from it alone.
     """
-    precision: Literal["bf16", "fp32"] = "fp32"
-    """bf16 takes half the memory and less time on a GPU, and changes some pixels (docs/weights.md)."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """bf16 takes half the memory and a half to a quarter of the time on a GPU, and changes some pixels (docs/gpu.md);
+    auto takes it on GPUs, as the reference does, and float32 on the CPU.
+    """
 
     def recorded(self) -> dict[str, int | bool | str]:
         """Return the settings as predictions.json records them: a file of key frames by its SHA-256.
 
-        Raises EvaluationError where the file cannot be read.
+        Raises EvaluationError where the file cannot be read, ValueError where `precision` is not chosen yet.
         """
+        self.chosen_precision()
         # A file of key frames gives one frame for each expression, whether those that it does not name were accepted.
         apart = ("key_frames", "missing_key_frames", "post_optimise")
         settings = {name: value for name, value in asdict(self).items() if name not in apart}
@@ -49,6 +52,18 @@ class InferenceConfig:
             return settings | {"key_frames": sha256_of(self.key_frames, "file of key frames")}
         except InputError as error:
             raise EvaluationError(str(error), file=str(self.key_frames)) from error
+
+    def on(self, kind: Literal["cuda", "cpu"]) -> "InferenceConfig":
+        """The same settings with the precision chosen for a device."""
+        from glus.training.devices import choose_precision  # here: it brings torch
+
+        return replace(self, precision=choose_precision(self.precision, kind))
+
+    def chosen_precision(self) -> Literal["bf16", "fp32"]:
+        """Return `precision` once the device is known. Raises ValueError for "auto": `on` comes first."""
+        if self.precision == "auto":
+            raise ValueError("inference.precision is auto: InferenceConfig.on chooses it for a device")
+        return self.precision
 
     def less_memory(self, otherwise: str) -> str:
         """What takes less memory, `otherwise` last: the advice where there was too little."""

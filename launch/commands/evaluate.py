@@ -82,13 +82,16 @@ def evaluate(config: EvaluateConfig) -> None:
     rank = Rank.from_environment()
     kind = choose_device(config.device, "device")
     rank.check_device(gpu_count(kind))
+    inference = config.inference.on(kind)
+    if rank.rank == 0 and kind == "cuda":
+        print(f"precision: {inference.precision}")
     source = ModelSource.find(config.checkpoint, config.vision, config.hiera)
     if source.notes and rank.rank == 0:
         print(plain("\n".join(source.notes)))
     splits = chosen_splits(config.shards, config.splits)
-    if config.inference.key_frames is not None:
-        accepted = config.inference.missing_key_frames == "first"
-        named, expressions = check_key_frames(config.inference.key_frames, splits, accepted)
+    if inference.key_frames is not None:
+        accepted = inference.missing_key_frames == "first"
+        named, expressions = check_key_frames(inference.key_frames, splits, accepted)
         others = "" if named == expressions else ", the others begin at the first frame"
         print(f"key frames: {named} of {expressions} expressions have one{others}")
     for note in wording_notes(source.method, splits):
@@ -100,11 +103,11 @@ def evaluate(config: EvaluateConfig) -> None:
     with exclusive_out(config.out, rank.rank, rank.ranks, EVALUATE):
         masks = config.out / provenance.MASKS
         with provenance.removed_where_unused(config.out, provenance.PREDICTIONS, (LIST,), rank.ranks):
-            made = provenance.claim(config.out, source, config.inference, splits, config.fresh)
+            made = provenance.claim(config.out, source, inference, splits, config.fresh)
             if rank.rank == 0:
                 write_list(config.out, items, rank.ranks)
             mine = left(share(items, rank.rank, rank.ranks), splits, masks)
-            work = Prediction(source, tuple(splits), config.out, config.inference, mine, rank.local, kind)
+            work = Prediction(source, tuple(splits), config.out, inference, mine, rank.local, kind)
             work_through(work, processes)
         if rank.rank != 0 or not config.score:
             scorer = "rank 0 scores" if config.score else "the same with score=true scores"

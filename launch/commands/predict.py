@@ -56,7 +56,7 @@ class Predictor:
         self._work, self._index = work, index
         self._key_frames = KeyFrames.read(work.config.key_frames) if work.config.key_frames else None
         with self._memory_explained():
-            settings = work.config.precision, work.config.post_optimise
+            settings = work.config.chosen_precision(), work.config.post_optimise
             self._loaded, self._device = open_model(work.source, work.kind, work.device + index, *settings, index > 0)
 
     def predict(self, item: WorkItem) -> Predicted:

@@ -1,7 +1,7 @@
 """`glus segment VIDEO "expression" ["expression" ...] --weights DIR --out DIR`: masks, an overlay, a contact sheet."""
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -74,6 +74,9 @@ def segment(config: SegmentConfig) -> None:
 
     _check(config)
     kind = choose_device(config.device, "device")
+    config = replace(config, inference=config.inference.on(kind))
+    if kind == "cuda":
+        print(f"precision: {config.inference.precision}")
     source = ModelSource.find(config.weights, config.vision, config.hiera)
     if source.notes:
         print(plain("\n".join(source.notes)))
@@ -160,7 +163,7 @@ def _chosen(config: SegmentConfig, selector: "ModelSource", clip: Clip, kind: "K
             bar.update(1)
             return clip.read(index)
 
-        loaded = selector.load(device, config.inference.precision)
+        loaded = selector.load(device, config.inference.chosen_precision())
         scores = scores_of_video(loaded, read, len(clip), texts, clip.name, together, device)
     keys = [best_frame(of_expression.tolist()) for of_expression in scores]
     for number, (text, key) in enumerate(zip(texts, keys, strict=True)):
@@ -199,7 +202,7 @@ def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles,
     from glus.evaluation.predict.video_masks import Asked, masks_of_video
 
     device = torch.device(kind)
-    loaded = source.load(device, config.inference.precision, config.inference.post_optimise)
+    loaded = source.load(device, config.inference.chosen_precision(), config.inference.post_optimise)
     if loaded.notes:
         print(plain("\n".join(loaded.notes)))
     clip, keys = files.clip, [outcome.key_frame for outcome in files.outcomes]

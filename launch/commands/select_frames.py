@@ -27,7 +27,7 @@ from glus.evaluation.select.selection_folder import (
 from glus.evaluation.select.video_scores import check_selector, scores_of_video
 from glus.launch.commands.score import chosen_splits
 from glus.launch.commands.work_processes import open_model, processes_of_rank, wait_for_all, work_through
-from glus.training.devices import Kind, choose_device, gpu_count
+from glus.training.devices import Kind, choose_device, choose_precision, gpu_count
 from glus.training.distributed import Rank
 
 COMMAND = "glus select-frames"
@@ -50,8 +50,8 @@ class SelectFramesConfig:
     """Processes that score; 0 takes one a GPU, and without GPU one a core."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """What is computed on; auto refuses the CPU where there should be GPUs and torch sees none (docs/gpu.md)."""
-    precision: Literal["bf16", "fp32"] = "fp32"
-    """bf16 takes half the memory and less time on a GPU, and changes scores a little."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """bf16 takes half the memory and less time on a GPU, and changes scores a little; auto takes it on GPUs."""
     expressions_together: int = 16
     """Expressions of one video that the language model reads at a time; its frames are encoded once for all of them."""
     fresh: bool = False
@@ -120,6 +120,7 @@ def select_frames(config: SelectFramesConfig) -> None:
     rank = Rank.from_environment()
     kind = choose_device(config.device, "device")
     rank.check_device(gpu_count(kind))
+    precision = choose_precision(config.precision, kind)
     source = ModelSource.find(config.checkpoint)
     check_selector(source, "checkpoint")
     if source.notes and rank.rank == 0:
@@ -133,14 +134,14 @@ def select_frames(config: SelectFramesConfig) -> None:
     settings: dict[str, int | bool | str] = {
         "method": "selector",
         "prompts": source.sampling.prompts,
-        "precision": config.precision,
+        "precision": precision,
         "expressions_together": config.expressions_together,
     }
     with exclusive_out(folder, rank.rank, rank.ranks, COMMAND):
         with removed_where_unused(folder, KEPT, (), rank.ranks):
             made = claim_results(KEPT, folder, source, settings, splits, config.fresh)
             mine = left_to_score(share(items, rank.rank, rank.ranks), splits, folder)
-            asked = config.precision, config.expressions_together
+            asked = precision, config.expressions_together
             work = Scoring(source, tuple(splits), folder, made.weights, *asked, mine, rank.local, kind)
             work_through(work, processes)
         if rank.rank != 0:

@@ -85,7 +85,7 @@ def test_an_empty_text_is_refused():
 
 
 def test_what_is_asked_is_recorded():
-    config = InferenceConfig()
+    config = InferenceConfig(precision="fp32")
     assert ASKING["glus"].recorded(config, SamplingConfig()) == config.recorded()
     assert ASKING["videolisa"].recorded(config, SPARSE_DENSE) == {
         "method": "videolisa",

@@ -15,14 +15,16 @@ from tests.model.releases import write_sam2
 
 def test_glus_refuses_it_and_videolisa_records_its_digest(tmp_path):
     (tmp_path / "sam2.pt").write_bytes(b"weights")
-    config = InferenceConfig(post_optimise=tmp_path / "sam2.pt")
+    config = InferenceConfig(post_optimise=tmp_path / "sam2.pt", precision="fp32")
     with pytest.raises(EvaluationError, match="GLUS follows masks by a memory of its own; leave it out"):
         ASKING["glus"].recorded(config, SamplingConfig())
     recorded = ASKING["videolisa"].recorded(config, SamplingConfig())
     assert recorded["post_optimise"] == hashlib.sha256(b"weights").hexdigest()
-    assert "post_optimise" not in ASKING["videolisa"].recorded(InferenceConfig(), SamplingConfig())
+    assert "post_optimise" not in ASKING["videolisa"].recorded(InferenceConfig(precision="fp32"), SamplingConfig())
     with pytest.raises(EvaluationError, match=r"inference.post_optimise: .*absent.pt"):
-        ASKING["videolisa"].recorded(InferenceConfig(post_optimise=Path("absent.pt")), SamplingConfig())
+        ASKING["videolisa"].recorded(
+            InferenceConfig(post_optimise=Path("absent.pt"), precision="fp32"), SamplingConfig()
+        )
 
 
 def test_a_sam_2_1_is_refused(tmp_path):

@@ -219,7 +219,7 @@ def test_several_processes_share_the_videos_and_report_what_stops_one(run: RunCo
     splits = tuple(ShardedSplit.open(Path(run.shards) / name) for name in ("mevis/train", SPLIT))
     items = work_list(splits)
     assert 1 <= processes_for(0, len(items)) <= 3
-    work = Prediction(ModelSource.find(Path(run.out)), splits, tmp_path, InferenceConfig(), items)
+    work = Prediction(ModelSource.find(Path(run.out)), splits, tmp_path, InferenceConfig(precision="fp32"), items)
     work_through(work, 2)
     assert len(items) == 3 and left(items, splits, tmp_path / "predictions") == ()
     assert counted(tmp_path, splits).frames == sum(
@@ -303,7 +303,8 @@ from glus.launch.commands import predict as launch_predict
 checkpoint, shards, masks, seed = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 splits = tuple(ShardedSplit.open(shards / name) for name in ("mevis/train", "mevis/valid_u"))
 items = work_list(splits)
-work = launch_predict.Prediction(ModelSource.find(checkpoint), splits, masks.parent, InferenceConfig(), items)
+source, config = ModelSource.find(checkpoint), InferenceConfig(precision="fp32")
+work = launch_predict.Prediction(source, splits, masks.parent, config, items)
 one = launch_predict.Predictor(work, 0)
 chance, kills = random.Random(seed), 0
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -194,6 +195,7 @@ KILLS = """
 import os, random, signal, sys, time
 import torch
 torch.set_num_threads(1)
+from collections.abc import Iterator
 from pathlib import Path
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.model_source import ModelSource
@@ -236,7 +238,17 @@ print(len(items), len(left_to_score(items, splits, folder)))
 """
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Another number of threads rounds scores in another way; processes that are forked here have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_twenty_kills_change_nothing(words: list[str], selector: Path, tiny_demo: Path, tmp_path: Path) -> None:
     """benchmarks/selecting_kills.py kills the command itself."""
     assert cli.main([*words, f"out={tmp_path}/one/key_frames.json"]) == 0

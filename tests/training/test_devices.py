@@ -24,7 +24,7 @@ from glus.launch.commands.predict import Prediction, Predictor
 from glus.launch.ranks.nodes import ALONE
 from glus.launch.slurm.doctor import DoctorConfig, findings
 from glus.training.determinism import deterministic
-from glus.training.devices import GIVEN_BY_SLURM, choose_device, sign_of_gpus
+from glus.training.devices import GIVEN_BY_SLURM, choose_device, choose_precision, sign_of_gpus
 from glus.training.distributed import Rank
 from glus.training.metrics.node_watch import NodeWatch
 from glus.training.metrics.peaks import known_peak, peak_of, unknown_gpu
@@ -190,7 +190,7 @@ def test_a_predicting_process_takes_its_gpu_before_the_model_is_read(eight_gpus:
             raise torch.OutOfMemoryError(OUT_OF_MEMORY)
 
     source = Source(tmp_path, "model")
-    work = Prediction(source, (), tmp_path, InferenceConfig(expressions_together=8), (), 2, "cuda")
+    work = Prediction(source, (), tmp_path, InferenceConfig(expressions_together=8, precision="fp32"), (), 2, "cuda")
     with pytest.raises(LaunchError) as error:
         Predictor(work, 1)
     assert eight_gpus == ["set_device cuda:3", "load on cuda:3"]
@@ -301,3 +301,17 @@ def test_a_rank_that_fails_does_not_wait_for_the_others_as_it_ends(end: str, lea
     done = subprocess.run([sys.executable, "-c", LEAVING, end], capture_output=True, text=True, check=False)
     assert ("leaves the others" in done.stdout) == leaves, done.stderr
     assert done.returncode == (0 if leaves else 1)
+
+
+def test_predictions_are_bf16_on_gpus_that_compute_in_it(bare: pytest.MonkeyPatch) -> None:
+    assert choose_precision("auto", "cpu") == "fp32"
+    for native, due in ((True, "bf16"), (False, "fp32")):
+        bare.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert choose_precision("auto", "cuda") == due
+        assert choose_precision("fp32", "cuda") == "fp32" and choose_precision("bf16", "cpu") == "bf16"
+
+
+def test_settings_are_not_recorded_before_their_precision_is_chosen() -> None:
+    with pytest.raises(ValueError, match="auto"):
+        InferenceConfig().recorded()
+    assert InferenceConfig().on("cpu").recorded()["precision"] == "fp32"

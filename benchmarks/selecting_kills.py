@@ -23,6 +23,10 @@ import psutil
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from glus.data_pipeline.datasets.table import read_dataset
+from glus.data_pipeline.shards.finish import finish_split
+from glus.data_pipeline.shards.prepare import plan_jobs
+from glus.data_pipeline.shards.shard_job import ShardMaker
 from glus.demo.demo_data import DemoDataConfig, write_demo_data
 from glus.demo.world import DemoWorldConfig
 from tests.untrained import SELECTOR, write_checkpoint
@@ -37,13 +41,22 @@ def make(folder: Path, videos: int) -> None:
     """Shards of `videos` videos a split in FOLDER/shards, and a selector in FOLDER/run."""
     world = DemoWorldConfig(frames=40, width=64, height=48)
     write_demo_data(DemoDataConfig(folder / "raw", train_videos=videos, valid_videos=videos, world=world))
-    words = [f"datasets=[{', '.join(name.replace('/', ':') for name in SPLITS)}]", f"root={folder}/raw"]
-    subprocess.run([*GLUS, "prepare", *words, f"out={folder}/shards", "workers=1"], check=True, capture_output=True)
+    for name in SPLITS:
+        dataset, split_name = name.split("/")
+        split = read_dataset(dataset, folder / "raw", split_name)
+        jobs = plan_jobs(split, folder / "raw", folder / "shards" / name, videos)
+        for job in jobs:
+            ShardMaker().make(job)
+        finish_split(split, jobs)
     write_checkpoint(folder, folder / "run", *SELECTOR)
 
 
 def start(folder: Path, name: str, processes: int) -> "subprocess.Popen[bytes]":
-    words = [f"checkpoint={folder}/run", f"shards={folder}/shards", f"splits=[{', '.join(SPLITS)}]"]
+    words = [
+        f"checkpoint={folder}/run/checkpoints/step-000001",
+        f"shards={folder}/shards",
+        f"splits=[{', '.join(SPLITS)}]",
+    ]
     words += [f"out={folder}/{name}/key_frames.json", f"processes={processes}"]
     with open(folder / f"{name}.log", "ab") as log:
         return subprocess.Popen([*GLUS, "select-frames", *words], stdout=log, stderr=log, start_new_session=True)

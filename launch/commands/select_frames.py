@@ -56,6 +56,8 @@ class SelectFramesConfig:
     """Expressions of one video that the language model reads at a time; its frames are encoded once for all of them."""
     fresh: bool = False
     """Remove the scores that an earlier selection left in FILE.scores/, and score again."""
+    write: bool = True
+    """Write the files when everything is scored; false only scores, one part of many of a job array."""
     wait_minutes: float = 60
     """Of several ranks, the first waits for the others' scores: how long nothing new may come before it gives up."""
 
@@ -144,8 +146,9 @@ def select_frames(config: SelectFramesConfig) -> None:
             asked = precision, config.expressions_together
             work = Scoring(source, tuple(splits), folder, made.weights, *asked, mine, rank.local, kind)
             work_through(work, processes)
-        if rank.rank != 0:
-            print(f"rank {rank.rank} of {rank.ranks}: {len(mine)} videos scored; rank 0 writes the key frames")
+        if rank.rank != 0 or not config.write:
+            writer = "rank 0" if config.write else "the same with write=true"
+            print(f"rank {rank.rank} of {rank.ranks}: {len(mine)} videos scored; {writer} writes the key frames")
             return
         wait_for_all(items, lambda those: left_to_score(those, splits, folder), config.wait_minutes, "scores")
         chosen = write_selection(config.out, splits, made.weights)

@@ -12,9 +12,11 @@ from typing import Literal
 
 from glus.common.errors import LaunchError
 from glus.common.locks import exclusive
+from glus.data_pipeline.sampling.mixture import expanded
 from glus.data_pipeline.shards.prepare import PrepareConfig
 from glus.launch.commands.compare import CompareConfig
 from glus.launch.commands.evaluate import EvaluateConfig
+from glus.launch.commands.select_frames import SelectFramesConfig
 from glus.launch.config.configuration import load_config, to_yaml
 from glus.launch.slurm.cluster import ClusterConfig, cluster_folder
 from glus.launch.slurm.sbatch import JOBS, Batch, next_number
@@ -41,6 +43,12 @@ class SubmitConfig:
     evaluate: Path | None = None
     """For `reproduce`, a config file of `glus evaluate`; checkpoint, shards and out are those of the training."""
     evaluate_changes: tuple[str, ...] = ()
+    """Overrides of that config."""
+    selector: Path | None = None
+    """For `reproduce`, the config file of a key frame selector's training (configs/selector.yaml). The chain then goes
+    on: labels of the training splits, selector, key frames, evaluation with these. Out, shards, init_from and
+    sampling.frame_scores are those of the chain."""
+    selector_changes: tuple[str, ...] = ()
     """Overrides of that config."""
     after: tuple[str, ...] = ()
     """Numbers of jobs that must have ended well before."""
@@ -126,15 +134,35 @@ def _evaluate(config: SubmitConfig, site: ClusterConfig) -> list[Batch]:
 
 
 def _evaluate_batches(
-    config: SubmitConfig, site: ClusterConfig, asked: EvaluateConfig, out: Path | None = None
+    config: SubmitConfig, site: ClusterConfig, asked: EvaluateConfig, out: Path | None = None, of: str = ""
 ) -> list[Batch]:
-    """The array that predicts, and the job that gathers."""
+    """The array that predicts, and the job that gathers; `of` ends their names."""
     files = {"evaluate.yaml": to_yaml(asked)}
-    name = asked.checkpoint.name
-    predict = _batch(site, "evaluate", "predict", f"glus evaluate {name}", out or asked.out, files)
-    gather = _batch(site, "evaluate", "gather", f"glus gather {name}", out or asked.out, files)
-    shares = {**predict.settings, "GLUS_SHARES": str(config.nodes)}
-    return [replace(predict, array=config.nodes, settings=shares), gather]
+    names = (f"predict{of}", f"gather{of}")
+    return _shared_batches(config, site, "evaluate", names, asked.checkpoint.name, out or asked.out, files)
+
+
+def _shared_batches(
+    config: SubmitConfig,
+    site: ClusterConfig,
+    command: Literal["evaluate", "select-frames"],
+    names: tuple[str, str],
+    title: str,
+    out: Path,
+    files: dict[str, str],
+) -> list[Batch]:
+    """The array whose tasks share the videos, and the job that ends the command."""
+    share, end = (
+        _batch(site, "evaluate", name, f"glus {said} {title}", out, files)
+        for name, said in zip(names, (command, names[1]), strict=True)
+    )
+    part = {"evaluate": "score=false", "select-frames": "write=false"}[command]
+    settings = {"GLUS_COMMAND": command, "GLUS_PART": part}
+    shares = {**share.settings, **settings, "GLUS_SHARES": str(config.nodes)}
+    return [
+        replace(share, array=config.nodes, settings=shares),
+        replace(end, settings={**end.settings, **settings}),
+    ]
 
 
 def _reproduce(config: SubmitConfig, site: ClusterConfig) -> list[Batch]:
@@ -148,9 +176,39 @@ def _reproduce(config: SubmitConfig, site: ClusterConfig) -> list[Batch]:
     places = [f"checkpoint={run.out}", f"shards={run.shards}", f"out={out / 'evaluation'}"]
     evaluation = load_config(EvaluateConfig, config.evaluate, [*places, *config.evaluate_changes])
     batches += _evaluate_batches(config, site, evaluation, out)
+    if config.selector:
+        batches += _key_frame_batches(config, site, run, evaluation)
     comparison = CompareConfig((run.out,), out / "compare", f"{run.name}, reproduced", True, run.tracking)
     files = {"compare.yaml": to_yaml(comparison)}
     return [*batches, _batch(site, "compare", "compare", f"glus compare {run.name}", out, files)]
+
+
+def _key_frame_batches(
+    config: SubmitConfig, site: ClusterConfig, run: RunConfig, evaluation: EvaluateConfig
+) -> list[Batch]:
+    """Labels of the training splits by the trained GLUS, a selector that learns them, and an evaluation with its key
+    frames, the one that the comparison shows. All below the training's `out`.
+    """
+    out = Path(run.out)
+    labels, keys = out / "labels", out / "key_frames.json"
+    places = [f"out={out / 'selector'}", f"shards={run.shards}", f"init_from={out}", f"sampling.frame_scores={labels}"]
+    selector = load_config(RunConfig, config.selector, [*places, *config.selector_changes])
+    splits = tuple(expanded(selector.sampling.mixture))
+    labelling = replace(evaluation, out=labels, splits=splits, record=False, report=False)
+    selecting = SelectFramesConfig(
+        Path(selector.out), run.shards, keys, evaluation.splits, evaluation.processes, evaluation.device
+    )
+    files = {"select.yaml": to_yaml(selecting)}
+    with_keys = replace(
+        evaluation, out=out / "evaluation_kfs", inference=replace(evaluation.inference, key_frames=keys)
+    )
+    training = _train_batch(config, site, selector)
+    return [
+        *_evaluate_batches(config, site, labelling, out, "-labels"),
+        replace(training, name="train-selector"),
+        *_shared_batches(config, site, "select-frames", ("score-frames", "select"), selector.name, out, files),
+        *_evaluate_batches(config, site, with_keys, out, "-kfs"),
+    ]
 
 
 def _batch(site: ClusterConfig, template: str, name: str, title: str, out: Path, files: dict[str, str]) -> Batch:

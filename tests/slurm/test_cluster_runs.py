@@ -3,6 +3,7 @@
 The folder and the name of the runs hold what a shell would run.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from glus.evaluation.predict.key_frames import KeyFrames
 from glus.evaluation.results.scores_file import read_scores
 from glus.launch.ranks.attempts import ATTEMPTS
 from glus.training.checkpoints import checkpoint
@@ -27,7 +29,7 @@ from tests.slurm.conftest import Cluster
 from tests.slurm.world import CONFIGS, HOSTILE, HOSTILE_EXPRESSION, STEPS, World, make_world
 
 #: Seconds that a chain of jobs may take in all: several times what it takes on two slow cores.
-MOST = 600
+MOST = 900
 pytestmark = pytest.mark.timeout(2 * MOST)
 
 
@@ -69,21 +71,41 @@ class Reproduced:
 def reproduced(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Reproduced:
     world = make_world(tmp_path_factory.mktemp("world"))
     file, config = world.run(HOSTILE)
-    words = ["--prepare", str(world.prepare), "--cluster", str(world.site), "--nodes", "2"]
+    words = [
+        "--selector",
+        str(CONFIGS / "demo_selector.yaml"),
+        f"selector_changes={json.dumps(world.selector_changes)}",
+    ]
+    words += ["--prepare", str(world.prepare), "--cluster", str(world.site), "--nodes", "2"]
     words += ["--evaluate", str(CONFIGS / "demo_evaluate.yaml"), "evaluate_changes=[processes=1]"]
     began = time.monotonic()
     told = glus(cluster, world.folder, "submit", "reproduce", str(file), *words)
     jobs = submitted(told)
     for name, number in jobs.items():
-        [folder] = (Path(config.out) / "jobs").glob(f"*-{name}")
+        own = Path(config.out) / "selector" if name == "train-selector" else Path(config.out)
+        [folder] = (own / "jobs").glob(f"*-{name}")
         # All jobs together have MOST seconds: one that hangs fails with the end of its log.
         cluster.wait(number, "COMPLETED", MOST - (time.monotonic() - began), folder)
         print(f"{name}: ended {time.monotonic() - began:.0f} s after the chain was submitted")
     return Reproduced(world, config, jobs)
 
 
+def test_reproduce_ends_with_an_evaluation_from_the_selectors_key_frames(reproduced: Reproduced) -> None:
+    out = Path(reproduced.config.out)
+    scores = read_scores(out / "evaluation_kfs")
+    keys = KeyFrames.read(out / "key_frames.json").frames
+    assert {f"{each.video}_{each.expression}" for each in scores.expressions} == keys.keys()
+    [log] = (out / "jobs").glob("*-gather-kfs/log.txt")
+    assert f"key frames: {len(keys)} of {len(keys)} expressions have one" in log.read_text(encoding="utf-8")
+    assert {each.split for each in read_scores(out / "labels").expressions} == {"train"}
+    assert checkpoint.resolve(out / "selector").name == checkpoint.name_of(STEPS)
+
+
 def test_reproduce_goes_through_to_j_and_f_in_mlflow(reproduced: Reproduced, cluster: Cluster) -> None:
-    assert list(reproduced.jobs) == ["prepare", "train", "predict", "gather", "compare"]
+    assert list(reproduced.jobs) == [
+        *("prepare", "train", "predict", "gather", "predict-labels", "gather-labels", "train-selector"),
+        *("score-frames", "select", "predict-kfs", "gather-kfs", "compare"),
+    ]
     record = recorded(reproduced.config)
     assert (record.name, record.status) == (HOSTILE, "FINISHED")
     assert [step for step, _ in record.history["total"]] == list(range(1, STEPS + 1))

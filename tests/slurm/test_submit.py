@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,7 @@ from glus.launch.slurm.sbatch import Batch
 from glus.launch.slurm.submit import SubmitConfig, submit
 from glus.training.run_config import RunConfig
 from tests.slurm.conftest import Cluster
-from tests.slurm.world import TINY_RUN
+from tests.slurm.world import CONFIGS, TINY_RUN
 
 HOSTILE = [
     "$(touch pwned)",
@@ -112,6 +113,28 @@ def test_a_dry_run_shows_the_chain_and_writes_nothing(tmp_path: Path, capsys: py
     assert ["--dependency=afterok:JOB_BEFORE" in line for line in commands] == [False, True, True, True, True]
     assert "--signal=USR2@180" in commands[1]
     assert [path.name for path in tmp_path.iterdir()] == ["prepare.yaml"]
+
+
+def test_a_selector_adds_labels_its_training_key_frames_and_their_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["submit", "reproduce", str(TINY_RUN), f"changes=[out={tmp_path}/run]", "--nodes", "3", "--dry-run"]
+    words += ["--selector", str(CONFIGS / "selector.yaml"), 'evaluate_changes=["splits=[mevis/valid_u]"]']
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    jobs = re.findall(r"^# (.*)/jobs/\d+-([a-z-]+)/\w+\.sbatch, with", shown, flags=re.MULTILINE)
+    run, selector = f"{tmp_path}/run", f"{tmp_path}/run/selector"
+    assert jobs == [
+        (run, "train"),
+        *((run, name) for name in ("predict", "gather", "predict-labels", "gather-labels")),
+        (selector, "train-selector"),
+        *((run, name) for name in ("score-frames", "select", "predict-kfs", "gather-kfs", "compare")),
+    ]
+    assert re.findall("^GLUS_COMMAND=(.*)$", shown, flags=re.MULTILINE) == [
+        *["evaluate"] * 4, *["select-frames"] * 2, *["evaluate"] * 2
+    ]  # fmt: skip
+    assert re.findall("^GLUS_PART=(.*)$", shown, flags=re.MULTILINE)[4:6] == ["write=false"] * 2
+    assert shown.count("--array=0-2") == 4
 
 
 @pytest.mark.parametrize("name", ["train", "prepare", "evaluate", "compare"])

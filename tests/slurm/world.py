@@ -38,6 +38,19 @@ class World:
     def prepare(self) -> Path:
         return self.folder / "prepare.yaml"
 
+    @property
+    def selector_changes(self) -> tuple[str, ...]:
+        """Overrides of configs/demo_selector.yaml: the same selector in seconds, on the shortened data."""
+        return (
+            "name=tiny selector",
+            f"steps={STEPS}",
+            f"model.tokenizer={self.folder}/raw/tokenizer.model",
+            f"tracking.uri=sqlite:///{self.folder}/mlflow.db",
+            "sampling.context_frames=3",
+            "sampling.least_context_frames=2",
+            *(change for change in SHORT if not change.startswith("model.")),
+        )
+
     def run(self, out: str, *changes: str) -> tuple[Path, RunConfig]:
         """Config file and config of a training of the demo, shortened, into a folder `out`, which is its name too."""
         config = load_config(

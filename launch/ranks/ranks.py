@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
 USER_ERROR, BUG = 2, 1
+#: Exit code of a rank whose communication broke: nearly always because another rank has ended.
+LOST_PEER = 3
 #: Exit code of a run that was stopped before its last step (EX_TEMPFAIL of sysexits.h).
 STOPPED = 75
 #: Seconds in which the launchers of all machines must have found each other.
@@ -93,7 +95,11 @@ def main() -> int:
             # The launcher interrupts the ranks that are left: this one completes its record first.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             record_error(error)
-            return USER_ERROR if isinstance(error, UserError) else BUG
+            if isinstance(error, UserError):
+                return USER_ERROR
+            from glus.training.distributed import lost_ranks  # here: it brings torch
+
+            return LOST_PEER if lost_ranks(error) else BUG
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -176,12 +182,12 @@ def launch_settings(folder: Path, ranks: int, nodes: Nodes = ALONE) -> "LaunchCo
 def _cause(failures: Iterable["ProcessFailure"]) -> "ProcessFailure":
     """The failure that the others follow from: a rank that lost its peer fails too, and the rest are stopped."""
 
-    def order(failure: "ProcessFailure") -> tuple[bool, bool, float]:
-        stopped = failure.exitcode in (-signal.SIGTERM, INTERRUPTED)
+    def order(failure: "ProcessFailure") -> tuple[bool, bool, bool, float]:
+        stopped, lost = failure.exitcode in (-signal.SIGTERM, INTERRUPTED), failure.exitcode == LOST_PEER
         file = Path(failure.error_file)
         # A killed rank leaves no file; its time is that of its finding, which is a little later than its end.
         when = file.stat().st_mtime if file.is_file() else failure.timestamp - 1.0
-        return failure.exitcode != USER_ERROR, stopped, when
+        return failure.exitcode != USER_ERROR, stopped, lost, when
 
     return min(failures, key=order)
 

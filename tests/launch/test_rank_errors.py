@@ -85,3 +85,17 @@ def test_a_record_holds_what_torch_elastic_reads(monkeypatch: pytest.MonkeyPatch
     found = ProcessFailure(0, 1, 1, str(file))
     assert json.loads(file.read_text()) == found.error_file_data and found.timestamp > 0
     assert ranks._as_failure(found, ALONE, 1).cause == "ValueError: a name that is no text: \\udcff"
+
+
+def test_a_killed_rank_is_the_cause_however_late_it_is_found(tmp_path: Path) -> None:
+    """Its peer's record may be older than the moment at which the launcher finds the killed one."""
+    file, rank = tmp_path / "error.json", [sys.executable, "-c", FAILS.format(error="RuntimeError"), "config.yaml"]
+    rank[2] = rank[2].replace('"the cause"', '"[/gloo/transport/tcp/pair.cc:534] Connection closed by peer"')
+    done = subprocess.run(rank, env={**os.environ, ERROR_FILE: str(file)}, check=False)
+    assert done.returncode == ranks.LOST_PEER
+    lost = ProcessFailure(0, 1, done.returncode, str(file))
+    killed = ProcessFailure(1, 2, -signal.SIGKILL, str(tmp_path / "absent"))
+    killed.timestamp = int(file.stat().st_mtime) + 60
+    assert ranks._cause([lost, killed]) is killed
+    stopped = ProcessFailure(2, 3, -signal.SIGTERM, str(tmp_path / "absent"))
+    assert ranks._cause([stopped, lost]) is lost  # the cause is on another machine

@@ -3,7 +3,7 @@
     python benchmarks/gpu_day.py OUT [--demo build/demo] [--minutes 25] [--rows NAME ...]
 
 Each row is a command of the project with a time limit. What is left when the minutes are over is not begun, and is
-named. OUT/results.json holds all figures, OUT/results.md the table, OUT/logs/ what each command printed; all of them
+named. OUT/results.json holds all results, OUT/results.md the table, OUT/logs/ what each command printed; all of them
 are written after each row, so that a lease that ends early loses one row. Exit code 1 where a row failed.
 DEMO is the folder of `glus demo`: shards, tokenizer, image encoder. On a CPU the rows run at small sizes.
 """
@@ -36,7 +36,7 @@ RECORDED = ("torch", "transformers", "peft", "deepspeed", "numpy", "sam2")
 
 @dataclass(frozen=True)
 class Row:
-    """One check. `read` gives its figures from what it printed; `limit` is in seconds."""
+    """One check. `read` gives its results from what it printed; `limit` is in seconds."""
 
     name: str
     words: Sequence[str]
@@ -74,8 +74,8 @@ def of_scores(out: Path) -> Callable[[str], dict[str, Any]]:
     def read(printed: str) -> dict[str, Any]:
         scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
         found = {each["benchmark"]: each["figures"]["JF"] for each in scores["summary"]["benchmarks"]}
-        told = [line for line in printed.splitlines() if line.startswith("seconds per expression: ")]
-        return {"J&F": found, "seconds_per_expression": float(told[-1].split(": ")[1])}
+        seconds = [line for line in printed.splitlines() if line.startswith("seconds per expression: ")]
+        return {"J&F": found, "seconds_per_expression": float(seconds[-1].split(": ")[1])}
 
     return read
 
@@ -96,8 +96,8 @@ def rows(out: Path, demo: Path, gpu: bool) -> list[Row]:
         place = out / (into or name)
         words = (*GLUS, "train", str(ROOT / "configs" / "demo.yaml"), f"name={name}", f"out={place}", "ranks=1")
         given = (f"shards={demo / 'shards'}", f"model.tokenizer={tokenizer}", f"weights.segmenter={encoder}")
-        told = (f"tracking.uri=sqlite:///{out / 'mlflow.db'}", "log_every=1", f"engine.device={device}")
-        return Row(f"train {name}", (*words, *given, *told, *changes), 180, of_run(place))
+        kept = (f"tracking.uri=sqlite:///{out / 'mlflow.db'}", "log_every=1", f"engine.device={device}")
+        return Row(f"train {name}", (*words, *given, *kept, *changes), 180, of_run(place))
 
     def evaluate(name: str, *changes: str) -> Row:
         words = (*GLUS, "evaluate", f"checkpoint={out / 'bf16'}", f"shards={demo / 'shards'}", f"out={out / name}")
@@ -223,11 +223,11 @@ def machine() -> dict[str, str]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The results as a table in Markdown: one line a row, its figures without lists."""
+    """The results as a table in Markdown: one line a row, its results without lists."""
     lines = ["| check | seconds | result |", "|---|---|---|"]
     for name, result in found["rows"].items():
-        told = {key: value for key, value in result.items() if key not in ("seconds", "losses", "end")}
-        lines.append(f"| {name} | {result.get('seconds', '')} | {json.dumps(told)[:2000]} |")
+        shown = {key: value for key, value in result.items() if key not in ("seconds", "losses", "end")}
+        lines.append(f"| {name} | {result.get('seconds', '')} | {json.dumps(shown)[:2000]} |")
     lines += [f"| {name} | | {value} |" for name, value in found["compared"].items()]
     return "\n".join([json.dumps(found["machine"]), "", *lines, ""])
 

@@ -42,7 +42,7 @@ def check_references(least: int, most: int, targets: int) -> None:
 def draw_count(seed: int, step: int, least: int, most: int) -> int:
     """Return how many references every slot of a step shows: from `least` to `most`, each as likely; 0: `most`.
 
-    The reference draws anew for each sample; here the samples of a step make one array (docs/fidelity.md).
+    The reference draws again for each sample; here the samples of a step make one array (docs/fidelity.md).
     """
     if not least:
         return most
@@ -58,8 +58,8 @@ def left_out(labels: SplitLabels, split: ShardedSplit, most: int) -> list[str]:
         "expressions without a known target": len(labels.begins) - known,
         "expressions without scores": known - labelled,
     }
-    told = [f"{count} {what}" for what, count in counts.items() if count]
-    return [f"{split.dataset}/{split.split}: left out: {', '.join(told)}"] if told else []
+    reasons = [f"{count} {what}" for what, count in counts.items() if count]
+    return [f"{split.dataset}/{split.split}: left out: {', '.join(reasons)}"] if reasons else []
 
 
 def eligible(labels: SplitLabels, split: ShardedSplit, most: int) -> NDArray[np.int64]:

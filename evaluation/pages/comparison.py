@@ -69,15 +69,16 @@ def compare_metrics(metrics: Sequence[Mapping[str, float | None]], partial: Sequ
 
     Values that are shown alike are equal; all of the best are marked, none where all are equal or the metric has no
     direction. A value that is not finite is never the best, nor is any of a `partial` run, nor the eval/... of one
-    whose eval/partial is not 0.
+    whose eval/partial is not 0, nor the eval/key_frames/... of one whose eval/key_frames/partial is not.
     """
     rows = []
     for name in sorted({name for one in metrics for name in one}):
         texts = [ABSENT if one.get(name) is None else f"{one[name]:.4g}" for one in metrics]
         # float(): what is shown alike is equal.
         known = {run: float(text) for run, text in enumerate(texts) if text != ABSENT and math.isfinite(float(text))}
-        of_eval = name.startswith("eval/") and name != "eval/partial"
-        apart = {run for run, one in enumerate(metrics) if of_eval and one.get("eval/partial")}
+        flag = "eval/key_frames/partial" if name.startswith("eval/key_frames/") else "eval/partial"
+        of_eval = name.startswith("eval/") and name != flag
+        apart = {run for run, one in enumerate(metrics) if of_eval and one.get(flag)}
         apart |= {run for run, flag in enumerate(partial) if flag}
         known = {run: value for run, value in known.items() if run not in apart}
         wanted = direction(name)

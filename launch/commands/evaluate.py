@@ -159,9 +159,13 @@ def _record(
 ) -> None:
     """Record the metrics with the run, last: they are printed and in OUT/scores.json. Raises LaunchError."""
     name = source.folder.name
+    # Both evaluations of a checkpoint, from the first frame and from key frames, stay with its run.
+    part = "key_frames" if config.inference.key_frames is not None else ""
+    if part:
+        metrics = {metric.replace("eval/", f"eval/{part}/", 1): value for metric, value in metrics.items()}
     tags = {"checkpoint": name, "weights": made.weights[:12], "partial": str(partial)}
     try:
-        log_evaluation(tracking, source.tracking_run, metrics, source.step, name, tags, written)
+        log_evaluation(tracking, source.tracking_run, metrics, source.step, name, tags, written, part)
     except TrainingError as error:
         raise LaunchError(
             f"the metrics are in {written[0]}, but not recorded: {error}; the same command again records them, and "

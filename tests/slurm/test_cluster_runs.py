@@ -110,6 +110,7 @@ def test_reproduce_goes_through_to_j_and_f_in_mlflow(reproduced: Reproduced, clu
     assert (record.name, record.status) == (HOSTILE, "FINISHED")
     assert [step for step, _ in record.history["total"]] == list(range(1, STEPS + 1))
     assert {"eval/mevis/valid_u/JF", "eval/ref_davis17/valid/JF", "eval/overall/JF"} <= record.metrics.keys()
+    assert "eval/key_frames/overall/JF" in record.metrics
     [log] = (Path(reproduced.config.out) / "jobs").glob("*-compare/log.txt")
     assert "J&F next to published results" in log.read_text(encoding="utf-8")
     # Nothing was run that came as a value; it arrived as it was, up to the figures.

@@ -92,14 +92,20 @@ def test_a_moved_project_keeps_its_artifacts_with_it(project: Path) -> None:
     check_recordable(config, run)
     assert not project.exists()
     log_evaluation(config, run, {"eval/overall/JF": 50.0}, 3, "step-000003", {"a": "b"}, [scores])
+    log_evaluation(
+        config, run, {"eval/key_frames/overall/JF": 51.0}, 3, "step-000003", {"a": "c"}, [scores], "key_frames"
+    )
     assert not project.exists()
     kept = {str(file.relative_to(new / "mlartifacts")) for file in new.rglob("mlartifacts/**/*") if file.is_file()}
     assert kept == {
         f"{run}/artifacts/notes/a.txt",
         f"{run}/artifacts/evaluation/step-000003/scores.json",
+        f"{run}/artifacts/evaluation/step-000003/key_frames/scores.json",
     }
     [found] = find_runs(config, [run])
-    assert found.metrics["eval/overall/JF"] == 50.0
+    assert found.metrics == {"eval/overall/JF": 50.0, "eval/key_frames/overall/JF": 51.0}
+    tags = {name: value for name, value in found.tags.items() if name.startswith("evaluation.")}
+    assert tags == {"evaluation.step-000003.a": "b", "evaluation.step-000003.key_frames.a": "c"}
     # A run that begins after the move, too.
     with Tracker.start(config, "another", {}) as tracker:
         tracker.log_text("b", "b.txt")

@@ -39,22 +39,24 @@ def log_evaluation(
     checkpoint: str,
     tags: Mapping[str, str],
     files: Sequence[Path],
+    part: str = "",
 ) -> None:
     """Record the metrics of one checkpoint with the run that made it, which may have ended.
 
     Metrics go to the checkpoint's `step`, `files` to the artifacts below evaluation/CHECKPOINT, `tags` to the run's
-    tags as "evaluation.CHECKPOINT.NAME": a later evaluation of another checkpoint leaves these as they are. They are
+    tags as "evaluation.CHECKPOINT.NAME", with `part` as "evaluation.CHECKPOINT.PART.NAME" and below
+    evaluation/CHECKPOINT/PART: a later evaluation of another checkpoint leaves these as they are. They are
     linked to the checkpoint's LoggedModel; that of the highest overall J&F has the alias "best".
     """
-    client = client_of(config)
+    client, parts = client_of(config), [part] if part else []
     with mlflow_errors(config):
         model_id = logged_model(client, run_id, checkpoint, "", step)
         client.log_batch(run_id, metrics=metrics_of(metrics, step, model_id))
         if _METRIC in metrics and not metrics.get("eval/partial"):
             _mark_best(client, config.experiment, run_id, model_id, metrics[_METRIC])
         for name, value in tags.items():
-            client.set_tag(run_id, checked_name(f"evaluation.{checkpoint}.{name}"), value)
-        write_artifacts(client, config, run_id, files, f"evaluation/{checkpoint}")
+            client.set_tag(run_id, checked_name(".".join(["evaluation", checkpoint, *parts, name])), value)
+        write_artifacts(client, config, run_id, files, "/".join(["evaluation", checkpoint, *parts]))
 
 
 def logged_model(client: Any, run_id: str, checkpoint: str, path: str, step: int) -> str:

@@ -66,6 +66,7 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, with_weig
         notes += without_sums(config.weights)
     elif not resumed:
         notes += without_digests(start)
+        check_model_files(start, weights=False)  # before its config is read; the weights follow
     model = build_empty(config.model, tokenizer.vocab_size, tokenizer.seg_id)
     rows = set_trainable(model, config.trainable)
     if with_weights:

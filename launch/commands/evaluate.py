@@ -9,7 +9,7 @@ from glus.common.errors import LaunchError, TrainingError
 from glus.common.paths import PathText
 from glus.common.terminal import plain
 from glus.evaluation.predict import provenance
-from glus.evaluation.predict.asking import wording_notes
+from glus.evaluation.predict.asking import ASKING, wording_notes
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.key_frames import check_key_frames
 from glus.evaluation.predict.model_source import ModelSource
@@ -90,6 +90,7 @@ def evaluate(config: EvaluateConfig) -> None:
         print(plain("\n".join(source.notes)))
     splits = chosen_splits(config.shards, config.splits)
     if inference.key_frames is not None:
+        ASKING[source.method].recorded(inference, source.sampling)  # refuses where the method has no key frame
         accepted = inference.missing_key_frames == "first"
         named, expressions = check_key_frames(inference.key_frames, splits, accepted)
         others = "" if named == expressions else ", the others begin at the first frame"

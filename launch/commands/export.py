@@ -70,6 +70,7 @@ def export(config: ExportConfig) -> None:
     folder = checkpoint.resolve(config.checkpoint)
     for line in without_digests(folder):
         print(plain(line))
+    check_model_files(folder, weights=False)  # before the config is read; the weights, when it is known to be needed
     check_is_released(checkpoint.read_run_config(folder).model.method)
     check_model_files(folder)
     model, tokenizer, run = build_from_checkpoint(folder)

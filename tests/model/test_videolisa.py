@@ -30,7 +30,7 @@ def test_sparse_tokens_are_means_and_dense_ones_all_patches_of_their_frames():
 
 
 def test_every_method_has_its_class():
-    assert model_class("videolisa") is VideoLisa and set(METHODS) == {"glus", "videolisa"}
+    assert model_class("videolisa") is VideoLisa and set(METHODS) == {"glus", "videolisa", "selector"}
 
 
 def test_prompts_of_a_packed_row_see_the_beginning_and_themselves():

@@ -110,6 +110,7 @@ def test_srun_is_given_the_cores_of_the_job(template: str, asked: str | None, tm
     made = Batch(template, template, "x", tmp_path, 1, {"x.yaml": ""}, comparing(tmp_path).settings, {}, ())
     job = {"SLURM_JOB_NODELIST": "n1", "SLURM_JOB_NUM_NODES": "1", "SLURM_ARRAY_TASK_ID": "0"}
     job |= {"GLUS_ATTEMPTS": "1", "GLUS_SHARES": "1", "SLURM_JOB_ID": "7"}
+    job |= {"GLUS_COMMAND": "evaluate", "GLUS_PART": "score=false"}
     if asked:
         job["SLURM_CPUS_PER_TASK"] = asked
     run(made, tmp_path, **job)

@@ -32,7 +32,7 @@ from glus.evaluation.select.selection_rules import best_frame
 GLUS = (sys.executable, "-m", "glus.launch.cli")
 ROOT = Path(__file__).parents[1]
 ARMS = ("first", "selected", "best", "random")
-#: Seed, video, and expression.
+#: Dataset, split, video and expression.
 Name = tuple[str, str, str, str]
 
 
@@ -72,7 +72,7 @@ def write_choice(out: Path, splits: Sequence[ShardedSplit], chosen: dict[Name, i
 def best_frames(first: Path) -> dict[Name, int]:
     """The frame with the highest J of each expression whose target is known."""
     return {
-        (each.dataset, each.split, each.video, each.expression): best_frame(np.asarray(each.J).tolist())
+        (each.dataset, each.split, each.video, each.expression): best_frame(each.J.tolist())
         for each in read_frame_scores(first)
     }
 

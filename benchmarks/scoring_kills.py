@@ -12,23 +12,16 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
+from killed_command import VICTIMS, kill, options_of
+from small_demo import write_small_demo
 
-from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.shards.finish import finish_split
-from glus.data_pipeline.shards.prepare import plan_jobs
-from glus.data_pipeline.shards.shard_job import ShardMaker
-from glus.demo.demo_data import DemoDataConfig, write_demo_data
-from glus.demo.world import DemoWorldConfig
 from glus.launch.config.configuration import load_config
 from glus.training.distributed import Rank
 from glus.training.run_config import RunConfig
@@ -36,8 +29,6 @@ from glus.training.train import train
 
 SPLITS = ("mevis/train", "mevis/valid_u")
 TINY_RUN = Path(__file__).parents[1] / "tests" / "tiny_run.yaml"
-#: Seconds that what is left of a killed command has to end by itself.
-TO_END = 20.0
 Masks = dict[str, tuple[int, int]]
 
 
@@ -52,15 +43,7 @@ class Found:
 
 def make(folder: Path, videos: int) -> Path:
     """Shards of `videos` videos a split in FOLDER/shards, and a run that answers with [SEG]; returns the run."""
-    world = DemoWorldConfig(frames=12, width=64, height=48)
-    write_demo_data(DemoDataConfig(folder / "raw", train_videos=videos, valid_videos=videos, world=world))
-    for name in (*SPLITS, "ref_davis17/train"):
-        dataset, split_name = name.split("/")
-        split = read_dataset(dataset, folder / "raw", split_name)
-        jobs = plan_jobs(split, folder / "raw", folder / "shards" / name, videos)
-        for job in jobs:
-            ShardMaker().make(job)
-        finish_split(split, jobs)
+    write_small_demo(folder, (*SPLITS, "ref_davis17/train"), videos, frames=12)
     changes = ["steps=12", "optimizer.learning_rate=0.01", "model.loss.mask_bce=0", "model.loss.mask_dice=4"]
     places = [f"out={folder}/run", f"shards={folder}/shards", f"model.tokenizer={folder}/raw/tokenizer.model"]
     config = load_config(RunConfig, TINY_RUN, [*places, f"tracking.uri=sqlite:///{folder}/mlflow.db", *changes])
@@ -124,20 +107,8 @@ def killed_run(words: list[str], out: Path, after: float, at_work: bool, victim:
     process = start(words, out.with_suffix(".log"))
     if at_work:
         wait_for_work(process, out, before)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(after)
-        sys.exit(f"glus evaluate ended before its kill: give more --videos (see {out.with_suffix('.log')})")
-    command, *others = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    predicting = [each for each in others if "spawn_main" in " ".join(each.cmdline())]
-    chosen = {"the command": [command], "a process of it": predicting[:1] or [command], "all": [command, *others]}
-    for each in chosen[victim]:
-        with suppress(psutil.NoSuchProcess):
-            each.send_signal(signal.SIGKILL)
-    process.wait(TO_END)
-    _, left = psutil.wait_procs(others, TO_END)
-    for each in left:
-        each.kill()
-    return len(left)
+    early = f"glus evaluate ended before its kill: give more --videos (see {out.with_suffix('.log')})"
+    return kill(process, after, victim, early)
 
 
 def scores(out: Path) -> object:
@@ -155,7 +126,7 @@ def kill_many(options: argparse.Namespace, folder: Path, first: float, work: flo
     for number in range(1, options.kills + 1):
         before, at_work = masks(out), number % 4 != 0
         after = chance.uniform(0, 3 * work / options.kills if at_work else first)
-        victim = ("the command", "a process of it", "all")[number % 3]
+        victim = VICTIMS[number % 3]
         found.left += killed_run(words, out, after, at_work, victim)
         now = masks(out)
         found.twice += [name for name, seen in before.items() if now.get(name) != seen]
@@ -166,13 +137,7 @@ def kill_many(options: argparse.Namespace, folder: Path, first: float, work: flo
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--videos", type=int, default=24, help="of each of two splits")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = options_of(__doc__)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)

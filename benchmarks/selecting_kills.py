@@ -11,43 +11,26 @@ where FILE.json or FILE.parquet is not the same to the byte, or anything else is
 import argparse
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
+from killed_command import VICTIMS, kill, options_of
+from small_demo import write_small_demo
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.shards.finish import finish_split
-from glus.data_pipeline.shards.prepare import plan_jobs
-from glus.data_pipeline.shards.shard_job import ShardMaker
-from glus.demo.demo_data import DemoDataConfig, write_demo_data
-from glus.demo.world import DemoWorldConfig
 from tests.untrained import SELECTOR, write_checkpoint
 
 GLUS = [sys.executable, "-P", "-m", "glus.launch.cli"]
 SPLITS = ("mevis/train", "mevis/valid_u")
-#: Seconds that what is left of a killed command has to end by itself.
-TO_END = 20.0
 
 
 def make(folder: Path, videos: int) -> None:
     """Shards of `videos` videos a split in FOLDER/shards, and a selector in FOLDER/run."""
-    world = DemoWorldConfig(frames=40, width=64, height=48)
-    write_demo_data(DemoDataConfig(folder / "raw", train_videos=videos, valid_videos=videos, world=world))
-    for name in SPLITS:
-        dataset, split_name = name.split("/")
-        split = read_dataset(dataset, folder / "raw", split_name)
-        jobs = plan_jobs(split, folder / "raw", folder / "shards" / name, videos)
-        for job in jobs:
-            ShardMaker().make(job)
-        finish_split(split, jobs)
+    write_small_demo(folder, SPLITS, videos, frames=40)
     write_checkpoint(folder, folder / "run", *SELECTOR)
 
 
@@ -86,20 +69,8 @@ def kill_once(folder: Path, processes: int, after: float, at_work: bool, victim:
     process = start(folder, "killed", processes)
     while at_work and process.poll() is None and done(folder, "killed").keys() == before:
         time.sleep(0.01)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(after)
-        sys.exit(f"glus select-frames ended before its kill: give more --videos (see {folder}/killed.log)")
-    command, *others = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    scoring = [each for each in others if "spawn_main" in " ".join(each.cmdline())]
-    chosen = {"the command": [command], "a process of it": scoring[:1] or [command], "all": [command, *others]}
-    for each in chosen[victim]:
-        with suppress(psutil.NoSuchProcess):
-            each.send_signal(signal.SIGKILL)
-    process.wait(TO_END)
-    _, left = psutil.wait_procs(others, TO_END)
-    for each in left:
-        each.kill()
-    return len(left)
+    early = f"glus select-frames ended before its kill: give more --videos (see {folder}/killed.log)"
+    return kill(process, after, victim, early)
 
 
 def measure(folder: Path, options: argparse.Namespace) -> int:
@@ -112,7 +83,7 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
     for number in range(1, options.kills + 1):
         before, at_work = done(folder, "killed"), number % 4 != 0
         after = chance.uniform(0, (seconds - first) / options.kills if at_work else first)
-        victim = ("the command", "a process of it", "all")[number % 3]
+        victim = VICTIMS[number % 3]
         left += kill_once(folder, options.processes, after, at_work, victim)
         now = done(folder, "killed")
         again += sum(now.get(name) != seen for name, seen in before.items())
@@ -128,13 +99,7 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--videos", type=int, default=24, help="of each of two splits")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = options_of(__doc__)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as temporary:
         return measure(options.folder or Path(temporary), options)

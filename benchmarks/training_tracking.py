@@ -28,16 +28,11 @@ from typing import Any
 
 import psutil
 import requests
+from small_demo import write_small_demo
 
 sys.path.append(str(Path(__file__).parents[1]))
 
 from glus.common.cores import usable_cores
-from glus.data_pipeline.datasets.table import read_dataset
-from glus.data_pipeline.shards.finish import finish_split
-from glus.data_pipeline.shards.prepare import plan_jobs
-from glus.data_pipeline.shards.shard_job import ShardMaker
-from glus.demo.demo_data import DemoDataConfig, write_demo_data
-from glus.demo.world import DemoWorldConfig
 from glus.training.tracking.run_record import run_of_folder
 
 ROOT = Path(__file__).parents[1]
@@ -99,15 +94,7 @@ class Server:
 
 
 def prepare(folder: Path) -> None:
-    small = DemoWorldConfig(frames=4, width=64, height=48)
-    write_demo_data(DemoDataConfig(folder / "raw", train_videos=2, valid_videos=1, world=small))
-    for dataset in ("mevis", "ref_davis17"):  # in this process: Ray takes longer to start than this takes
-        split = read_dataset(dataset, folder / "raw", "train")
-        jobs = plan_jobs(split, folder / "raw", folder / "shards" / dataset / "train", 2)
-        maker = ShardMaker()
-        for job in jobs:
-            maker.make(job)
-        finish_split(split, jobs)
+    write_small_demo(folder, ("mevis/train", "ref_davis17/train"), videos=2, frames=4)
 
 
 def begin(folder: Path, server: Server) -> "subprocess.Popen[bytes]":

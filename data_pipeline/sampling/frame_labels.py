@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from glus.common.errors import DataError
 from glus.common.json_file import read_object
-from glus.data_pipeline.sampling.frame_table import FRAMES, NAMES, coded, read_frame_table
+from glus.data_pipeline.sampling.frame_table import FRAMES, NAMES, coded, expression_rows, read_frame_table
 from glus.data_pipeline.shards.reader import ShardedSplit
 
 SCORES = "scores.json"
@@ -108,15 +108,7 @@ class _Runs:
 
     @classmethod
     def of(cls, columns: Sequence[tuple[NDArray[np.int32], list[str]]]) -> "_Runs":
-        rows = len(columns[0][0])
-        changed = np.zeros(max(rows - 1, 0), bool)
-        for numbers, _ in columns:
-            changed |= numbers[1:] != numbers[:-1]
-        begins = np.concatenate(([0], np.flatnonzero(changed) + 1)) if rows else np.empty(0, np.int64)
-        ends = np.append(begins[1:], rows) if rows else begins
-        keys = zip(*([texts[number] for number in numbers[begins]] for numbers, texts in columns), strict=True)
-        places = zip(begins.tolist(), ends.tolist(), strict=True)
-        return cls({(key[0], key[1], key[2], key[3]): place for key, place in zip(keys, places, strict=True)})
+        return cls({key: (begin, end) for key, begin, end in expression_rows(columns)})
 
     def has(self, dataset: str, split: str) -> bool:
         return any(key[:2] == (dataset, split) for key in self.places)

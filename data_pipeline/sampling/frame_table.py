@@ -58,3 +58,22 @@ def coded(column: Any) -> tuple[NDArray[np.int32], list[str]]:
     if not hasattr(values, "dictionary"):
         values = values.dictionary_encode()
     return values.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False), values.dictionary.to_pylist()
+
+
+def expression_rows(
+    columns: Sequence[tuple[NDArray[np.int32], list[str]]],
+) -> list[tuple[tuple[str, str, str, str], int, int]]:
+    """Each expression's dataset, split, video and id, and where its rows begin and end, in their order.
+
+    `columns` are the first four of NAMES, as `coded` gives them. Rows of an expression follow each other.
+    """
+    rows = len(columns[0][0])
+    if not rows:
+        return []
+    changed = np.zeros(rows - 1, bool)
+    for numbers, _ in columns:
+        changed |= numbers[1:] != numbers[:-1]
+    begins = np.concatenate(([0], np.flatnonzero(changed) + 1))
+    datasets, splits, videos, ids = ([texts[number] for number in numbers[begins]] for numbers, texts in columns)
+    ends = [*begins[1:].tolist(), rows]
+    return list(zip(zip(datasets, splits, videos, ids, strict=True), begins.tolist(), ends, strict=True))

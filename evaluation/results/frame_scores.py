@@ -16,7 +16,14 @@ import numpy as np
 from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.data_pipeline.sampling.frame_table import FRAMES as FRAMES
-from glus.data_pipeline.sampling.frame_table import NAMES, VERSION, VERSION_KEY, read_frame_table
+from glus.data_pipeline.sampling.frame_table import (
+    NAMES,
+    VERSION,
+    VERSION_KEY,
+    coded,
+    expression_rows,
+    read_frame_table,
+)
 from glus.evaluation.score.error_parts import PARTS
 from glus.evaluation.score.expression_score import FrameScores
 
@@ -101,23 +108,22 @@ def read_frame_scores(out: Path) -> Iterator[FrameScores]:
     """
     file = out / FRAMES
     table = read_frame_table(file, (*NAMES, *_METRICS, _LOST), EvaluationError)
-    unknown = set(table.column(_LOST).to_pylist()) - set(_PLACES)
+    places, texts = coded(table.column(_LOST))
+    used = np.unique(places)
+    unknown = {texts[place] for place in used} - set(_PLACES)
     if unknown:
         raise EvaluationError(
             f"{file} has {min(unknown)!r} in its column {_LOST}: score these predictions again", file=str(file)
         )
-    names = [table.column(name).to_pylist() for name in NAMES]
-    known = {name: place for place, name in enumerate(_PLACES)}
-    lost = np.array([known[name] for name in table.column(_LOST).to_pylist()], np.int8)
+    number_of = np.zeros(len(texts), np.int8)
+    number_of[used] = [_PLACES.index(texts[place]) for place in used]
+    lost = number_of[places]
     metrics = [table.column(name).to_numpy().astype(np.float32, copy=False) for name in _METRICS]
-    keys = list(zip(*names[:-1], strict=True))
-    begin = 0
-    for end in range(1, len(keys) + 1):
-        if end < len(keys) and keys[end] == keys[begin]:
-            continue
-        dataset, split, video, expression = keys[begin]
+    frames = table.column("frame").to_pylist()
+    for (dataset, split, video, expression), begin, end in expression_rows(
+        [coded(table.column(name)) for name in NAMES[:-1]]
+    ):
         region, boundary = (each[begin:end] for each in metrics)
         yield FrameScores(
-            dataset, split, video, expression, tuple(names[-1][begin:end]), region, boundary, lost[begin:end]
+            dataset, split, video, expression, tuple(frames[begin:end]), region, boundary, lost[begin:end]
         )
-        begin = end

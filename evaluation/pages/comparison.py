@@ -20,6 +20,7 @@ from glus.common.errors import EvaluationError
 from glus.common.terminal import cell, cells
 from glus.evaluation.results.directions import direction
 from glus.evaluation.results.published_results import PublishedTable
+from glus.evaluation.results.summary import EVALUATION, partial_flag
 
 ABSENT = "–"
 _COLOURS = ("#2f6fed", "#e8590c", "#2b9348", "#9c36b5", "#c2255c", "#0c8599", "#a07800", "#6c757d")
@@ -76,9 +77,8 @@ def compare_metrics(metrics: Sequence[Mapping[str, float | None]], partial: Sequ
         texts = [ABSENT if one.get(name) is None else f"{one[name]:.4g}" for one in metrics]
         # float(): what is shown alike is equal.
         known = {run: float(text) for run, text in enumerate(texts) if text != ABSENT and math.isfinite(float(text))}
-        flag = "eval/key_frames/partial" if name.startswith("eval/key_frames/") else "eval/partial"
-        of_eval = name.startswith("eval/") and name != flag
-        apart = {run for run, one in enumerate(metrics) if of_eval and one.get(flag)}
+        of_eval = name.startswith(EVALUATION) and name != partial_flag(name)
+        apart = {run for run, one in enumerate(metrics) if of_eval and one.get(partial_flag(name))}
         apart |= {run for run, flag in enumerate(partial) if flag}
         known = {run: value for run, value in known.items() if run not in apart}
         wanted = direction(name)

@@ -1,8 +1,8 @@
 """Key frames of expressions from a file in the reference's form: {"VIDEO_EXPID": FRAME}.
 
 Source: the reference's inference_iter.py (`--use_kf`, `--score_json`): FRAME is the number in the frame's file name, as
-a number or as text; an expression that the file does not name
-begins at its video's first frame, where the caller accepts that.
+a number or as text; an expression that the file does not name begins at its video's first frame, where the caller
+accepts that.
 """
 
 import json

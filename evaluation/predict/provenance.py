@@ -16,8 +16,6 @@ from glus.common.errors import EvaluationError
 from glus.common.files import is_there
 from glus.common.json_file import read_as
 from glus.data_pipeline.shards.reader import ShardedSplit
-from glus.evaluation.predict.asking import ASKING
-from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.model_record import RECORD as RECORD
 from glus.evaluation.predict.model_source import ModelSource
 from glus.evaluation.predict.worklist import RECORDS, Counted
@@ -69,27 +67,18 @@ PREDICTIONS = Kept(RECORD, MASKS, (RECORDS,), "predictions", "predicted", "masks
 
 
 def claim(
-    out: Path, source: ModelSource, config: InferenceConfig, splits: Sequence[ShardedSplit], fresh: bool = False
-) -> Provenance:
-    """Record that predictions in `out` are by the model of `source`; keep what it predicted there before.
-
-    `fresh` removes what lies there first. Raises EvaluationError where they are of another checkpoint, of other
-    settings or data, or of unknown origin.
-    """
-    return claim_results(
-        PREDICTIONS, out, source, ASKING[source.method].recorded(config, source.sampling), splits, fresh
-    )
-
-
-def claim_results(
-    kept: Kept,
     out: Path,
     source: ModelSource,
     settings: dict[str, int | bool | str],
     splits: Sequence[ShardedSplit],
-    fresh: bool,
+    fresh: bool = False,
+    kept: Kept = PREDICTIONS,
 ) -> Provenance:
-    """Record that the results in `out` are by the model of `source` with these settings. Otherwise as `claim`."""
+    """Record that the results in `out` are by the model of `source` with these settings, and return the record.
+
+    `fresh` removes what lies there first. Raises EvaluationError where they are of another checkpoint, of other
+    settings or data, or of unknown origin.
+    """
     data = {f"{split.dataset}/{split.split}": split.fingerprint for split in splits}
     wanted = Provenance(str(source.folder.resolve()), source.step, source.digest(), settings, data)
     results = out / kept.results

@@ -96,6 +96,20 @@ def summarise(
     )
 
 
+#: Where a tracking run keeps the metrics of an evaluation: from the first frame, and from a file of key frames.
+EVALUATION, FROM_KEY_FRAMES = "eval/", "eval/key_frames/"
+
+
+def from_key_frames(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of an evaluation from key frames under names of their own, next to those from the first frame."""
+    return {name.replace(EVALUATION, FROM_KEY_FRAMES, 1): value for name, value in metrics.items()}
+
+
+def partial_flag(name: str) -> str:
+    """The metric that says whether the evaluation of an evaluation's metric was partial."""
+    return f"{FROM_KEY_FRAMES if name.startswith(FROM_KEY_FRAMES) else EVALUATION}partial"
+
+
 def named_metrics(summary: Summary) -> dict[str, float]:
     """The metrics under the names that a tracking run keeps them by; what has no value is left out.
 

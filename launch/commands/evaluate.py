@@ -24,7 +24,7 @@ from glus.evaluation.predict.worklist import (
     work_list,
     write_list,
 )
-from glus.evaluation.results.summary import named_metrics
+from glus.evaluation.results.summary import from_key_frames, named_metrics
 from glus.launch.commands.predict import Prediction
 from glus.launch.commands.score import chosen_splits, score_and_write
 from glus.launch.commands.work_processes import processes_of_rank, wait_for_all, work_through
@@ -88,9 +88,9 @@ def evaluate(config: EvaluateConfig) -> None:
     source = ModelSource.find(config.checkpoint, config.vision, config.hiera)
     if source.notes and rank.rank == 0:
         print(plain("\n".join(source.notes)))
+    settings = ASKING[source.method].recorded(inference, source.sampling)
     splits = chosen_splits(config.shards, config.splits)
     if inference.key_frames is not None:
-        ASKING[source.method].recorded(inference, source.sampling)  # refuses where the method has no key frame
         accepted = inference.missing_key_frames == "first"
         named, expressions = check_key_frames(inference.key_frames, splits, accepted)
         others = "" if named == expressions else ", the others begin at the first frame"
@@ -104,7 +104,7 @@ def evaluate(config: EvaluateConfig) -> None:
     with exclusive_out(config.out, rank.rank, rank.ranks, EVALUATE):
         masks = config.out / provenance.MASKS
         with provenance.removed_where_unused(config.out, provenance.PREDICTIONS, (LIST,), rank.ranks):
-            made = provenance.claim(config.out, source, inference, splits, config.fresh)
+            made = provenance.claim(config.out, source, settings, splits, config.fresh)
             if rank.rank == 0:
                 write_list(config.out, items, rank.ranks)
             mine = left(share(items, rank.rank, rank.ranks), splits, masks)
@@ -163,7 +163,7 @@ def _record(
     # Both evaluations of a checkpoint, from the first frame and from key frames, stay with its run.
     part = "key_frames" if config.inference.key_frames is not None else ""
     if part:
-        metrics = {metric.replace("eval/", f"eval/{part}/", 1): value for metric, value in metrics.items()}
+        metrics = from_key_frames(metrics)
     tags = {"checkpoint": name, "weights": made.weights[:12], "partial": str(partial)}
     try:
         log_evaluation(tracking, source.tracking_run, metrics, source.step, name, tags, written, part)

@@ -14,7 +14,7 @@ from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.asking import check_text
 from glus.evaluation.predict.model_source import ModelSource
 from glus.evaluation.predict.predictions import check_entries
-from glus.evaluation.predict.provenance import claim_results, removed_where_unused
+from glus.evaluation.predict.provenance import claim, removed_where_unused
 from glus.evaluation.predict.worklist import WorkItem, exclusive_out, share, work_list
 from glus.evaluation.select.selection_folder import (
     KEPT,
@@ -141,7 +141,7 @@ def select_frames(config: SelectFramesConfig) -> None:
     }
     with exclusive_out(folder, rank.rank, rank.ranks, COMMAND):
         with removed_where_unused(folder, KEPT, (), rank.ranks):
-            made = claim_results(KEPT, folder, source, settings, splits, config.fresh)
+            made = claim(folder, source, settings, splits, config.fresh, KEPT)
             mine = left_to_score(share(items, rank.rank, rank.ranks), splits, folder)
             asked = precision, config.expressions_together
             work = Scoring(source, tuple(splits), folder, made.weights, *asked, mine, rank.local, kind)

@@ -298,12 +298,12 @@ def _checkpoint(demo: Path, out: Path) -> Iterator[Target]:
     splits, made = open_splits(demo / "shards"), out / "made"
     made.mkdir()
     source: Any = Source()
-    before = claim(made, source, InferenceConfig(precision="fp32"), splits)
+    before = claim(made, source, InferenceConfig(precision="fp32").recorded(), splits)
 
     def claimed() -> None:
         content = (made / "predictions.json").read_bytes()
         try:
-            claim(made, source, InferenceConfig(precision="fp32"), splits)
+            claim(made, source, InferenceConfig(precision="fp32").recorded(), splits)
         finally:
             (made / "predictions.json").write_bytes(content)
 

@@ -1,9 +1,9 @@
 """VideoLISA under ZeRO-3: two gloo ranks with Phi-3 and SAM 1 train as one process does, go on, and resume."""
 
-import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,17 +13,16 @@ from torch import Tensor
 
 from glus.data_pipeline.batches.batch import Batch
 from glus.data_pipeline.batches.mask_runs import MaskRuns
+from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.data_pipeline.shards.reader import open_splits
-from glus.launch.ranks.ranks import launch_settings
 from glus.training.checkpoints import checkpoint
-from glus.training.distributed import Rank
-from glus.training.run_config import EngineConfig, RunConfig
+from glus.training.run_config import RunConfig
 from tests.tiny_videolisa_run import VIDEOLISA
 
-from .test_zero3 import Steps, reference_rate, take_steps, train_and_resume
+from .rank_story import COMPARED, HALF, RESUMED, UNLIKE, Story, assert_as_alone, in_one_process, of_two_ranks
+from .test_zero3 import Steps
 
-COMPARED, UNLIKE, HALF = 10, 5, 2
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ranks]
 
 
@@ -36,89 +35,27 @@ def one_without_seg(batch: Batch, seg_id: int) -> Batch:
     return replace(batch, ids=ids, masks=[MaskRuns.of(masks.painted()[:1])], **first)
 
 
-def rank_story(configs: dict[str, RunConfig], run: RunConfig, seg_id: int, folder: Path) -> None:
-    """One of two ranks: compared steps, steps of unlike batches, then a run, and the same run resumed."""
-    torch.set_num_threads(1)
-    rank = Rank.from_environment()
-    steps = {
-        name: take_steps(each, rank, folder / name, COMPARED, rate=reference_rate) for name, each in configs.items()
-    }
-
-    def change(batch: Batch) -> Batch:
-        return one_without_seg(batch, seg_id) if rank.rank == 0 else batch
-
-    one = replace(configs["shared"], global_batch_size=2, engine=replace(configs["shared"].engine, micro_batch_size=1))
-    steps["unlike"] = take_steps(one, rank, folder / "unlike", UNLIKE, change)
-    train_and_resume(run, rank, HALF, folder / "resumed")
-    kept = {name: {"figures": each.figures, "trained": sorted(each.trained)} for name, each in steps.items()}
-    (folder / f"rank-{rank.rank}.json").write_text(json.dumps(kept), encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Story:
-    """Where the two ranks wrote, and losses of each step and names of trained parameters of each rank."""
-
-    folder: Path
-    configs: dict[str, RunConfig]
-    run: RunConfig
-    ranks: tuple[dict[str, dict[str, list]], ...]
-
-    def weights(self, which: str, when: str) -> dict[str, Tensor]:
-        return load_file(self.folder / which / when)
-
-
 @pytest.fixture(scope="module")
 def story(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Story:
-    from torch.distributed.launcher.api import elastic_launch
-
-    from glus.data_pipeline.batches.tokenizer import Tokenizer
-
     folder = tmp_path_factory.mktemp("videolisa_ranks")
     shared = tiny_run(folder / "unused", *VIDEOLISA, "engine.gradient_checkpointing=true")
     prompt_by_prompt = replace(shared, model=replace(shared.model, share_video_tokens=False))
     configs = {"shared": shared, "prompt_by_prompt": prompt_by_prompt}
-    run = tiny_run(
-        folder / "run", *VIDEOLISA, f"steps={2 * HALF}", f"checkpoint_every={HALF}", "model.lora.dropout=0.1"
-    )
+    run = tiny_run(folder / "run", *VIDEOLISA, *RESUMED)
     seg_id = Tokenizer(Path(run.model.tokenizer)).seg_id
-    (folder / "elastic").mkdir()
-    elastic_launch(launch_settings(folder / "elastic", 2), rank_story)(configs, run, seg_id, folder)
-    ranks = tuple(json.loads((folder / f"rank-{rank}.json").read_text("utf-8")) for rank in range(2))
-    return Story(folder, configs, run, ranks)
+    return of_two_ranks(folder, configs, run, "shared", partial(one_without_seg, seg_id=seg_id))
 
 
 @pytest.fixture(scope="module")
 def alone(story: Story, tmp_path_factory: pytest.TempPathFactory) -> tuple[Steps, dict[str, Tensor]]:
     """The compared steps in one process, each prompt read from its first token, activations kept."""
-    folder = tmp_path_factory.mktemp("alone")
-    engine = EngineConfig(stage="plain", precision="fp32", micro_batch_size=2)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    config = replace(story.configs["prompt_by_prompt"], engine=engine)
-    steps = take_steps(config, Rank(0, 0, 1), folder, COMPARED, rate=reference_rate)
-    torch.set_num_threads(threads)
-    return steps, load_file(folder / "after")
+    return in_one_process(story.configs["prompt_by_prompt"], tmp_path_factory.mktemp("alone"))
 
 
 @pytest.mark.parametrize("which", ["shared", "prompt_by_prompt"])
 def test_two_ranks_train_as_one_plain_process_does(story, alone, which):
     """With the shared prefix too: it is switched off in the one process."""
-    steps, own = alone
-    together = story.ranks[0][which]["figures"]
-    assert len(steps.figures) == len(together) == COMPARED
-    apart_most = 0.0
-    for one, two in zip(steps.figures, together, strict=True):
-        assert one.keys() == two.keys() >= {"cross_entropy", "mask_bce", "mask_dice", "gradient_norm"}
-        assert two == pytest.approx(one, rel=1e-5)
-        apart_most = max(apart_most, *(abs(two[name] / one[name] - 1) for name in one))
-    before, after = story.weights(which, "before"), story.weights(which, "after")
-    assert own.keys() == after.keys()
-    moved = torch.cat([(after[name] - before[name]).flatten() for name in after])
-    apart = torch.cat([(after[name] - own[name]).flatten() for name in after])
-    print(f"{which}: losses {apart_most:.1e}, weights {apart.abs().max():.1e} apart, moved {moved.abs().max():.1e}")
-    assert moved.abs().max() > 10 * 1e-5
-    assert apart.norm() < 1e-5 * torch.cat([tensor.flatten() for tensor in own.values()]).norm()
-    assert apart.abs().max() < 1e-5
+    assert_as_alone(story, which, *alone, {"cross_entropy", "mask_bce", "mask_dice"})
 
 
 def test_the_compared_batches_have_a_beginning_to_share(tiny_run, tmp_path):

@@ -90,10 +90,13 @@ def rank_correlations(first: Path, scores: Path) -> Iterator[tuple[Name, float]]
 
 
 def jf_of(out: Path) -> dict[Name, float]:
+    """J&F of each expression with a target, as the overall J&F counts them."""
     with (out / "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return {
-        (row["dataset"], row["split"], row["video"], row["expression"]): float(row["JF"]) for row in rows if row["JF"]
+        (row["dataset"], row["split"], row["video"], row["expression"]): float(row["JF"])
+        for row in rows
+        if row["JF"] and row["object_ids"]
     }
 
 
@@ -126,7 +129,8 @@ def one_seed(out: Path, demo: Path, seed: int, train_splits: Sequence[str]) -> d
         arm: jf_of(evaluated(run, shards, out / arm, names, f"inference.key_frames={file}"))
         for arm, file in files.items()
     }
-    return {"JF": scored, "rank": dict(rank_correlations(first, selected.with_suffix(".parquet")))}
+    ranks = dict(rank_correlations(first, selected.with_suffix(".parquet")))
+    return {"JF": scored, "rank": {name: value for name, value in ranks.items() if name in scored["first"]}}
 
 
 def summed_up(seeds: dict[int, dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ SELECTOR = (
     "sampling.group_by_object=false",
     "sampling.prompts=selector_short",
 )
-#: What a run of configs/selector.yaml trains.
+#: What a run of configs/glus_s_kfs.yaml trains.
 OWN_TABLE = "trainable=[]"
 
 

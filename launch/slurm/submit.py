@@ -45,8 +45,8 @@ class SubmitConfig:
     evaluate_changes: tuple[str, ...] = ()
     """Overrides of that config."""
     selector: Path | None = None
-    """For `reproduce`, the config file of a key frame selector's training (configs/selector.yaml). The chain then goes
-    on: labels of the training splits, selector, key frames, evaluation with these. Out, shards, init_from and
+    """For `reproduce`, the config file of a key frame selector's training (configs/glus_s_kfs.yaml). The chain then
+    goes on: labels of the training splits, selector, key frames, evaluation with these. Out, shards, init_from and
     sampling.frame_scores are those of the chain."""
     selector_changes: tuple[str, ...] = ()
     """Overrides of that config."""

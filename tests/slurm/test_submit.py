@@ -119,7 +119,7 @@ def test_a_selector_adds_labels_its_training_key_frames_and_their_evaluation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["submit", "reproduce", str(TINY_RUN), f"changes=[out={tmp_path}/run]", "--nodes", "3", "--dry-run"]
-    words += ["--selector", str(CONFIGS / "selector.yaml"), 'evaluate_changes=["splits=[mevis/valid_u]"]']
+    words += ["--selector", str(CONFIGS / "glus_s_kfs.yaml"), 'evaluate_changes=["splits=[mevis/valid_u]"]']
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
     jobs = re.findall(r"^# (.*)/jobs/\d+-([a-z-]+)/\w+\.sbatch, with", shown, flags=re.MULTILINE)

@@ -184,7 +184,7 @@ def test_it_makes_no_masks_and_has_no_release(tiny_demo: Path, tiny_run: Made, t
 
 
 def test_glus_plan_knows_it(capsys):
-    config = Path(__file__).parents[2] / "configs" / "selector.yaml"
+    config = Path(__file__).parents[2] / "configs" / "glus_s_kfs.yaml"
     assert cli.main(["plan", f"config={config}"]) == 0
     printed = capsys.readouterr().out
     assert "selector on 1 x 8 GPUs" in printed and "2,000 steps" in printed

@@ -8,7 +8,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -56,6 +56,8 @@ class DemoDataConfig:
     """Training images of each image dataset; 0 draws none."""
     valid_images: int = 0
     """Held-out images of each image dataset."""
+    twin_videos: int = 0
+    """Held-out videos of twins, a dataset of their own (demo_twins); 0 draws none."""
 
     def __post_init__(self) -> None:
         if (self.train_images, self.valid_images) != (0, 0) and min(self.train_images, self.valid_images) < 1:
@@ -63,6 +65,8 @@ class DemoDataConfig:
                 f"demo data: train_images {self.train_images}, valid_images {self.valid_images}; give 1 or more "
                 "of each, or 0 of both for no images"
             )
+        if self.twin_videos < 0:
+            raise DataError(f"demo data: twin_videos is {self.twin_videos}, must be 0 or more")
         if self.seed < 0 or self.train_videos < 1 or self.valid_videos < 1:
             raise DataError(
                 f"demo data: seed {self.seed}, train_videos {self.train_videos}, valid_videos {self.valid_videos}; "
@@ -110,6 +114,7 @@ class _Mix:
     frame_step: int = 1
     padded: bool = True
     categories: bool = False
+    twins: bool = False
 
 
 _MIXES = {
@@ -132,6 +137,9 @@ _MIXES = {
 }
 #: The datasets whose videos are drawn.
 VIDEO_DATASETS = tuple(_MIXES)
+#: Drawn where `twin_videos` are asked for.
+_TWINS = {"demo_twins": _Mix(demo_layouts.write_twins, ("valid",), ("motion",), per_object=3, twins=True)}
+TWINS = tuple(_TWINS)
 
 
 @dataclass(frozen=True)
@@ -190,10 +198,11 @@ def _record(config: DemoDataConfig, prompt_sentences: Sequence[str]) -> dict[str
         "seed": config.seed,
         "train_videos": config.train_videos,
         "valid_videos": config.valid_videos,
-        "world": asdict(config.world),
+        "world": {**asdict(config.world), "speed": list(config.world.speed)},
         "prompt_sentences": hashlib.sha256(json.dumps(list(prompt_sentences)).encode()).hexdigest(),
-        # Records of data without images know nothing of them.
+        # Records of data without images or twins know nothing of them.
         **({"images": [config.train_images, config.valid_images]} if config.train_images else {}),
+        **({"twins": config.twin_videos} if config.twin_videos else {}),
     }
 
 
@@ -203,7 +212,7 @@ def _found(root: Path, wanted: dict[str, Any]) -> DemoDataSummary:
     if not is_there(root / RECORD):
         raise DataError(f"demo data: {root} is there already and is no demo data (no {RECORD}); {remedy}")
     record = read_object(root / RECORD, "record of demo data", raises=DataError, remedy=remedy)
-    wanted = {"images": None, **wanted}
+    wanted = {"images": None, "twins": None, **wanted}
     held = {key: record.get(key) for key in wanted}
     fields = {"root": str(root), "written": False, **{key: record.get(key) for key in ("videos", "expressions")}}
     summary = parsed_as(fields, DemoDataSummary, str(root / RECORD), raises=DataError, remedy=remedy)
@@ -222,6 +231,7 @@ def _write_all(
         for dataset, mix in _MIXES.items()
         for split in mix.splits
     }
+    counts |= {f"{dataset}/valid": config.twin_videos for dataset in _TWINS if config.twin_videos}
     images = {
         f"{dataset}/{split}": config.train_images if split == "train" else config.valid_images
         for dataset, mix in _IMAGE_MIXES.items()
@@ -256,6 +266,9 @@ def _write_all(
     with Progress(total=sum(counts.values()), desc="demo data", unit="video") as progress:
         for dataset, mix in _MIXES.items():
             mix.write(root, {split: clips(dataset, split) for split in mix.splits})
+        if config.twin_videos:
+            for dataset, mix in _TWINS.items():
+                mix.write(root, {split: clips(dataset, split) for split in mix.splits})
         for dataset in dict.fromkeys(key.split("/")[0] for key in images):
             of_images = _IMAGE_MIXES[dataset]
             of_images.write(root, {split: pictures(dataset, split) for split in of_images.splits})
@@ -265,9 +278,9 @@ def _write_all(
 
 def _clip(config: DemoDataConfig, dataset: str, split: str, index: int) -> DemoClip:
     """Video `index` of a split. Its name holds dataset and split, so no two splits show the same video."""
-    mix, key = _MIXES[dataset], f"{dataset}/{split}/{index}"
+    mix, key = (_MIXES | _TWINS)[dataset], f"{dataset}/{split}/{index}"
     name = f"{index:05d}" if dataset == "lv_vis" else hashlib.sha256(key.encode()).hexdigest()[:10]
-    video = demo_video(config.seed, key, config.world)
+    video = demo_video(config.seed, key, replace(config.world, twins=1.0) if mix.twins else config.world)
     first = mix.frame_step * (crc32(key.encode()) % 4) if mix.frame_step > 1 else 0
     numbers = range(first, first + mix.frame_step * config.world.frames, mix.frame_step)
     frame_names = tuple(f"{number:05d}" if mix.padded else str(number) for number in numbers)

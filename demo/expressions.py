@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glus.demo.objects import COLOURS, FIELDS, SHAPES, DemoScene
+from glus.demo.twins import THEN, parts_of
 
 KINDS = ("look", "motion", "relation", "several", "reasoning")
 
@@ -35,6 +36,13 @@ MOTION_OF_SEVERAL = {
     "down": ("moving down", "going down"),
     "still": ("staying still", "not moving"),
 }
+#: Motions that change, by their second part: it stops, it begins to move, it turns.
+CHANGES = {
+    "stops": ("that moves {0} and then stops", "that moved {0} and then stopped", "moving {0}, then staying still"),
+    "begins": ("that stays still and then moves {1}", "that waits, then moves {1}"),
+    "turns": ("that moves {0} and then {1}", "that moved {0} and then {1}", "moving {0}, then {1}"),
+}
+ARRIVALS = ("that comes in last", "that enters last", "that appears last")
 #: Axis and sign: the target's coordinate times the sign is the smallest.
 PLACES = {
     "left": (0, 1, ("the {} furthest to the left", "the leftmost {}", "the {} on the far left")),
@@ -62,6 +70,8 @@ KNOWLEDGE = {
     ("motion", "down"): ("which one falls like a stone?", "the one that behaves like rain"),
     ("motion", "still"): ("the one that behaves like a parked car", "which one rests like a rock?"),
 }
+#: What is said with a motion; the last two only where twins need it.
+MOTION_LOOKS: tuple[tuple[str, ...], ...] = ((), ("shape",), ("size",), ("colour",), ("colour", "shape"))
 LOOKS = (
     ("shape",),
     ("colour",),
@@ -87,13 +97,14 @@ class DemoExpression:
 def all_expressions(rng: np.random.Generator, scene: DemoScene) -> tuple[DemoExpression, ...]:
     """Everything that this language says of a scene, each statement in one of its wordings, no text twice.
 
-    Every object has at least two expressions of its own: no two objects share shape, colour and size.
+    Every object has at least two expressions of its own: where two share shape, colour and size, they move differently.
     """
     found: dict[str, DemoExpression] = {}
     writer = _Writer(rng, scene)
     for kind, sentences in (
         ("look", writer.look()),
         ("motion", writer.motion()),
+        ("motion", writer.arrivals()),
         ("relation", writer.extremes()),
         ("relation", writer.places()),
         ("several", writer.several()),
@@ -136,11 +147,22 @@ class _Writer:
 
     def motion(self) -> _Sentences:
         for index in self._all:
-            for fields in ((), ("shape",), ("size",)):
+            for fields in MOTION_LOOKS if self._is_twin(index) else MOTION_LOOKS[:3]:
                 given = self._given(index, fields)
-                moving = given | {"motion": self._scene.objects[index].motion}
-                if self._holders(moving) == [index]:
-                    yield f"{self._name(given)} {self._pick(MOTION_WORDS[moving['motion']])}", [index]
+                motion = self._scene.objects[index].motion
+                if self._holders(given | {"motion": motion}) == [index]:
+                    wordings = MOTION_WORDS[motion] if motion in MOTION_WORDS else _changes(motion)
+                    for words in self._several_of(wordings, 2 if fields == MOTION_LOOKS[-1] else 1):
+                        yield f"{self._name(given)} {words}", [index]
+
+    def arrivals(self) -> _Sentences:
+        """The one object that comes in after the first quarter of the video, where all others are there before."""
+        first = np.where(self._seen.any(axis=1), self._seen.argmax(axis=1), self._scene.config.frames)
+        for index in self._all:
+            others = [first[other] for other in self._all if other != index]
+            if self._is_twin(index) and first[index] >= self._scene.config.frames / 8 and not any(others):
+                given = self._given(index, ("colour", "shape"))
+                yield f"{self._name(given)} {self._pick(ARRIVALS)}", [index]
 
     def extremes(self) -> _Sentences:
         """Largest and smallest: by the complete shape and by the most that is ever seen of it."""
@@ -186,7 +208,7 @@ class _Writer:
                 yield f"everything {MOTION_WORDS[motion][1]}", moving
 
     def pairs(self) -> _Sentences:
-        pairs = list(combinations(self._all, 2))
+        pairs = list(combinations((index for index in self._all if not self._is_twin(index)), 2))
         for choice in self._rng.permutation(len(pairs))[:2]:
             first, second = pairs[choice] if self._rng.random() < 0.5 else pairs[choice][::-1]
             joint = self._pick((" and ", " together with "))
@@ -210,6 +232,15 @@ class _Writer:
     def _pick(self, wordings: Sequence[str]) -> str:
         return wordings[int(self._rng.integers(len(wordings)))]
 
+    def _several_of(self, wordings: Sequence[str], count: int) -> list[str]:
+        """`count` different wordings; one is drawn as `_pick` draws it."""
+        if count == 1:
+            return [self._pick(wordings)]
+        return [wordings[choice] for choice in self._rng.permutation(len(wordings))[:count]]
+
+    def _is_twin(self, index: int) -> bool:
+        return len(self._holders(self._given(index, ("size", "colour", "shape")))) > 1
+
     def _given(self, index: int, fields: Sequence[str]) -> dict[str, str]:
         return {field: getattr(self._scene.objects[index], field) for field in fields}
 
@@ -219,9 +250,20 @@ class _Writer:
         return list(distinct.values())
 
     def _holders(self, given: Mapping[str, str]) -> list[int]:
-        """Indices of the objects that have all the given attributes."""
+        """Indices of the objects that have all the given attributes.
+
+        None where a motion is given that is a part of another such object's: a text would fit both.
+        """
         assert set(given) <= set(FIELDS)
-        return [i for i in self._all if all(getattr(self._scene.objects[i], f) == v for f, v in given.items())]
+        motion = given.get("motion")
+        look = [i for i in self._all if all(self._has(i, f, v) for f, v in given.items() if f != "motion")]
+        moving = [self._scene.objects[i].motion for i in look]
+        if motion is not None and any(motion != other and motion in parts_of(other) for other in moving):
+            return []
+        return [i for i, other in zip(look, moving, strict=True) if motion in (None, other)]
+
+    def _has(self, index: int, field: str, value: str) -> bool:
+        return bool(getattr(self._scene.objects[index], field) == value)
 
     def _size_word(self, given: Mapping[str, str]) -> str:
         return self._pick(SIZE_WORDS[given["size"]]) if "size" in given else ""
@@ -257,6 +299,13 @@ def _wordings(given: Mapping[str, str], size: str, noun: str) -> list[str]:
     if adjectives:
         wordings.append(f"the {noun} that is {' and '.join(adjectives)}")
     return wordings
+
+
+def _changes(motion: str) -> tuple[str, ...]:
+    """How a motion that changes is said."""
+    first, second = motion.split(THEN)
+    kind = "stops" if second == "still" else "begins" if first == "still" else "turns"
+    return tuple(wording.format(first, second) for wording in CHANGES[kind])
 
 
 def _with_article(phrase: str) -> str:

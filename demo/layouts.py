@@ -5,7 +5,7 @@ Every expression entry has an extra key "kind", which the released files do not 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,17 +41,26 @@ Splits = Mapping[str, Iterable[DemoClip]]
 
 def write_mevis(root: Path, splits: Splits) -> None:
     """mevis/{train,valid_u,valid}: annotations counted over the split; valid hides objects and masks."""
+    _write_mevis(root / "mevis", splits, hidden=("valid",))
+
+
+def write_twins(root: Path, splits: Splits) -> None:
+    """demo_twins/valid, in MeViS's layout, nothing hidden."""
+    _write_mevis(root / "demo_twins", splits, hidden=())
+
+
+def _write_mevis(root: Path, splits: Splits, hidden: Container[str]) -> None:
     for split, clips in splits.items():
-        folder, hidden = root / "mevis" / split, split == "valid"
+        folder, hides = root / split, split in hidden
         videos: dict[str, Any] = {}
         masks: dict[str, list[Rle | None]] = {}
         for clip in clips:
             _write_frames(folder / "JPEGImages", clip)
-            annotations = {} if hidden else _add_annotations(masks, clip)
-            entries = [_entry(e, hidden, annotations) for e in clip.expressions]
+            annotations = {} if hides else _add_annotations(masks, clip)
+            entries = [_entry(e, hides, annotations) for e in clip.expressions]
             videos[clip.name] = {"vid_id": len(videos), **_video(clip, entries)}
         _write_json(folder / "meta_expressions.json", {"videos": videos})
-        if not hidden:
+        if not hides:
             _write_json(folder / "mask_dict.json", masks)
 
 

@@ -26,7 +26,6 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "
 FIELDS = ("shape", "colour", "size", "motion")
 
 COLOUR_JITTER = 8
-SPEED = (5.0, 8.0)
 #: Share of objects that copy the shape of an earlier one. Colours of a video all differ.
 ALIKE = 0.25
 LEAST_AREA = 40.0
@@ -41,7 +40,7 @@ CROSS_ARM, CROSS_REACH = 0.36, 1.3
 
 @dataclass(frozen=True)
 class DemoWorldConfig:
-    """The size of a demo video. Radii (10 to 21 px) and speeds (5 to 8 px a frame) hold for 128 x 96 and scale."""
+    """The size of a demo video. Radii (10 to 21 px) and speeds hold for 128 x 96 and scale."""
 
     frames: int = 12
     """Frames of a video."""
@@ -53,12 +52,24 @@ class DemoWorldConfig:
     """Fewest objects of a video."""
     max_objects: int = 4
     """Most objects of a video."""
+    speed: tuple[float, float] = (5.0, 8.0)
+    """Least and greatest speed of a moving object, px a frame."""
+    twins: float = 0.0
+    """Share of videos with twins: objects of one look that differ in motion alone (twins.py)."""
 
     def __post_init__(self) -> None:
         if not 4 <= self.frames <= 40:
             raise DataError(f"demo world: frames is {self.frames}, must be 4 to 40 (objects cross the picture once)")
         if min(self.width, self.height) < 32:
             raise DataError(f"demo world: the picture is {self.width} x {self.height}, must be 32 x 32 or more")
+        if not 0 < self.speed[0] <= self.speed[1] <= 64:
+            raise DataError(
+                f"demo world: speed is {list(self.speed)}, must be two numbers above 0 that ascend, 64 at most"
+            )
+        if not 0 <= self.twins <= 1:
+            raise DataError(f"demo world: twins is {self.twins}, must be 0 to 1")
+        if self.twins and self.max_objects < 2:
+            raise DataError(f"demo world: twins are two objects or more, but max_objects is {self.max_objects}")
         if not 1 <= self.min_objects <= self.max_objects <= 20:
             raise DataError(
                 f"demo world: {self.min_objects} to {self.max_objects} objects asked for, "
@@ -162,7 +173,7 @@ class DemoScene:
 def sample_objects(rng: np.random.Generator, config: DemoWorldConfig) -> tuple[DemoObject, ...]:
     """Objects that differ: in colour as far as there are colours, mostly in shape and motion too."""
     count = int(rng.integers(config.min_objects, config.max_objects + 1))
-    ids = _sample_ids(rng, count)
+    ids = sample_ids(rng, count)
     palette = {
         name: tuple(int(v) for v in np.clip(rgb + rng.integers(-COLOUR_JITTER, COLOUR_JITTER + 1, 3), 0, 255))
         for name, rgb in COLOURS.items()
@@ -192,7 +203,7 @@ def sample_objects(rng: np.random.Generator, config: DemoWorldConfig) -> tuple[D
                 radius=radius,
                 rgb=(red, green, blue),
                 angle=float(rng.uniform(-0.2, 0.2)),
-                centres=_sample_path(rng, motion, radius, config),
+                centres=sample_path(rng, motion, radius, config),
             )
         )
     return tuple(objects)
@@ -204,14 +215,14 @@ def _deck(rng: np.random.Generator, words: tuple[str, ...], count: int) -> list[
     return [words[i] for _ in range(rounds) for i in rng.permutation(len(words))][:count]
 
 
-def _sample_ids(rng: np.random.Generator, count: int) -> list[int]:
+def sample_ids(rng: np.random.Generator, count: int) -> list[int]:
     """1, 2, 3 ..., with gaps in three of ten videos, as real annotations have."""
     if rng.random() < 0.7:
         return list(range(1, count + 1))
     return sorted(int(i) for i in rng.choice(np.arange(1, 2 * count + 2), size=count, replace=False))
 
 
-def _sample_path(rng: np.random.Generator, motion: str, radius: float, config: DemoWorldConfig) -> NDArray[np.float64]:
+def sample_path(rng: np.random.Generator, motion: str, radius: float, config: DemoWorldConfig) -> NDArray[np.float64]:
     """Centres float64 [T, 2]: a straight line with a slight wobble across it, or one place.
 
     Of a hundred moving objects twelve come into the picture and twelve leave it; the others start inside.
@@ -223,7 +234,7 @@ def _sample_path(rng: np.random.Generator, motion: str, radius: float, config: D
     direction = np.array(DIRECTIONS[motion], dtype=np.float64)
     axis = int(np.flatnonzero(direction)[0])
     length, last = size[axis], config.frames - 1
-    speed = rng.uniform(*SPEED) * config.unit
+    speed = rng.uniform(*config.speed) * config.unit
     fate = rng.random()
     if fate < 0.12:
         first = -radius - speed * rng.uniform(0, last / 3)

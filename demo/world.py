@@ -16,6 +16,7 @@ from glus.common.errors import DataError
 from glus.common.seeds import numpy_generator
 from glus.demo.expressions import KINDS, DemoExpression, all_expressions
 from glus.demo.objects import ROUND, DemoObject, DemoScene, DemoWorldConfig, sample_objects
+from glus.demo.twins import sample_twins
 
 __all__ = ["DemoExpression", "DemoObject", "DemoVideo", "DemoWorldConfig", "demo_video", "expressions_for"]
 
@@ -56,8 +57,10 @@ def demo_video(seed: int, name: str, config: DemoWorldConfig) -> DemoVideo:
     Raises DataError where the picture is too small for the number of objects asked for.
     """
     rng = _generator(seed, name)
+    # Where there are none, nothing is drawn for them: the same videos as before there were twins.
+    twins = config.twins > 0 and rng.random() < config.twins
     for _ in range(TRIES):
-        objects = sample_objects(rng, config)
+        objects = sample_twins(rng, config) if twins else sample_objects(rng, config)
         patches = _patches(objects, config)
         front = np.zeros((config.frames, config.height, config.width), dtype=np.uint8)
         for patch in patches:
@@ -86,8 +89,8 @@ def expressions_for(
     """A dataset's own mix of a video's expressions, a pure function of its arguments.
 
     `per_object` expressions for each object alone, taken from `kinds` in turn (filled up with "look" where the
-    kinds have too few, so that there are at least two); then up to `several` for several objects at once and up
-    to `absent` without target. Raises DataError for an unknown kind.
+    kinds have too few, or with any for a twin, so that there are at least two); then up to `several` for several
+    objects at once and up to `absent` without target. Raises DataError for an unknown kind.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
@@ -101,6 +104,9 @@ def expressions_for(
         piles = [[expression for expression in own if expression.kind == kind] for kind in order]
         in_turn = [pile[depth] for depth in range(per_object) for pile in piles if depth < len(pile)]
         spare = [expression for expression in own if expression.kind == "look" and expression not in in_turn]
+        # Nothing is said of a twin's look alone.
+        if not any(expression.kind == "look" for expression in own):
+            spare = [expression for expression in own if expression not in in_turn]
         chosen += (in_turn + spare)[:per_object]
     chosen += [expression for expression in shuffled if len(expression.object_ids) > 1][:several]
     chosen += [expression for expression in shuffled if not expression.object_ids][:absent]

@@ -10,16 +10,24 @@ SPLITS = ("train", "valid_u", "valid")
 
 
 def annotation_file(root: Path, split: str) -> Path:
-    return root / "mevis" / split / "meta_expressions.json"
+    return annotation_in(root / "mevis", split)
+
+
+def annotation_in(folder: Path, split: str) -> Path:
+    """The expressions of a split of a dataset in MeViS's layout, which is `folder`."""
+    return folder / split / "meta_expressions.json"
 
 
 def read(root: Path, split: str) -> AnnotatedSplit:
     """The targets of "valid" are on the benchmark's server. Raises DataError."""
-    annotation = annotation_file(root, split)
+    return read_layout("mevis", split, annotation_file(root, split), hidden=split == "valid")
+
+
+def read_layout(dataset: str, split: str, annotation: Path, hidden: bool) -> AnnotatedSplit:
+    """A split in MeViS's layout; `hidden`: without targets. Raises DataError."""
     masks = annotation.with_name("mask_dict.json")
-    hidden = split == "valid"
     return AnnotatedSplit(
-        dataset="mevis",
+        dataset=dataset,
         split=split,
         annotation=annotation,
         entries=read_entries(annotation),

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from glus.common.errors import DataError
 from glus.common.names import case_twins, shown
 from glus.data_pipeline.datasets import (
+    demo_twins,
     lv_vis,
     mevis,
     object_parts,
@@ -50,6 +51,7 @@ DATASETS: Mapping[str, Reader] = MappingProxyType(
         "revos": Reader(revos.SPLITS, revos.annotation_file, revos.read),
         "lv_vis": Reader(lv_vis.SPLITS, lv_vis.annotation_file, lv_vis.read),
         "reason_vos": Reader(reason_vos.SPLITS, reason_vos.annotation_file, reason_vos.read),
+        "demo_twins": Reader(demo_twins.SPLITS, demo_twins.annotation_file, demo_twins.read),
         "youtube_vos": Reader(youtube_vos.SPLITS, youtube_vos.annotation_file, youtube_vos.read),
         "reason_seg": Reader(reason_seg.SPLITS, reason_seg.folder_of, reason_seg.read, images=True),
         **{

@@ -128,6 +128,15 @@ PROTOCOLS: tuple[Protocol, ...] = (
         )
     ),
     Protocol(
+        "Demo twins valid",
+        "demo_twins",
+        "valid",
+        "expressions",
+        "the demo's synthetic videos of look-alike objects (docs/demo.md)",
+        "Synthetic: it compares trainings of small models, and says nothing of real video.",
+        official=False,
+    ),
+    Protocol(
         "YouTube-VOS categories",
         "youtube_vos",
         None,

@@ -40,6 +40,8 @@ class Language(nn.Module):
                 attn_implementation="sdpa",
             )
         )
+        if vision.spread:
+            _spread_vision(self.vision_tower, vision.spread)
         self.mm_projector = PROJECTORS[vision.projector](vision.hidden_size, sizes.hidden_size)
         # Named and numbered as in LISA and GLUS, so that released weights fit.
         self.text_hidden_fcs = nn.ModuleList(
@@ -152,6 +154,15 @@ class Reading:
         """Hidden state at the last token of each prompt: [E, hidden]."""
         ends = self.mask.sum(1) - 1
         return self.hidden[torch.arange(len(ends), device=ends.device), ends]
+
+
+@torch.no_grad()
+def _spread_vision(tower: CLIPVisionModel, spread: float) -> None:
+    """Draw patches that keep their variance, and position embeddings of deviation `spread`."""
+    embeddings = next(module for module in tower.modules() if hasattr(module, "patch_embedding"))
+    weight = embeddings.patch_embedding.weight
+    nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    nn.init.normal_(embeddings.position_embedding.weight, std=spread)
 
 
 @torch.no_grad()

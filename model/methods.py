@@ -5,14 +5,15 @@ from types import MappingProxyType
 
 from glus.model.glus import Glus
 from glus.model.model_config import Method
+from glus.model.pretraining.pretraining_glus import PretrainingGlus
 from glus.model.selector.selector import Selector
 from glus.model.videolisa.video_lisa import VideoLisa
 
 #: A model of any method.
-AnyModel = Glus | VideoLisa | Selector
+AnyModel = Glus | VideoLisa | Selector | PretrainingGlus
 
 METHODS: Mapping[Method, type[AnyModel]] = MappingProxyType(
-    {"glus": Glus, "videolisa": VideoLisa, "selector": Selector}
+    {"glus": Glus, "videolisa": VideoLisa, "selector": Selector, "pretraining": PretrainingGlus}
 )
 
 

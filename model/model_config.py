@@ -1,16 +1,16 @@
 """Sizes and switches of GLUS. The defaults are the released GLUS-7B; everything that follows from others is derived."""
 
 import importlib.util
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from glus.common.errors import ModelError
 from glus.common.paths import PathText
+from glus.model.bounds import check_bounds
+from glus.model.stand_in_config import StandInConfig
 
 #: What a model is; each folder that differs by it has one table of it.
-Method = Literal["glus", "videolisa", "selector"]
+Method = Literal["glus", "videolisa", "selector", "pretraining"]
 Family = Literal["llama", "phi3", "qwen3"]
 #: (least, most) of each setting: far beyond any released model, near enough that an empty model of it is quickly made.
 #: A stranger's config must not ask for more memory or time than any model needs.
@@ -24,7 +24,7 @@ _LANGUAGE = {
 _VISION = {
     **{"image_size": (1, 2048), "patch_size": (1, 2048), "hidden_size": _WIDTH, "intermediate_size": (1, 2**20)},
     **{"layers": _LAYERS, "heads": (1, 1024), "select_layer": (-512, 512), "pool": (1, 2**20)},
-    **{"mean": (-1e6, 1e6), "std": _POSITIVE},
+    **{"mean": (-1e6, 1e6), "std": _POSITIVE, "spread": (0, 100)},
 }
 _SEGMENTER = {
     **{"image_size": (1, 2048), "embed_dim": (1, 2048), "heads": (1, 256), "stages": (1, 256)},
@@ -43,19 +43,6 @@ _LOSS = {
     **dict.fromkeys(("cross_entropy", "mask_bce", "mask_dice", "contrastive", "score"), (0, 1000000.0)),
     **{"bank_size": (1, 2**22), "bank_negatives": (1, 2**22)},
 }
-
-
-def check_bounds(section: str, settings: object, bounds: Mapping[str, tuple[float, float]]) -> None:
-    """Hold attributes of `settings`, or all numbers of those that are tuples, against (least, most), both allowed.
-
-    Raises ModelError for the first that is outside or no number. `section` is its place in the config.
-    """
-    for name, (least, most) in bounds.items():
-        value = getattr(settings, name)
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number <= most:
-                upwards = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:,.16g}"
-                raise ModelError(f"{section}.{name}={value}: it must be {upwards}")
 
 
 @dataclass(frozen=True)
@@ -148,6 +135,10 @@ class VisionConfig:
     """Which hidden state is taken (LLaVA: the last but one)."""
     pool: int = 4
     """Patches averaged into one token, in runs along a row (the reference's AvgPool1d)."""
+    spread: float = 0.0
+    """Deviation at which freshly drawn position embeddings start; patches then keep their variance. 0 leaves
+    transformers' own draw; loaded weights bring their own.
+    """
     projector: Literal["linear", "mlp2x_gelu"] = "linear"
     """What makes tokens of patches: one linear layer, or two with GELU between (LLaVA 1.5)."""
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
@@ -370,6 +361,7 @@ class ModelConfig:
     sam1: Sam1Config = field(default_factory=Sam1Config)
     lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    stand_ins: StandInConfig = field(default_factory=StandInConfig)
     share_video_tokens: bool = True
     """VideoLISA in training: the language model reads the video tokens once for all expressions of a video. False reads
     them again for each, as the reference does: the same numbers, more FLOP.
@@ -383,6 +375,17 @@ class ModelConfig:
                 f"model.segmenter.kind is {self.segmenter.kind}, but model.method is glus, which needs the memory of "
                 "SAM 2: set kind to sam2, or method to videolisa"
             )
+
+    @property
+    def segments(self) -> bool:
+        """Whether a pretraining step runs the segmenter: some loss on its masks has a weight."""
+        return bool(self.loss.mask_bce or self.loss.mask_dice)
+
+    @property
+    def reads(self) -> bool:
+        """Whether a pretraining step reads [SEG] states: some loss needs them."""
+        masks = self.segments and not self.stand_ins.points
+        return bool(masks or self.loss.cross_entropy or self.loss.contrastive or self.stand_ins.place)
 
     @property
     def prompt_width(self) -> int:

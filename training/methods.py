@@ -8,6 +8,7 @@ from typing import Literal
 from glus.common.errors import TrainingError
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.model_config import Method
+from glus.model.stand_in_config import StandInConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ DATA: Mapping[Method, DataOfMethod] = MappingProxyType(
     {
         "glus": DataOfMethod("windows", ("glus", "short"), state_of_frame=True),
         "videolisa": DataOfMethod("sparse_dense", ("videolisa", "videolisa_short"), state_of_frame=False),
+        "pretraining": DataOfMethod("windows", ("glus", "short"), state_of_frame=True),
         "selector": DataOfMethod("references", ("selector", "selector_short"), state_of_frame=False),
     }
 )
@@ -41,8 +43,20 @@ TRAINABLE: Mapping[Method, tuple[str, ...]] = MappingProxyType(
         "glus": (*_LANGUAGE, "language.mm_projector.*", "segmenter.sam2.sam_mask_decoder.*"),
         "videolisa": (*_LANGUAGE, "segmenter.*mask_decoder.*"),
         "selector": (*_LANGUAGE, "score_head.*"),
+        # Each stage names what its losses reach.
+        "pretraining": ("language.*", "stand_ins.*"),
     }
 )
+
+
+def check_attributes(sampling: SamplingConfig, stand_ins: StandInConfig) -> None:
+    """Raise TrainingError where the words that batches are labelled with are not those that the model has heads for."""
+    words = tuple(len(group) for group in sampling.attributes.values())
+    if (stand_ins.tower or stand_ins.language) and words != stand_ins.attributes:
+        raise TrainingError(
+            f"sampling.attributes has groups of {list(words)} words, model.stand_ins.attributes says "
+            f"{list(stand_ins.attributes)}: make them equal"
+        )
 
 
 def check_data(method: Method, sampling: SamplingConfig, contrastive: float) -> None:

@@ -8,7 +8,7 @@ from glus.common.errors import TrainingError
 from glus.common.paths import PathText
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.model_config import Method, ModelConfig
-from glus.training.methods import TRAINABLE, check_data
+from glus.training.methods import TRAINABLE, check_attributes, check_data
 from glus.training.tracking.tracking_place import TrackingConfig
 
 
@@ -200,6 +200,7 @@ class RunConfig:
             raise TrainingError(
                 f"init_from and weights.{next(iter(self.weights.named))} both say where the weights come from: give one"
             )
+        check_attributes(self.sampling, self.model.stand_ins)
         check_data(self.model.method, self.sampling, self.model.loss.contrastive)
         if self.model.language.attention == "flash_attention_2" and self.engine.precision == "fp32":
             raise TrainingError(

@@ -1,7 +1,7 @@
 """Batch: what a micro-batch holds. The one place where its shapes are written down."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -16,6 +16,7 @@ from glus.data_pipeline.batches.conversations import templates_named
 from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 from glus.data_pipeline.raw.masks import CodedPlanes, edges
+from glus.data_pipeline.sampling.attributes import object_attributes
 from glus.data_pipeline.sampling.sample_plan import SamplePlan, Slot
 from glus.data_pipeline.shards.reader import ShardedSplit, distinct_sets
 
@@ -38,7 +39,9 @@ class Batch:
     split: int64 [E], which split of the sample plan; video_key: int64 [E], which video of all splits; expression:
     int64 [E], its number in the video; objects: bool [E, O], its object set, as columns of that video;
     names: E x "dataset/split/video/expression", for messages;
-    score: float [E, Q], J of each query frame, 0 to 1, by which the selector learns; None for other methods.
+    score: float [E, Q], J of each query frame, 0 to 1, by which the selector learns; None for other methods;
+    object_masks: V x MaskRuns of bool [O_v, Q, H, W] and attributes: V x int64 [O_v, G], with sampling.attributes: all
+    objects of a video, and the place of their word in each group, -1 where it is unknown; empty without.
     """
 
     frames: list[Tensor]
@@ -56,6 +59,8 @@ class Batch:
     objects: Tensor
     names: list[str]
     score: Tensor | None = None
+    object_masks: list[MaskRuns] = field(default_factory=list)
+    attributes: list[Tensor] = field(default_factory=list)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device (asynchronously from pinned memory)."""
@@ -151,6 +156,22 @@ def _runs(
     return MaskRuns.between(begins, ends, torch.tensor(set_of), size, void)
 
 
+def _objects(plan: SamplePlan, slots: Sequence[Slot]) -> tuple[list[MaskRuns], list[Tensor]]:
+    """Masks of all objects of each slot's video in its query frames, and their attributes."""
+    entries = [plan.splits[slot.split].videos[slot.video] for slot in slots]
+    coded = []
+    for slot, entry in zip(slots, entries, strict=True):
+        each = [frozenset([object_id]) for object_id in entry.object_ids]
+        codes = plan.splits[slot.split].read_target_codes(slot.video, each, slot.query)
+        coded.append(CodedPlanes(codes, entry.height, entry.width))
+    masks = [
+        _runs(planes, len(slot.query), range(len(entry.object_ids)), ends)
+        for slot, entry, planes, ends in zip(slots, entries, coded, edges(coded), strict=True)
+    ]
+    said = [object_attributes(entry.expressions, entry.object_ids, plan.config.attributes) for entry in entries]
+    return masks, [torch.from_numpy(each) for each in said]
+
+
 def _describe(
     plan: SamplePlan, slots: Sequence[Slot], masks: list[MaskRuns], tokenizer: Tokenizer, max_text_tokens: int | None
 ) -> Described:
@@ -196,6 +217,7 @@ def _describe(
     padded, attention = padded_ids(ids, tokenizer.pad_id)
     answer, _ = padded_ids(answers, 0)
     split_of, video_key, expression_of = torch.tensor(keys).unbind(1)
+    object_masks, attributes = _objects(plan, slots) if plan.config.attributes else ([], [])
     batch = Batch(
         frames=[],
         context=torch.tensor(context, dtype=torch.int64),  # an empty list has no dtype of its own
@@ -212,6 +234,8 @@ def _describe(
         objects=torch.tensor(objects),
         names=names,
         score=torch.from_numpy(np.stack(scores)) if scores else None,
+        object_masks=object_masks,
+        attributes=attributes,
     )
     return Described(batch, wanted)
 

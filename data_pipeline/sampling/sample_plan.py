@@ -18,6 +18,7 @@ from glus.common.paths import PathText
 from glus.common.seeds import numpy_generator
 from glus.data_pipeline.batches.conversations import draw_templates, templates_named
 from glus.data_pipeline.sampling import references
+from glus.data_pipeline.sampling.attributes import check_attributes
 from glus.data_pipeline.sampling.frame_labels import FrameLabels, read_labels
 from glus.data_pipeline.sampling.groups import draw_group
 from glus.data_pipeline.sampling.mixture import Mixture, check_weights, expanded
@@ -66,12 +67,16 @@ class SamplingConfig:
     """Whose masks frame_scores may rate: those of the GLUS that init_from names (a selector learns where its own GLUS
     does well), or any model's.
     """
+    attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Groups of words that a batch labels each object with, for pretraining without released weights (attributes.py).
+    """
     single_frame: bool = False
     """Show one frame instead of all context and query frames: the control that cannot see motion."""
 
     def __post_init__(self) -> None:
         # Named mixtures become their splits at once, so that records of a run say what was drawn from.
         object.__setattr__(self, "mixture", expanded(self.mixture))
+        check_attributes(self.attributes)
         if self.frame_choice == "sparse_dense" and not 1 <= self.query_frames <= self.context_frames:
             raise DataError(
                 f"sampling.query_frames={self.query_frames} with frame_choice sparse_dense: dense frames are some of "

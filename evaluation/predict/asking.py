@@ -270,6 +270,7 @@ ASKING: Mapping[Method, Asking] = MappingProxyType(
     {
         "glus": Asking(_ask_in_windows, lambda dataset, expression: "expression", _glus_record),
         "videolisa": Asking(_ask_once, _videolisa_wording, _videolisa_record),
+        "pretraining": Asking(_ask_in_windows, lambda dataset, expression: "expression", _glus_record),
         "selector": Asking(_refuse_masks, lambda dataset, expression: "expression", _refuse_masks),
     }
 )

@@ -35,6 +35,7 @@ _RELEASED_VOCABULARY: dict[Method, tuple[int, int]] = {
     "glus": (32_003, 32_000),
     "videolisa": (32_012, 32_011),
     "selector": (32_003, 32_000),
+    "pretraining": (32_003, 32_000),
 }
 
 

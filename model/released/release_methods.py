@@ -79,6 +79,7 @@ class TakenRelease:
 TAKEN: dict[Method, TakenRelease] = {
     **{method: TakenRelease(method, released.names) for method, released in RELEASED_METHODS.items()},
     "selector": TakenRelease("glus", lambda _: LANGUAGE_OF_GLUS, segmenter=False),
+    "pretraining": TakenRelease("glus", RELEASED_METHODS["glus"].names),
 }
 
 

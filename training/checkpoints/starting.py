@@ -13,7 +13,11 @@ from glus.training.run_config import RunConfig
 
 #: (`model.method`, that of the checkpoint) -> what is taken; all of it where there is no row.
 PARTS: Mapping[tuple[Method, str], PartTaken] = MappingProxyType(
-    {("selector", "glus"): PartTaken(left_out=("segmenter.",), fresh=("score_head.",))}
+    {
+        ("selector", "glus"): PartTaken(left_out=("segmenter.",), fresh=("score_head.",)),
+        ("glus", "pretraining"): PartTaken(left_out=("stand_ins.",), fresh=()),
+        ("pretraining", "glus"): PartTaken(left_out=(), fresh=("stand_ins.",)),
+    }
 )
 
 

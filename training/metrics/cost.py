@@ -22,11 +22,12 @@ from glus.model.losses import mask_bce, mask_dice
 from glus.model.memory import MemoryBank
 from glus.model.methods import AnyModel
 from glus.model.model_config import Method
+from glus.model.pretraining.pretraining_glus import PretrainingGlus
 from glus.model.selector.selector import Selector
 from glus.model.videolisa.video_lisa import VideoLisa
 
 #: Tokens that the language model's FLOP are counted at: a prompt's usual length, since attention grows with its square.
-COUNTED_TOKENS: dict[Method, int] = {"glus": 1024, "videolisa": 2400, "selector": 1024}
+COUNTED_TOKENS: dict[Method, int] = {"glus": 1024, "videolisa": 2400, "selector": 1024, "pretraining": 1024}
 #: Tokens of VideoLISA's answers that are learnt ("Sure, [SEG].<|end|>" and the like).
 ANSWER_TOKENS = 8
 #: Side of the mask that the losses are counted on.
@@ -141,6 +142,12 @@ def _glus_parts(model: Glus, dtype: torch.dtype) -> Iterator[Part]:
     yield _loss_part(dtype, sizes.image_size // 4)
 
 
+def _pretraining_parts(model: PretrainingGlus, dtype: torch.dtype) -> Iterator[Part]:
+    """Those of GLUS that the stage's losses need. Heads of its own losses are not counted."""
+    run = {"lm_head and text_hidden_fcs": model.config.reads}
+    return (part for part in _glus_parts(model, dtype) if run.get(part.name, model.config.segments))
+
+
 def _videolisa_parts(model: VideoLisa, dtype: torch.dtype) -> Iterator[Part]:
     """One [SEG] state an expression, a mask for each expression and dense frame, each frame alone."""
     segmenter: Any = model.segmenter
@@ -173,6 +180,7 @@ _METHODS: dict[Method, Callable[[Any, torch.dtype], Iterator[Part]]] = {
     "glus": _glus_parts,
     "videolisa": _videolisa_parts,
     "selector": _selector_parts,
+    "pretraining": _pretraining_parts,
 }
 
 

@@ -52,6 +52,7 @@ def _videolisa_tokens(config: ModelConfig, shown: Shown) -> int:
 
 READINGS: dict[Method, Reading] = {
     "glus": Reading(150, _every_frame, _every_frame, _glus_tokens),
+    "pretraining": Reading(150, _every_frame, _every_frame, _glus_tokens),
     # Dense frames are among the sparse ones.
     "videolisa": Reading(60, lambda _: 1, lambda shown: shown.context, _videolisa_tokens),
     # The target is one of the references, and in every prompt twice. Each reference has its number, marks and a comma.

@@ -1,0 +1,96 @@
+"""`model.method: pretraining`: a GLUS that starts from nothing, trained in stages, each of which is a config."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from glus.common.errors import ModelError
+from glus.model.glus import BatchLike, Glus, GlusOutput
+from glus.model.language import IMAGE_TOKEN_ID
+from glus.model.losses import mask_losses, seg_cross_entropy
+from glus.model.model_config import ModelConfig
+from glus.model.preprocess import for_vision_tower
+from glus.model.pretraining.stand_ins import LabelledBatch, StandIns, point_prompts
+
+
+class PretrainingBatch(BatchLike, LabelledBatch, Protocol):
+    """The fields of a batch that `PretrainingGlus.forward` reads."""
+
+
+class PretrainingGlus(Glus):
+    """GLUS with further losses. A GLUS starts from its checkpoint without the heads of these (`stand_ins.*`)."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, seg_id: int):
+        """Raises ModelError where tokens of a frame are not its patches, or there is no such layer."""
+        super().__init__(config, vocab_size, seg_id)
+        given = config.stand_ins
+        if given.language and config.vision.pool != 1:
+            raise ModelError(
+                f"model.vision.pool is {config.vision.pool}: with model.stand_ins.language a frame's tokens are its "
+                "patches; set it to 1"
+            )
+        if given.language and given.language_layer > config.language.layers:
+            raise ModelError(
+                f"model.stand_ins.language_layer is {given.language_layer}, but the language model has "
+                f"{config.language.layers} layers"
+            )
+        self.stand_ins = StandIns(config)
+
+    def forward(self, batch: PretrainingBatch) -> GlusOutput:  # type: ignore[override]
+        """Losses of one micro-batch. Parts that no loss of the config needs are not run.
+
+        Raises ModelError for a batch without attributes where a loss needs them.
+        """
+        config, weight, given = self.config, self.config.loss, self.config.stand_ins
+        if (given.tower or given.language) and not batch.attributes:
+            raise ModelError("the batch has no attributes to learn from: set sampling.attributes")
+        videos, (context, query) = len(batch.frames), (batch.context.shape[1], batch.query.shape[1])
+        order = torch.cat([batch.context, batch.query], dim=1)
+        frames = [each[index] for each, index in zip(batch.frames, order, strict=True)]
+        losses: dict[str, Tensor] = {}
+        states = torch.zeros(len(batch.ids), query, config.prompt_width, device=batch.ids.device)
+        if given.tower:
+            patches = self._patches([each[context:] for each in frames]).unflatten(0, (videos, query))
+            losses["words_of_tower"] = given.tower * self.stand_ins.tower_loss(patches, batch)
+        if config.reads or given.language:
+            tokens = self.language.frame_tokens(frames).unflatten(0, (videos, context + query))
+        if given.language:
+            inside = self._tokens_inside(batch, tokens)[:, context:]
+            losses["words_of_language"] = given.language * self.stand_ins.language_loss(inside, batch)
+        if config.reads:
+            hidden = self.language.read(batch.ids, batch.attention, tokens[batch.video_of]).before(self.language.seg_id)
+            states = self.language.seg_states(hidden)
+        if weight.cross_entropy:
+            losses["cross_entropy"] = weight.cross_entropy * seg_cross_entropy(
+                self.language.logits(hidden), self.language.seg_id
+            )
+        if given.place:
+            losses["place"] = given.place * self.stand_ins.place_loss(states, batch.masks)
+        if config.segments:
+            prompts = point_prompts(self.segmenter, batch.masks, given.points) if given.points else states
+            pixels = torch.cat([self.segmenter.pixels(each[context:], self.language.dtype) for each in frames])
+            logits = self.segmenter(pixels.unflatten(0, (videos, query)), prompts, batch.video_of)
+            bce, dice = mask_losses(logits, batch.masks, self.segmenter.full_size)
+            losses["mask_bce"], losses["mask_dice"] = weight.mask_bce * bce.mean(), weight.mask_dice * dice.mean()
+        return GlusOutput(losses, states)
+
+    def _patches(self, frames: list[Tensor]) -> Tensor:
+        """Patches of frames, uint8 V x [F, 3, H, W], before they are pooled: float [sum of F, P, hidden]."""
+        language, sizes = self.language, self.config.vision
+        pixels = [for_vision_tower(each, sizes.image_size, sizes.mean, sizes.std, language.dtype) for each in frames]
+        patches: Tensor = language.vision_tower(torch.cat(pixels)).last_hidden_state[:, 1:]
+        return patches
+
+    def _tokens_inside(self, batch: PretrainingBatch, tokens: Tensor) -> Tensor:
+        """States of the frames' tokens after `language_layer` layers: float [V, F, P, hidden], one prompt a video.
+
+        tokens: float [V, F, P, hidden]. What stands before a frame in its prompt is all that these states see.
+        """
+        videos = len(tokens)
+        first = torch.searchsorted(batch.video_of, torch.arange(videos, device=batch.video_of.device))
+        embedded, expanded, mask = self.language._embed(batch.ids[first], batch.attention[first], tokens)
+        states = self.language.llama.model(
+            inputs_embeds=embedded, attention_mask=mask.long(), use_cache=False, output_hidden_states=True
+        ).hidden_states[self.config.stand_ins.language_layer]
+        return states[expanded == IMAGE_TOKEN_ID].view(*tokens.shape[:3], -1)

@@ -12,7 +12,7 @@ import psutil
 #: In turn, whom SIGKILL goes to.
 VICTIMS = ("the command", "a process of it", "all")
 #: Seconds that what is left of a killed command has to end by itself.
-TO_END = 20.0
+TO_END = 120.0
 
 
 def kill(process: "subprocess.Popen[bytes]", after: float, victim: str, early: str) -> int:

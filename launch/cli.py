@@ -166,6 +166,12 @@ COMMANDS = {
         "a small VideoLISA on the demo's videos and images, next to its GLUS",
         fills="out",
     ),
+    "demo-motion": Command(
+        "glus.demo.demo_motion:demo_motion",
+        "glus.demo.demo_motion:DemoMotionConfig",
+        "a small GLUS in stages that tells look-alike objects apart by their motion",
+        fills="out",
+    ),
 }
 
 

@@ -77,7 +77,15 @@ class Language(nn.Module):
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Tokens of frames. pixels: float [N, 3, s, s] as CLIP wants them. Returns float [N, P, hidden]."""
-        patches = self.vision_tower(pixels).last_hidden_state[:, 1:]
+        return self.project(self.patches(pixels))
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """What CLIP makes of each patch of frames: float [N, patches, its width]."""
+        patches: Tensor = self.vision_tower(pixels).last_hidden_state[:, 1:]
+        return patches
+
+    def project(self, patches: Tensor) -> Tensor:
+        """Tokens float [N, P, hidden] of patches float [N, patches, CLIP's width]."""
         pool = self.config.vision.pool
         pooled = F.avg_pool1d(patches.transpose(1, 2), pool).transpose(1, 2) if pool > 1 else patches
         return self.mm_projector(pooled)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from glus.common.errors import ModelError
 from glus.model.glus import BatchLike, Glus, GlusOutput
-from glus.model.language import IMAGE_TOKEN_ID
+from glus.model.language import IMAGE_TOKEN_ID, Reading
 from glus.model.losses import mask_losses, seg_cross_entropy
 from glus.model.model_config import ModelConfig
 from glus.model.preprocess import for_vision_tower
@@ -45,21 +45,23 @@ class PretrainingGlus(Glus):
         config, weight, given = self.config, self.config.loss, self.config.stand_ins
         if (given.tower or given.language) and not batch.attributes:
             raise ModelError("the batch has no attributes to learn from: set sampling.attributes")
-        videos, (context, query) = len(batch.frames), (batch.context.shape[1], batch.query.shape[1])
+        videos, context, query = len(batch.frames), batch.context.shape[1], batch.query.shape[1]
         order = torch.cat([batch.context, batch.query], dim=1)
         frames = [each[index] for each, index in zip(batch.frames, order, strict=True)]
         losses: dict[str, Tensor] = {}
         states = torch.zeros(len(batch.ids), query, config.prompt_width, device=batch.ids.device)
+        # Each module runs once: ZeRO-3 reduces the gradient of a parameter once for each forward.
+        if config.reads or given.language or given.tower:
+            patches = self._patches(frames).unflatten(0, (videos, context + query))
         if given.tower:
-            patches = self._patches([each[context:] for each in frames]).unflatten(0, (videos, query))
-            losses["words_of_tower"] = given.tower * self.stand_ins.tower_loss(patches, batch)
+            losses["words_of_tower"] = given.tower * self.stand_ins.tower_loss(patches[:, context:], batch)
         if config.reads or given.language:
-            tokens = self.language.frame_tokens(frames).unflatten(0, (videos, context + query))
+            tokens = self.language.project(patches.flatten(0, 1)).unflatten(0, (videos, context + query))
+            reading, inside = self._read(batch, tokens)
         if given.language:
-            inside = self._tokens_inside(batch, tokens)[:, context:]
-            losses["words_of_language"] = given.language * self.stand_ins.language_loss(inside, batch)
+            losses["words_of_language"] = given.language * self.stand_ins.language_loss(inside[:, context:], batch)
         if config.reads:
-            hidden = self.language.read(batch.ids, batch.attention, tokens[batch.video_of]).before(self.language.seg_id)
+            hidden = reading.before(self.language.seg_id)
             states = self.language.seg_states(hidden)
         if weight.cross_entropy:
             losses["cross_entropy"] = weight.cross_entropy * seg_cross_entropy(
@@ -79,18 +81,25 @@ class PretrainingGlus(Glus):
         """Patches of frames, uint8 V x [F, 3, H, W], before they are pooled: float [sum of F, P, hidden]."""
         language, sizes = self.language, self.config.vision
         pixels = [for_vision_tower(each, sizes.image_size, sizes.mean, sizes.std, language.dtype) for each in frames]
-        patches: Tensor = language.vision_tower(torch.cat(pixels)).last_hidden_state[:, 1:]
-        return patches
+        return language.patches(torch.cat(pixels))
 
-    def _tokens_inside(self, batch: PretrainingBatch, tokens: Tensor) -> Tensor:
-        """States of the frames' tokens after `language_layer` layers: float [V, F, P, hidden], one prompt a video.
+    def _read(self, batch: PretrainingBatch, tokens: Tensor) -> tuple[Reading, Tensor]:
+        """Read all prompts, or the first of each video where no [SEG] is needed.
 
-        tokens: float [V, F, P, hidden]. What stands before a frame in its prompt is all that these states see.
+        tokens: float [V, F, P, hidden]. Returns the reading, and the states of the frames' tokens after
+        `language_layer` layers in each video's first prompt: float [V, F, P, hidden]. What stands before a frame in
+        its prompt is all that these see.
         """
-        videos = len(tokens)
-        first = torch.searchsorted(batch.video_of, torch.arange(videos, device=batch.video_of.device))
-        embedded, expanded, mask = self.language._embed(batch.ids[first], batch.attention[first], tokens)
-        states = self.language.llama.model(
+        videos = torch.arange(len(tokens), device=batch.video_of.device)
+        first = torch.searchsorted(batch.video_of, videos)
+        rows = slice(None) if self.config.reads else first
+        embedded, ids, mask = self.language._embed(batch.ids[rows], batch.attention[rows], tokens[batch.video_of[rows]])
+        if torch.is_grad_enabled() and not embedded.requires_grad:
+            embedded.requires_grad_()
+        read = self.language.llama.model(
             inputs_embeds=embedded, attention_mask=mask.long(), use_cache=False, output_hidden_states=True
-        ).hidden_states[self.config.stand_ins.language_layer]
-        return states[expanded == IMAGE_TOKEN_ID].view(*tokens.shape[:3], -1)
+        )
+        of_videos = first if self.config.reads else videos
+        inside = read.hidden_states[self.config.stand_ins.language_layer][of_videos]
+        inside = inside[ids[of_videos] == IMAGE_TOKEN_ID].view(*tokens.shape[:3], -1)
+        return Reading(read.last_hidden_state, ids, mask), inside

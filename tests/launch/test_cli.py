@@ -242,6 +242,7 @@ def test_an_error_is_one_line_without_control_characters(capsys: pytest.CaptureF
         (["demo-davis", "data=d", "start=s", "out=OUT"], "OUT"),
         (["data", "stats", "shards=s", "out=OUT"], "FILE"),
         (["demo-videolisa", "out=OUT"], "OUT"),
+        (["demo-motion", "out=OUT"], "OUT"),
         (["demo-data", "root=OUT"], "FILE"),
         (["pretrain-encoder", "run=r.yaml", "out=OUT"], "FILE"),
         (["export", "c", "out=OUT"], "FILE"),

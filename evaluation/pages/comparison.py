@@ -1,37 +1,26 @@
-"""Several runs side by side: what differs in their parameters, their metrics, their curves."""
+"""Several runs side by side: J&F and its differences first, then what they cost, and what differs between them."""
 
-import hashlib
-import io
-import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import matplotlib
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
+from markupsafe import Markup, escape
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
-from glus.common.terminal import cell, cells
-from glus.evaluation.results.directions import direction
+from glus.common.terminal import cell, plain
+from glus.evaluation.pages.comparison_sections import RANKS, SYSTEM, Compared, Scores, comparison_sections, curve_order
+from glus.evaluation.pages.curves import COLOURS, curve_file, draw_curves
+from glus.evaluation.pages.rows import ABSENT, Row, Section
 from glus.evaluation.results.published_results import PublishedTable
-from glus.evaluation.results.summary import EVALUATION, partial_flag
-
-ABSENT = "–"
-_COLOURS = ("#2f6fed", "#e8590c", "#2b9348", "#9c36b5", "#c2255c", "#0c8599", "#a07800", "#6c757d")
-_GREY = "#868e96"
-#: Matplotlib computes with differences and margins of the values, which overflow beyond it.
-_FARTHEST = 1e300
-#: Bytes of a file's name, without its ending.
-_LONGEST_NAME = 200
 
 
-class RunRecord(Protocol):
+class RunRecord(Compared, Protocol):
     """A training or evaluation run, wherever it is kept (training/tracking/recorded_runs.py yields them).
 
     `metrics` are last values; `history[name]` holds (step, value) in the order of steps.
@@ -41,68 +30,15 @@ class RunRecord(Protocol):
     def run_id(self) -> str: ...
     @property
     def name(self) -> str: ...
-    @property
-    def params(self) -> Mapping[str, Any]: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
-    @property
-    def history(self) -> Mapping[str, Sequence[tuple[int, float]]]: ...
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a comparison: each run's value as text (ABSENT where it has none), and the runs that are best."""
+def comparison_tables(runs: Sequence[RunRecord], scores: Sequence[Scores] = ()) -> Group:
+    """The comparison for the terminal: all sections but the folded ones, a column a run; the best is bold.
 
-    name: str
-    values: tuple[str, ...]
-    best: tuple[int, ...] = ()
-
-
-def compare_params(params: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """A row for each parameter that is not the same in all runs, by name. Values are compared as text."""
-    names = sorted({name for one in params for name in one})
-    rows = [Row(name, tuple(str(one[name]) if name in one else ABSENT for one in params)) for name in names]
-    return [row for row in rows if len(set(row.values)) > 1]
-
-
-def compare_metrics(metrics: Sequence[Mapping[str, float | None]], partial: Sequence[bool] = ()) -> list[Row]:
-    """A row for each metric of any run, by name. The best value is the one that its direction says (directions.py).
-
-    Values that are shown alike are equal; all of the best are marked, none where all are equal or the metric has no
-    direction. A value that is not finite is never the best, nor is any of a `partial` run, nor the eval/... of one
-    whose eval/partial is not 0, nor the eval/key_frames/... of one whose eval/key_frames/partial is not.
+    `scores` has an entry a run: what paired differences and the intervals of kinds need. Empty: there are none.
     """
-    rows = []
-    for name in sorted({name for one in metrics for name in one}):
-        texts = [ABSENT if one.get(name) is None else f"{one[name]:.4g}" for one in metrics]
-        # float(): what is shown alike is equal.
-        known = {run: float(text) for run, text in enumerate(texts) if text != ABSENT and math.isfinite(float(text))}
-        of_eval = name.startswith(EVALUATION) and name != partial_flag(name)
-        apart = {run for run, one in enumerate(metrics) if of_eval and one.get(partial_flag(name))}
-        apart |= {run for run, flag in enumerate(partial) if flag}
-        known = {run: value for run, value in known.items() if run not in apart}
-        wanted = direction(name)
-        best: tuple[int, ...] = ()
-        if wanted and len(set(known.values())) > 1:
-            top = max(known.values()) if wanted == "higher" else min(known.values())
-            best = tuple(run for run, value in known.items() if value == top)
-        rows.append(Row(name, tuple(texts), best))
-    return rows
-
-
-def comparison_table(runs: Sequence[RunRecord]) -> Table:
-    """The comparison for the terminal: parameters that differ, then metrics, a column a run; the best is bold."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"{len(runs)} runs", title_justify="left")
-    table.add_column("", overflow="fold")
-    for label in run_labels(runs):
-        table.add_column(cell(label), overflow="fold")
-    for row in compare_params([run.params for run in runs]):
-        table.add_row(*cells((row.name, *row.values)), style="dim")
-    table.add_section()
-    for row in compare_metrics([run.metrics for run in runs]):
-        shown = [f"[bold green]{text}[/]" if i in row.best else text for i, text in enumerate(row.values)]
-        table.add_row(cell(row.name), *shown)
-    return table
+    shown = [_rich(section) for section in _sections(runs, scores) if not section.folded]
+    return Group(*(part for table in shown for part in (table, "")))
 
 
 def published_rich(published: PublishedTable) -> Table:
@@ -117,72 +53,47 @@ def published_rich(published: PublishedTable) -> Table:
 
 
 def write_comparison(
-    runs: Sequence[RunRecord], out: Path, title: str = "Runs compared", published: PublishedTable | None = None
+    runs: Sequence[RunRecord],
+    out: Path,
+    title: str = "Runs compared",
+    published: PublishedTable | None = None,
+    scores: Sequence[Scores] = (),
 ) -> list[Path]:
     """Write comparison.html (curves inline), comparison.md and curves/NAME.svg into `out`.
 
-    `published` shows published results next to them, each with its source. Returns the places, the page first.
-    Raises EvaluationError for no runs, DataError where `out` cannot be written.
+    `published` shows published results next to them, each with its source; `scores` as in `comparison_tables`.
+    Returns the places, the page first. Raises EvaluationError for no runs, DataError where `out` cannot be written.
     """
     if not runs:
         raise EvaluationError("no runs to compare: give at least one run that exists")
     # One point is a value of the table, no curve.
-    names = sorted({name for run in runs for name, points in run.history.items() if len(points) > 1})
+    names = {name for run in runs for name, points in run.history.items() if len(points) > 1} - {RANKS}
     labels = run_labels(runs)
-    svgs = {name: draw_curves(name, labels, [run.history.get(name, ()) for run in runs]) for name in names}
-    params, metrics = compare_params([run.params for run in runs]), compare_metrics([run.metrics for run in runs])
-    curves = {name: out / "curves" / f"{_file_name(name)}.svg" for name in names}
+    order = sorted(names, key=curve_order)
+    svgs = {name: draw_curves(name, labels, [run.history.get(name, ()) for run in runs]) for name in order}
+    curves = {name: out / "curves" / f"{curve_file(name)}.svg" for name in order}
     if len(set(curves.values())) < len(curves):
         raise EvaluationError(f"two curves would be one file: {sorted(names)}; rename one of these metrics")
     for name, place in curves.items():
         write_atomic(place, svgs[name].encode())
+    sections = _sections(runs, scores)
+    inline = {name: Markup(svg[svg.index("<svg") :]) for name, svg in svgs.items()}
     page = render(
         "comparison.html.jinja",
         title=title,
         runs=labels,
-        params=params,
-        metrics=metrics,
-        colours=_COLOURS,
+        results=[section for section in sections if section.results],
+        others=[section for section in sections if not section.results and not section.folded],
+        folded=[section for section in sections if section.folded],
+        colours=COLOURS,
         published=published,
-        curves={name: Markup(svg[svg.index("<svg") :]) for name, svg in svgs.items()},
+        curves={name: svg for name, svg in inline.items() if not name.startswith(SYSTEM)},
+        system_curves={name: svg for name, svg in inline.items() if name.startswith(SYSTEM)},
     )
     write_atomic(out / "comparison.html", page.encode())
     links = {name: place.relative_to(out).as_posix() for name, place in curves.items()}
-    text = _markdown(title, labels, params, metrics, links) + _published_markdown(published)
-    write_atomic(out / "comparison.md", text.encode())
+    write_atomic(out / "comparison.md", _markdown(title, sections, links, published).encode())
     return [out / "comparison.html", out / "comparison.md", *curves.values()]
-
-
-def draw_curves(name: str, labels: Sequence[str], lines: Sequence[Sequence[tuple[int, float]]]) -> str:
-    """One metric over steps, a line a run, as SVG text; the same input gives the same bytes.
-
-    A value that is not finite is a gap, one beyond 1e300 is drawn there: the line below counts both.
-    """
-    every = [value for points in lines for _, value in points]
-    gaps = sum(not math.isfinite(value) for value in every)
-    beyond = sum(abs(value) > _FARTHEST for value in every) - sum(math.isinf(value) for value in every)
-    notes = [f"{gaps} not finite"] * bool(gaps) + [f"{beyond} beyond {_FARTHEST:g}"] * bool(beyond)
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"}):
-        fig = Figure(figsize=(4.4, 2.7), layout="constrained")
-        axes = fig.add_subplot()
-        for index, (label, points) in enumerate(zip(labels, lines, strict=True)):
-            if points:
-                marker = "o" if len(points) < 12 else ""
-                colour = _COLOURS[index % len(_COLOURS)]
-                steps, values = zip(*points, strict=True)
-                values = tuple(min(max(v, -_FARTHEST), _FARTHEST) if math.isfinite(v) else math.nan for v in values)
-                axes.plot(steps, values, label=label, color=colour, linewidth=1.8, marker=marker, markersize=3)
-        axes.set_title(name, color=_GREY, fontsize=10, loc="left", parse_math=False)
-        axes.set_xlabel(", ".join(["step", *notes]), color=_GREY, fontsize=9)
-        axes.tick_params(colors=_GREY, labelsize=9)
-        axes.set_facecolor("none")
-        axes.grid(color=_GREY, alpha=0.2, linewidth=0.6)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(_GREY)
-        stream = io.StringIO()
-        fig.savefig(stream, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
 
 
 def run_labels(runs: Sequence[RunRecord]) -> list[str]:
@@ -196,39 +107,82 @@ def render(template: str, **values: Any) -> str:
     folder = FileSystemLoader(Path(__file__).parent)
     jinja = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     jinja.globals["absent"] = ABSENT
+    jinja.filters["breakable"] = _breakable
     return jinja.get_template(template).render(**values)
 
 
+def _breakable(text: str) -> Markup:
+    """The text, escaped, with places where a narrow column may break it: after _, / and a dot before a letter."""
+    return Markup(re.sub(r"([_/]|\.(?=[A-Za-z]))", r"\1<wbr>", str(escape(text))))
+
+
+def _sections(runs: Sequence[RunRecord], scores: Sequence[Scores]) -> list[Section]:
+    return comparison_sections(run_labels(runs), runs, scores or [{} for _ in runs])
+
+
+def _rich(section: Section) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=cell(section.title), title_justify="left", caption_justify="left")
+    table.title_style, table.caption_style = "bold", "dim"
+    if section.note:
+        table.caption = cell(section.note)
+    table.add_column("", overflow="fold")
+    for label in section.columns:
+        table.add_column(cell(label), overflow="fold")
+    for row in section.rows:
+        values = []
+        for run, (text, note) in enumerate(_with_notes(row)):
+            shown = cell(text)
+            if run in row.best:
+                shown.stylize("bold green")
+            if note:
+                shown.append(f"\n{plain(note)}", style="dim")
+            values.append(shown)
+        table.add_row(cell(row.name), *values)
+    return table
+
+
+def _with_notes(row: Row) -> list[tuple[str, str]]:
+    return list(zip(row.values, row.notes or [""] * len(row.values), strict=True))
+
+
 def _markdown(
-    title: str, labels: Sequence[str], params: Sequence[Row], metrics: Sequence[Row], curves: Mapping[str, str]
+    title: str, sections: Sequence[Section], curves: Mapping[str, str], published: PublishedTable | None
 ) -> str:
     lines = [f"# {_cell(title)}", ""]
-    for heading, rows in (("Parameters that differ", params), ("Metrics", metrics)):
-        lines += [f"## {heading}", ""]
-        if not rows:
-            lines += ["None.", ""]
-            continue
-        lines.append(f"| | {' | '.join(map(_cell, labels))} |")
-        lines.append("|---" * (len(labels) + 1) + "|")
-        for row in rows:
-            shown = [f"**{_cell(text)}**" if i in row.best else _cell(text) for i, text in enumerate(row.values)]
-            lines.append(f"| {_cell(row.name)} | {' | '.join(shown)} |")
-        lines.append("")
+    for section in [each for each in sections if each.results]:
+        lines += _markdown_section(section)
+    if published is not None:
+        lines += _published_markdown(published)
     if curves:
         lines += ["## Curves", "", *(f"![{_cell(name)}]({link})" for name, link in curves.items()), ""]
+    for section in [each for each in sections if not each.results]:
+        lines += _markdown_section(section)
     return "\n".join(lines)
 
 
-def _published_markdown(published: PublishedTable | None) -> str:
-    if published is None:
-        return ""
-    lines = ["", "## Published results (J&F)", "", f"| | {' | '.join(map(_cell, published.columns))} | source |"]
+def _markdown_section(section: Section) -> list[str]:
+    lines = [f"## {_cell(section.title)}", ""]
+    if section.rows:
+        lines.append(f"| | {' | '.join(map(_cell, section.columns))} |")
+        lines.append("|---" * (len(section.columns) + 1) + "|")
+        for row in section.rows:
+            shown = []
+            for run, (text, note) in enumerate(_with_notes(row)):
+                value = f"**{_cell(text)}**" if run in row.best else _cell(text)
+                shown.append(f"{value}<br>{_cell(note.replace(chr(10), ', '))}" if note else value)
+            lines.append(f"| {_cell(row.name)} | {' | '.join(shown)} |")
+        lines.append("")
+    return [*lines, _cell(section.note), ""] if section.note else lines
+
+
+def _published_markdown(published: PublishedTable) -> list[str]:
+    lines = ["## Published results (J&F)", "", f"| | {' | '.join(map(_cell, published.columns))} | source |"]
     lines.append("|---" * (len(published.columns) + 2) + "|")
     for row in published.rows:
         name = f"**{_cell(row.system)}**" if row.ours else _cell(row.system)
         sources = _cell("; ".join(row.sources)) or "this project"
         lines.append(f"| {name} | {' | '.join(map(_one_digit, row.metrics))} | {sources} |")
-    return "\n".join([*lines, ""])
+    return [*lines, ""]
 
 
 def _one_digit(value: float | None) -> str:
@@ -237,11 +191,3 @@ def _one_digit(value: float | None) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
-
-
-def _file_name(name: str) -> str:
-    kept = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
-    if len(kept.encode()) <= _LONGEST_NAME:
-        return kept
-    start = kept.encode()[: _LONGEST_NAME - 17].decode(errors="ignore")
-    return f"{start}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

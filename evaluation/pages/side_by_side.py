@@ -1,31 +1,20 @@
 """Several evaluations of the same splits on one page: metrics, paired differences, all masks under one slider."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import EvaluationError
 from glus.data_pipeline.shards.reader import ShardedSplit
-from glus.evaluation.pages.comparison import Row, compare_metrics, render
+from glus.evaluation.pages.comparison import render
+from glus.evaluation.pages.rows import Row, compare_metrics
 from glus.evaluation.pages.viewer import Shown, Viewer, pick_ranked, write_viewer
-from glus.evaluation.results.intervals import Interval, difference
-from glus.evaluation.results.mean_metrics import LOST, sample_of
+from glus.evaluation.results.mean_metrics import LOST
+from glus.evaluation.results.paired import PairedDifference, difference_of
 from glus.evaluation.results.scores_file import Scored
 from glus.evaluation.score.expression_score import WITHOUT_TARGET, ExpressionScore
 
 PAGE = "side_by_side.html"
-
-
-@dataclass(frozen=True)
-class Gap:
-    """How much higher a run's J&F is than the first run's on the expressions that both have, with its 95 % interval."""
-
-    run: str
-    expressions: int
-    JF: float
-    interval: Interval | None
 
 
 def write_side_by_side(
@@ -65,7 +54,7 @@ def write_side_by_side(
         runs=names,
         partial=[name for name, run in zip(names, runs, strict=True) if run.summary.partial],
         metrics=metric_rows(runs),
-        gaps=gaps(names, scored, common),
+        gaps=list(zip(names[1:], gaps(scored, common), strict=True)),
         examples=shown,
     )
     write_atomic(out / PAGE, page.encode())
@@ -95,16 +84,10 @@ _METRICS = (("J", "J"), ("F", "F"), ("JF", "J&F"), ("drop", "text control, drop"
 _LOST = (("object_accuracy", "object accuracy"), *((name, name) for name in LOST))
 
 
-def gaps(names: Sequence[str], scored: Sequence[Mapping[str, ExpressionScore]], common: Sequence[str]) -> list[Gap]:
-    """Each later run against the first."""
-    first = [scored[0][name] for name in common]
-    found = []
-    for run, each in zip(names[1:], scored[1:], strict=True):
-        own = [each[name] for name in common]
-        gap = fmean((a.JF or 0.0) - (b.JF or 0.0) for a, b in zip(own, first, strict=True))
-        interval = difference(sample_of(own, "JF"), sample_of(first, "JF"))
-        found.append(Gap(run, len(common), gap, interval))
-    return found
+def gaps(scored: Sequence[Mapping[str, ExpressionScore]], common: Sequence[str]) -> list[PairedDifference]:
+    """Each later run against the first, on the expressions that all have."""
+    first, *others = [[each[name] for name in common] for each in scored]
+    return [difference_of([own], [first]) for own in others]
 
 
 def pick_gains(gains: Mapping[str, float], count: int) -> list[tuple[str, str]]:

@@ -52,14 +52,25 @@ def intervals_of(metrics: Mapping[str, Sequence[Sample]]) -> dict[str, Interval]
     return found
 
 
-def difference(first: Sample, second: Sample) -> Interval | None:
-    """Interval of mean(first) - mean(second), of two runs on the same videos: both see the same draw."""
-    videos = _places([first, second])
-    if len(videos) < 2 or not first.values or not second.values:
+def difference(first: Sequence[Sample], second: Sequence[Sample]) -> Interval | None:
+    """Interval of the difference of two metrics on the same videos, each the unweighted mean of its samples' means.
+
+    Both see the same draw. Exchanging the two, or the order of their videos, changes nothing but the sign. None for
+    fewer than two videos or an empty sample.
+    """
+    samples = [*first, *second]
+    videos = _places(samples)
+    if len(videos) < 2 or not first or not second or not all(len(sample.values) for sample in samples):
         return None
+    # Sorted: a draw then means the same videos whichever evaluation comes first.
+    videos = {video: place for place, video in enumerate(sorted(videos, key=repr))}
     weights = _draws(len(videos))
-    gap = _means(first, videos, weights) - _means(second, videos, weights)
-    low, high = np.quantile(gap[np.isfinite(gap)], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    means = [np.mean([_means(sample, videos, weights) for sample in side], axis=0) for side in (first, second)]
+    gap = means[0] - means[1]
+    gap = gap[np.isfinite(gap)]
+    if not gap.size:
+        return None
+    low, high = np.quantile(gap, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(low), float(high))
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,17 @@ VIDEO_METRICS = ("J", "F", "JF", "A", "R", "control_JF", "drop")
 
 @dataclass(frozen=True)
 class Scored:
-    """The content of a scores.json: whose metrics, from which masks and shards, and the expressions."""
+    """The content of a scores.json: whose metrics, from which masks and shards, and the expressions.
+
+    `origin` has all that the file says of where they come from, the fingerprint of each split's shards included.
+    """
 
     title: str
     predictions: Path
     shards: str
     summary: Summary
     expressions: tuple[ExpressionScore, ...]
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def write_scores(
     places = out / SCORES, out / EXPRESSIONS, out / VIDEOS
     write_atomic(places[0], text.encode() + b"\n")
     rows = [asdict(s) | {"object_ids": " ".join(s.object_ids), "missing": int(s.missing)} for s in scores]
-    write_atomic(places[1], _table([field.name for field in fields(ExpressionScore)], rows))
+    write_atomic(places[1], _table([each.name for each in fields(ExpressionScore)], rows))
     columns = ["dataset", "split", "video", "expressions", "hidden", "missing", "left_out", *VIDEO_METRICS]
     absent = [
         {"dataset": each.dataset, "split": each.split, "video": video, "expressions": 0, "left_out": 1}
@@ -97,7 +101,7 @@ def read_scores(out: Path) -> Scored:
         if name not in origin:
             raise EvaluationError(f"{file}: origin names no {name}; {remedy}")
     title = origin.get("title", out.name)
-    return Scored(title, Path(origin["predictions"]), origin["shards"], found.summary, found.expressions)
+    return Scored(title, Path(origin["predictions"]), origin["shards"], found.summary, found.expressions, origin)
 
 
 def video_rows(scores: Sequence[ExpressionScore]) -> list[dict[str, Any]]:

@@ -159,16 +159,34 @@ def _with_interval(place: str, metrics: MeanMetrics, names: Sequence[str]) -> di
     return found
 
 
+def counted(protocol: Protocol, scores: Sequence[ExpressionScore]) -> list[ExpressionScore]:
+    """Return the expressions of a split that its benchmark's metrics count."""
+    # Benchmarks of images count expressions without target: an empty prediction is right there.
+    return [score for score in scores if not score.hidden and (score.type_id != WITHOUT_TARGET or protocol.overlap)]
+
+
+def averaged(protocol: Protocol, scores: Sequence[ExpressionScore]) -> list[list[ExpressionScore]]:
+    """Return the groups of a split's expressions; a benchmark's metric is the unweighted mean of their means."""
+    found = counted(protocol, scores)
+    if protocol.average != "referring-reasoning":
+        return [found]
+    by_type = by(found, _type_name)
+    return [by_type.get(name, []) for name in TYPE_NAMES.values()]
+
+
+def _type_name(score: ExpressionScore) -> str:
+    return TYPE_NAMES.get(score.type_id, "") if score.type_id is not None else ""
+
+
 def _benchmark(protocol: Protocol, scores: list[ExpressionScore], left_out: tuple[str, ...]) -> BenchmarkSummary:
     known = [score for score in scores if not score.hidden]
-    # Benchmarks of images count expressions without target: an empty prediction is right there.
+    scored = counted(protocol, scores)
     apart = [score for score in known if score.type_id == WITHOUT_TARGET and not protocol.overlap]
-    scored = [score for score in known if score.type_id != WITHOUT_TARGET or protocol.overlap]
-    by_type = by(scored, lambda score: TYPE_NAMES.get(score.type_id, "") if score.type_id is not None else "")
+    by_type = by(scored, _type_name)
     by_kind = by(scored, lambda score: score.kind)
     metrics = mean_metrics(scored)
     if protocol.average == "referring-reasoning":
-        metrics = unweighted([by_type.get(name, []) for name in TYPE_NAMES.values()])
+        metrics = unweighted(averaged(protocol, scores))
         metrics = replace(metrics, expressions=len(scored), missing=sum(score.missing for score in scored))
     groups = by_type | {name: part for name, part in by_kind.items() if name not in by_type}
     return BenchmarkSummary(

@@ -1,18 +1,17 @@
-"""`glus compare RUN RUN`: recorded runs side by side, on the terminal and as pages."""
+"""`glus compare RUN RUN`: runs and evaluations side by side, on the terminal and as pages."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from glus.common.errors import LaunchError
 from glus.common.paths import PathText
 from glus.common.terminal import plain
-from glus.evaluation.pages.comparison import comparison_table, published_rich, run_labels, write_comparison
+from glus.evaluation.pages.comparison import comparison_tables, published_rich, run_labels, write_comparison
 from glus.evaluation.results.published_results import published_table, read_published
-from glus.training.tracking.recorded_runs import find_runs
-from glus.training.tracking.run_record import recorded_in, run_of_folder
-from glus.training.tracking.tracking_place import TrackingConfig, place_of
+from glus.launch.commands.compared_runs import compared_runs
+from glus.launch.commands.metrics_table import WIDTH
+from glus.training.tracking.tracking_place import TrackingConfig
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,8 @@ class CompareConfig:
     """Which runs, and where their comparison goes."""
 
     runs: tuple[PathText, ...] = ()
-    """Names or ids of runs, or folders of trainings; without any, all runs of the experiment."""
+    """Names or ids of recorded runs, folders of trainings, or folders that `glus evaluate` or `glus score` wrote, which
+    need no MLflow. Differences are against the first. Without any, all runs of the experiment."""
     out: Path | None = Path("build/compare")
     """Folder for comparison.html, comparison.md and curves/; null for the terminal only."""
     title: str = "Runs compared"
@@ -32,27 +32,19 @@ class CompareConfig:
 
 
 def compare(config: CompareConfig) -> None:
-    """Print the table and write the pages. Raises TrainingError for an unknown run."""
-    runs = find_runs(_place(config), [run_of_folder(Path(run)) or run for run in config.runs])
+    """Print the tables and write the pages. Raises TrainingError for an unknown run."""
+    found = compared_runs(config.runs, config.tracking)
+    runs, scores = [each.record for each in found], [each.scores for each in found]
     published = None
     if config.published:
         metrics = {label: run.metrics for label, run in zip(run_labels(runs), runs, strict=True)}
         published = published_table(metrics, read_published())
-    places = [] if config.out is None else write_comparison(runs, config.out, config.title, published)
+    places = [] if config.out is None else write_comparison(runs, config.out, config.title, published, scores)
     console = Console()
-    console.print(comparison_table(runs))
+    if not console.is_terminal:  # a pipe has no width of its own; rich's 80 columns would break the names
+        console = Console(width=WIDTH)
+    console.print(comparison_tables(runs, scores))
     if published is not None:
         console.print(published_rich(published))
     if places:
         print(plain("written: " + ", ".join(str(place) for place in places[:2])))
-
-
-def _place(config: CompareConfig) -> TrackingConfig:
-    """The place that is named, or else that of the trainings in the folders. Raises LaunchError where these differ."""
-    if config.tracking != TrackingConfig():
-        return config.tracking
-    places = {run: found for run in config.runs if (found := recorded_in(Path(run)))}
-    if len({(place.uri, place.experiment) for place in places.values()}) > 1:
-        where = ", ".join(f"{run} in {place_of(place)} ({place.experiment})" for run, place in places.items())
-        raise LaunchError(f"these trainings are recorded in several places: {where}; compare those of one place")
-    return next(iter(places.values()), config.tracking)

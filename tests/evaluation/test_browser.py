@@ -4,18 +4,20 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from glus.evaluation.pages.comparison import write_comparison
 from glus.evaluation.pages.evaluation_page import pick_examples, write_report
 from glus.evaluation.pages.overlays import PREDICTION, TRUTH
 from glus.evaluation.pages.side_by_side import write_side_by_side
 from glus.evaluation.pages.viewer import find_expression
 from glus.evaluation.results.scores_file import read_scores, write_scores
-from glus.evaluation.results.summary import summarise
+from glus.evaluation.results.summary import EVALUATION, named_metrics, summarise
 from glus.evaluation.score.scoring import score_split
 
 pytestmark = pytest.mark.slow
@@ -107,6 +109,51 @@ def test_the_report_opens_shows_its_masks_and_slides(
     assert share.max() > 0.01
     assert np.abs(shown[0] - shown[5]).mean() > 1.0  # another frame
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert complaints == []
+
+
+#: Elements whose content is wider than they are, and that cut it off or make the reader scroll sideways.
+CUT_OFF = """() => [...document.querySelectorAll("main *")].filter(each => each.clientWidth > 0
+  && each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).overflowX !== "visible")
+  .map(each => each.innerText.slice(0, 60))"""
+
+
+@dataclass(frozen=True)
+class Run:
+    run_id: str
+    name: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    history: dict[str, tuple[tuple[int, float], ...]]
+
+
+@pytest.mark.parametrize("width", [1400, 800])
+def test_no_table_of_report_and_comparison_is_cut_off(
+    mevis, scored, tmp_path, page: Page, complaints: list[str], width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    report, *_ = write_report(tmp_path / "out", "Demo", summarise(scored), scored, [mevis], tmp_path / "masks")
+    metrics = named_metrics(summarise(scored)) | {"total": 0.5, "system/node-0/cpu_percent": 50.0}
+    curve = ((10, 1.0), (20, 0.5))
+    runs = [
+        Run(
+            str(n),
+            f"a_run_with_quite_a_long_name_{n}",
+            {"init_from": f"build/a/long/folder/{n}"},
+            metrics,
+            {"a": curve},
+        )
+        for n in range(4)
+    ]
+    compared, *_ = write_comparison(runs, tmp_path / "side", scores=[{EVALUATION: read_scores(tmp_path / "out")}] * 4)
+    for place in (report, compared):
+        page.goto(place.as_uri(), wait_until="load")
+        assert page.evaluate(CUT_OFF) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.get_by_text("no difference shown").count() == 2 * 3
+    assert page.get_by_text("system/node-0/cpu_percent").is_hidden()
+    page.get_by_text("System metrics").click()
+    assert page.get_by_text("system/node-0/cpu_percent").is_visible() and page.evaluate(CUT_OFF) == []
     assert complaints == []
 
 

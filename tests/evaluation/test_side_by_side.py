@@ -45,9 +45,10 @@ def test_the_interval_of_a_difference_is_paired(two_runs):
     """What both runs lose on the same videos cancels: a constant gap has no width."""
     first = {score.name: score for score in two_runs[0].expressions}
     lower = {name: replace(score, JF=score.JF - 7.0) for name, score in first.items()}
-    (gap,) = gaps(["a", "b"], [first, lower], list(first))
+    (gap,) = gaps([first, lower], list(first))
     assert (gap.JF, gap.expressions) == (pytest.approx(-7.0), len(first))
     assert (gap.interval.low, gap.interval.high) == (pytest.approx(-7.0), pytest.approx(-7.0))
+    assert gap.verdict == "lower"
 
 
 def test_gained_median_and_lost_come_in_this_order_and_never_twice():

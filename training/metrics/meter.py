@@ -30,7 +30,7 @@ class Meter(Iterator[Batch]):
     """Counts the batches that the engine takes. `cost` gives their FLOP; `peak_flops` is of one device, 0 unknown.
 
     `metrics` are over the steps since the last call: tokens and frames a second (of all ranks), the share of step
-    time spent waiting for data, the share of all time outside the engine, memory, and MFU:
+    time spent waiting for data, the share of all time outside the engine, memory, the number of ranks, and MFU:
         model FLOP of the steps (cost.py, without recomputation) / (their seconds * ranks * peak FLOP a second)
     """
 
@@ -87,6 +87,7 @@ class Meter(Iterator[Batch]):
             "waiting_for_data_share": waited / self._rank.ranks / seconds,
             "outside_step_share": max(elapsed - found.stepping, 0.0) / max(elapsed, 1e-9),
             "memory_gib": memory / 2**30,
+            "ranks": float(self._rank.ranks),
         }
         if flop and self._peak:
             metrics["mfu"] = flop / (seconds * self._rank.ranks * self._peak)

@@ -75,6 +75,22 @@ def write_artifacts(client: Any, config: TrackingConfig, run_id: str, files: Seq
             client.log_artifact(run_id, str(file), folder or None)
 
 
+def read_artifact(client: Any, config: TrackingConfig, run_id: str, file: str, scratch: Path) -> Path | None:
+    """Return where `file` of a run's artifacts lies, None where the run has none.
+
+    Where MLflow keeps artifacts elsewhere than on this disk, that is a copy below `scratch`.
+    Raises OSError and MLflow's errors.
+    """
+    place = artifacts_of(config, client.get_run(run_id))
+    if place is not None:
+        return place / file if (place / file).is_file() else None
+    folder = file.rpartition("/")[0]
+    if file not in {each.path for each in client.list_artifacts(run_id, folder or None)}:
+        return None
+    scratch.mkdir(parents=True, exist_ok=True)
+    return Path(client.download_artifacts(run_id, file, str(scratch)))
+
+
 def _copy_into(folder: Path, file: Path) -> None:
     """Copy a file, or the contents of a folder, into a folder of artifacts. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)

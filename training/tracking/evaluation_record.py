@@ -17,6 +17,9 @@ from glus.training.tracking.tracking_place import TrackingConfig
 #: The metric that decides, the alias of the best, and the tag that keeps the metric with a version.
 _METRIC, _BEST, _TAG = "eval/overall/JF", "best", "figure"
 _MOST_FOUND = 10
+_KEY_FRAMES = "key_frames"
+#: The tag that each evaluation leaves: its checkpoint, and its part.
+_EVALUATED = re.compile(rf"evaluation\.(.+?)(?:\.({_KEY_FRAMES}))?\.checkpoint")
 
 
 def check_recordable(config: TrackingConfig, run_id: str) -> None:
@@ -57,6 +60,19 @@ def log_evaluation(
         for name, value in tags.items():
             client.set_tag(run_id, checked_name(".".join(["evaluation", checkpoint, *parts, name])), value)
         write_artifacts(client, config, run_id, files, "/".join(["evaluation", checkpoint, *parts]))
+
+
+def evaluation_folders(tags: Mapping[str, str], step: int) -> dict[str, str]:
+    """Return the artifact folders of a run's evaluation of the checkpoint of `step`, by part ("" and "key_frames").
+
+    `tags` are the run's. A checkpoint of another name counts where it is the only one that was evaluated.
+    """
+    found = [match for key in tags if (match := _EVALUATED.fullmatch(key))]
+    names = {match[1] for match in found}
+    wanted = f"step-{step:06d}"
+    name = wanted if wanted in names else next(iter(names)) if len(names) == 1 else ""
+    parts = [match[2] or "" for match in found if match[1] == name]
+    return {part: "/".join(["evaluation", name, *([part] if part else [])]) for part in parts}
 
 
 def logged_model(client: Any, run_id: str, checkpoint: str, path: str, step: int) -> str:

@@ -4,9 +4,11 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glus.common.errors import TrainingError
+from glus.training.tracking.artifact_place import read_artifact
 from glus.training.tracking.mlflow_client import client_of, experiment_id, mlflow_errors
 from glus.training.tracking.tracking_place import TrackingConfig, place_of
 
@@ -45,6 +47,16 @@ def find_runs(config: TrackingConfig, names: Sequence[str] = ()) -> list[RunReco
                 break
         chosen = [_the_run(runs, name, config) for name in names] if names else runs
         return [_run_record(client, run) for run in chosen]
+
+
+def recorded_file(config: TrackingConfig, run_id: str, file: str, scratch: Path) -> Path | None:
+    """Return where `file` of a run's artifacts can be read, None where the run has none (artifact_place.py).
+
+    Raises TrainingError where MLflow cannot be reached.
+    """
+    client = client_of(config)
+    with mlflow_errors(config):
+        return read_artifact(client, config, run_id, file, scratch / run_id)
 
 
 def _the_run(runs: "Sequence[Run]", name: str, config: TrackingConfig) -> "Run":

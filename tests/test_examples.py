@@ -39,8 +39,10 @@ def test_segment_video_prints_a_line_for_each_frame_and_expression(tiny_demo: Pa
     frames = sorted((tiny_demo / "raw/mevis/valid_u/JPEGImages").iterdir())[0]
     printed = run_example("segment_video.py", frames, answering_run, "the red circle", "the bar")
     lines = printed.splitlines()
-    assert len(lines) == 2 * len(list(frames.glob("*.jpg")))
+    count = len(list(frames.glob("*.jpg")))
+    assert len(lines) == 2 * count + 2
     assert lines[0].startswith("00000  the red circle: ") and lines[0].endswith("% of the frame")
+    assert lines[-1].startswith("the bar: a mask in ") and lines[-1].endswith(f" of {count} frames")
 
 
 @pytest.mark.slow

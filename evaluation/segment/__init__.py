@@ -1,4 +1,4 @@
-"""`glus segment`: a video of the user's own in, masks and an overlay out.
+"""A video of the user's own in, masks and an overlay out: `glus segment`, and GlusPredictor from Python.
 
 Imports `predict`.
 """

@@ -46,6 +46,17 @@ class Clip:
         names = {name: index for index, name in enumerate(self.frame_names)}
         return names.get(f"{number:05d}")
 
+    def index_of_key_frame(self, number: int) -> int:
+        """The index of the key frame that the user gives by its number. Raises DataError where it is not there."""
+        if not 0 <= number < self.promised:
+            raise DataError(
+                f"key_frame={number}: video {self.name} has {self.promised} frames, 0 to {self.promised - 1}"
+            )
+        index = self.index_of(number)
+        if index is None:
+            raise DataError(f"key_frame={number}: this frame cannot be decoded; choose another")
+        return index
+
 
 def open_clip(video: Path, scratch: Path) -> Clip:
     """Open a video file or a folder of JPEG or PNG frames.

@@ -176,14 +176,7 @@ def _key_frames(config: SegmentConfig, clip: Clip) -> list[int]:
     """The index of each expression's key frame that the user gives."""
     assert config.key_frame != "auto"
     if isinstance(config.key_frame, int):
-        if not 0 <= config.key_frame < clip.promised:
-            raise LaunchError(
-                f"key_frame={config.key_frame}: video {clip.name} has {clip.promised} frames, 0 to {clip.promised - 1}"
-            )
-        index = clip.index_of(config.key_frame)
-        if index is None:
-            raise LaunchError(f"key_frame={config.key_frame}: this frame cannot be decoded; choose another")
-        return [index] * len(config.expressions)
+        return [clip.index_of_key_frame(config.key_frame)] * len(config.expressions)
     given = KeyFrames.read(config.key_frame)
     found = [given.position(clip.name, str(number), clip.frame_names) for number in range(len(config.expressions))]
     if all(index is None for index in found):

@@ -1,0 +1,5 @@
+"""The front door from Python: `from glus.predictor import GlusPredictor`."""
+
+from glus.evaluation.segment.predictor import FrameResult, GlusPredictor, VideoResult
+
+__all__ = ["FrameResult", "GlusPredictor", "VideoResult"]

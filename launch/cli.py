@@ -89,6 +89,13 @@ COMMANDS = {
         first="checkpoint",
         makes="out",
     ),
+    "download": Command(
+        "glus.launch.commands.download:download",
+        "glus.launch.commands.download:DownloadConfig",
+        "fetch weights of the Hugging Face hub, with sizes and digests; pages and checks of datasets",
+        words="weights",
+        file="config",
+    ),
     "segment": Command(
         "glus.launch.commands.segment:segment",
         "glus.launch.commands.segment:SegmentConfig",

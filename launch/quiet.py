@@ -32,6 +32,7 @@ ENVIRONMENT = {
 }
 LOGGERS = (
     "transformers",
+    "huggingface_hub",
     "deepspeed",
     "DeepSpeed",
     "ray",

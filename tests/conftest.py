@@ -1,7 +1,9 @@
 """Settings of all tests, and a training run that is small enough for them."""
 
 import os
+import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-TINY_RUN = Path(__file__).parent / "tiny_run.yaml"
+_ROOT = Path(__file__).parents[1]
+TINY_RUN = _ROOT / "tests" / "tiny_run.yaml"
 TINY_SPLITS = (("mevis", "train"), ("ref_davis17", "train"), ("mevis", "valid_u"))
 
 
@@ -122,3 +125,31 @@ def answering_run(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.T
     config = tiny_run(tmp_path_factory.mktemp("answering") / "run", *changes)
     train(config, Rank(0, 0, 1))
     return Path(config.out)
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that installing the wheel would fill. Built from a copy: building writes into the source folder."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (_ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((_ROOT / name).read_bytes())
+        elif (_ROOT / name).is_symlink():  # src/glus
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).symlink_to((_ROOT / name).readlink())
+    command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "-w", str(folder), "."]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [wheel] = folder.glob("glus-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"

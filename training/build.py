@@ -16,6 +16,7 @@ from glus.model.trainable import TrainableRow, add_lora, build_empty, set_traina
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.integrity import check_model_files, without_digests
 from glus.training.checkpoints.starting import part_of
+from glus.training.hub_weights import fetch_weights
 from glus.training.pretrained import check_released, load_released
 from glus.training.release_info import without_sums
 from glus.training.run_config import RunConfig
@@ -59,8 +60,11 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, with_weig
     Raises ModelError, DataError or TrainingError, where it can before anything is read.
     """
     start = checkpoint.resolve(Path(config.init_from)) if config.init_from and not resumed else resumed
-    tokenizer = Tokenizer(_tokenizer_place(config, start))
     notes: list[str] = []
+    if start is None:
+        weights, notes = fetch_weights(config.weights)
+        config = replace(config, weights=weights)
+    tokenizer = Tokenizer(_tokenizer_place(config, start))
     if start is None:
         check_released(config.weights, config.model, tokenizer)
         notes += without_sums(config.weights)

@@ -144,7 +144,7 @@ def vision_place(weights: WeightsConfig) -> Path | None:
         released = RELEASED_METHODS[method]
         raise ModelError(
             f"{place} holds no vision tower, as {released.title} is released: name the folder of "
-            f"{released.tower} (--vision FOLDER; weights.vision=FOLDER in training)"
+            f"{released.tower} (--vision FOLDER; weights.vision=FOLDER in training), or this id itself"
         )
     return within
 

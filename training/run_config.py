@@ -80,7 +80,9 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class WeightsConfig:
-    """Released weights to start from (docs/weights.md). What none of them holds is freshly drawn."""
+    """Released weights to start from, by their place or their id on the Hugging Face hub (docs/weights.md).
+
+    What none of them holds is freshly drawn."""
 
     glus: PathText = ""
     """Folder of a GLUS checkpoint: language model, projector, text_hidden_fcs and SAM 2."""
@@ -93,7 +95,7 @@ class WeightsConfig:
     clip_vision_tower/ is taken.
     """
     segmenter: PathText = ""
-    """File sam2_hiera_*.pt, sam2.1_hiera_*.pt or sam_vit_*.pth."""
+    """File sam2_hiera_*.pt, sam2.1_hiera_*.pt or sam_vit_*.pth, or the hub id of its repository."""
 
     @property
     def named(self) -> dict[str, str]:

@@ -27,6 +27,7 @@ from glus.training.determinism import deterministic
 from glus.training.devices import choose_device, claim, gpu_count
 from glus.training.distributed import Rank
 from glus.training.engines.choose import check_shares, joined, make_contrast, make_engine
+from glus.training.hub_weights import fetch_weights
 from glus.training.metrics.cost import step_cost
 from glus.training.metrics.meter import Meter
 from glus.training.metrics.peaks import known_peak, unknown_gpu
@@ -84,6 +85,8 @@ def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: C
     if rank.device.type == "cpu":
         # Ranks of one machine share its cores.
         torch.set_num_threads(max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", rank.ranks))))
+    if not checkpoint.newest_first(out / "checkpoints"):
+        fetch_weights(config.weights)  # before ranks wait for each other and the watchdog counts
     with contextlib.ExitStack() as held:
         flag = held.enter_context((stop or StopFlag()).watching(out if rank.rank == 0 else None))
         watchdog = held.enter_context(Watchdog(out, rank.rank, config.hang_minutes))

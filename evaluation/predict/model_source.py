@@ -14,12 +14,14 @@ from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.model_config import Method
 from glus.model.precision import set_precision
+from glus.model.released.hub import hub_id, local_weights, title_of
 from glus.model.released.release_methods import method_of
 from glus.model.released.release_sam2 import Hiera
 from glus.model.released.release_sums import check_sums
 from glus.model.released.safetensors_file import open_tensors
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.integrity import check_model_files, without_digests
+from glus.training.hub_weights import missing_tower
 from glus.training.release_info import Release, assumptions, read_release, without_sums
 from glus.training.run_config import WeightsConfig
 from glus.training.tracking.run_record import located
@@ -63,18 +65,24 @@ class ModelSource:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def find(cls, place: Path, vision: Path | None = None, hiera: Hiera | None = None) -> "ModelSource":
+    def find(cls, place: str | Path, vision: str | Path | None = None, hiera: Hiera | None = None) -> "ModelSource":
         """From a run folder (its latest checkpoint), a checkpoint folder or a released GLUS; no weights are read.
+
+        `place` and `vision` may be ids of the Hugging Face hub, which are fetched (model/released/hub.py).
 
         `hiera` says what a released SAM 2 of unusual size does not show. Raises TrainingError or ModelError where
         there is none or it is damaged, EvaluationError for `vision` or `hiera` with a checkpoint.
         """
+        of_hub, place = hub_id(place) is not None, local_weights(place)
         if is_there(place / "config.json") and not is_there(place / checkpoint.RUN):
             method = method_of(place) or "glus"
-            weights = WeightsConfig(**{method: str(place), "vision": str(vision or "")})
+            if vision is None and of_hub:
+                vision = missing_tower(place, method) or None
+            tower = "" if vision is None else str(local_weights(vision))
+            weights = WeightsConfig(**{method: str(place), "vision": tower})
             release = read_release(weights, hiera)
             assumed = (*assumptions(place, release), *without_sums(weights))
-            title, own = place.resolve().name, release.model.method
+            title, own = title_of(place), release.model.method
             return cls(
                 place,
                 title,

@@ -1,5 +1,6 @@
 """GlusPredictor: released or trained weights from Python, with the masks of `glus segment`."""
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from glus.evaluation.predict.model_source import Loaded, ModelSource
 from glus.evaluation.predict.video_masks import Asked, masks_of_video
 from glus.evaluation.segment.clip import Clip, open_clip
 from glus.evaluation.segment.given_frames import GivenFrames, clip_of_frames
+from glus.model.released.hub import hub_id
 from glus.training.devices import Kind, Precision, choose_device, choose_precision, claim
 
 #: A video file, a folder of JPEG or PNG frames, or frames in memory.
@@ -65,7 +67,7 @@ class GlusPredictor:
     def from_pretrained(
         cls,
         weights: str | PathLike[str],
-        *,
+        revision: str | None = None,
         device: str | torch.device | None = None,
         precision: Precision | None = None,
         vision: str | PathLike[str] | None = None,
@@ -73,14 +75,20 @@ class GlusPredictor:
         """Load a model, and print once to stderr what it is, its device and its precision.
 
         weights: a run folder (its latest checkpoint), a checkpoint folder, or a GLUS or VideoLISA in the released
-            layout.
+            layout: its folder, or its id on the Hugging Face hub (org/name).
+        revision: of that id: a branch, a tag or a commit.
         device: "cuda", "cuda:1", "cpu" or a torch.device; by default a GPU where torch sees one.
         precision: "bf16" or "fp32"; by default bf16 on GPUs that compute in it, else fp32.
-        vision: the CLIP vision tower, where a release comes without.
+        vision: folder or id of the CLIP vision tower, where a release comes without (of the hub: found by itself).
         Raises TrainingError, ModelError, EvaluationError or DataError where the weights are absent, damaged or of
         another kind.
         """
-        source = ModelSource.find(Path(weights), None if vision is None else Path(vision))
+        named = os.fspath(weights)
+        if revision is not None:
+            if hub_id(named) is None:
+                raise EvaluationError(f"revision={revision}: {named} is a folder here and has none; leave it out")
+            named = f"{named}@{revision}"
+        source = ModelSource.find(named, None if vision is None else os.fspath(vision))
         check_segments(source.method)
         source.check_weights()
         place = torch.device(choose_device("auto", "device") if device is None else device)

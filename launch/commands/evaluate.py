@@ -40,7 +40,8 @@ class EvaluateConfig:
     """Which checkpoint, on which splits, and where the results go."""
 
     checkpoint: Path
-    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS or VideoLISA in the released layout."""
+    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS or VideoLISA in the released layout: its
+    folder, or its id on the Hugging Face hub (org/name, org/name@revision)."""
     shards: PathText
     """Folder with the shards of `glus prepare`, or its URL."""
     out: Path
@@ -48,7 +49,8 @@ class EvaluateConfig:
     splits: tuple[str, ...] = ()
     """Splits as DATASET/SPLIT; without any, every split there whose name begins with "valid" and that has masks."""
     vision: Path | None = None
-    """Folder of the CLIP vision tower (openai/clip-vit-large-patch14; VideoLISA: -336), which releases come without."""
+    """Folder or hub id of the CLIP vision tower, where a release comes without: openai/clip-vit-large-patch14
+    (VideoLISA: -336). For a checkpoint of the hub it is found by itself."""
     hiera: Hiera | None = None
     """Of a released GLUS whose SAM 2 has none of the released sizes: what its weights do not show."""
     processes: int = 0

@@ -15,6 +15,7 @@ from glus.data_pipeline.batches.phi3_tokens import is_phi3
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.batches.vocabulary import SENTENCEPIECE
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
+from glus.launch.commands.model_card import CARD, Trained, evaluation_of, write_card
 from glus.model.methods import AnyModel
 from glus.model.model_config import LoraConfig
 from glus.model.released.release_files import read_json
@@ -57,6 +58,11 @@ class ExportConfig:
     """bin is what the reference's transformers 4.31 writes and reads; safetensors is read by it too."""
     shard_gigabytes: float = 10.0
     """Largest size of one file of weights."""
+    licence: str = "other"
+    """Of the weights, for the model card: an id of the Hugging Face hub (apache-2.0, llama2, cc-by-nc-4.0, ...). They
+    inherit the terms of the models and datasets that they were trained from."""
+    evaluation: Path | None = None
+    """OUT of a `glus evaluate` of this checkpoint: its metrics go into the model card."""
 
 
 def export(config: ExportConfig) -> None:
@@ -73,6 +79,7 @@ def export(config: ExportConfig) -> None:
     check_model_files(folder, weights=False)  # before the config is read; the weights, when it is known to be needed
     check_is_released(checkpoint.read_run_config(folder).model.method)
     check_model_files(folder)
+    evaluation = evaluation_of(config.evaluation, folder) if config.evaluation else None
     model, tokenizer, run = build_from_checkpoint(folder)
     merged = merge_lora(model)
     aside = config.out.with_name(f".{config.out.name}.writing")
@@ -81,6 +88,8 @@ def export(config: ExportConfig) -> None:
         aside.mkdir(parents=True)
         shard_bytes = int(config.shard_gigabytes * 1e9)
         written = write_release(model, tokenizer, run.sampling, aside, DTYPES[config.dtype], config.form, shard_bytes)
+        trained = Trained(folder, run, checkpoint.read_state(folder))
+        write_card(aside, config.out.name, trained, config.dtype, config.licence, evaluation)
         os.replace(aside, config.out)
     except Exception as error:
         fault = disk_fault(error) or (isinstance(error, OSError) and str(error))
@@ -94,6 +103,7 @@ def export(config: ExportConfig) -> None:
         print(plain(f"WARNING: {line}"))
     title = RELEASED_METHODS[model.config.method].title
     print(plain(f"written: {config.out} (its {VISION_TOWER}/ is the CLIP tower, which {title} is released without)"))
+    print(plain(f"its {CARD} is the model card; to share it: hf upload ORG/{config.out.name} {config.out} ."))
 
 
 def write_release(

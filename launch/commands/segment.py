@@ -20,6 +20,7 @@ from glus.evaluation.segment.segment_folder import (
     check_free,
     renamed_when_complete,
 )
+from glus.model.released.hub import hub_id
 from glus.model.released.release_sam2 import Hiera
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ class SegmentConfig:
     expressions: tuple[str, ...]
     """What is to be segmented, in words; each gets masks of its own, in folders 0, 1, ... in this order."""
     weights: Path
-    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS or VideoLISA in the released layout."""
+    """A run folder (its latest checkpoint), one checkpoint folder, or a GLUS or VideoLISA in the released layout: its
+    folder, or its id on the Hugging Face hub (org/name, org/name@revision)."""
     out: Path
     """A new folder for masks/VIDEO/EXP_ID/FRAME.png, overlay.mp4, contact_sheet.png and meta_expressions.json."""
     vision: Path | None = None
-    """Folder of the CLIP vision tower (openai/clip-vit-large-patch14; VideoLISA: -336), which releases come without."""
+    """Folder or hub id of the CLIP vision tower, where a release comes without: openai/clip-vit-large-patch14
+    (VideoLISA: -336). For weights of the hub it is found by itself."""
     hiera: Hiera | None = None
     """Of a released GLUS whose SAM 2 has none of the released sizes: what its weights do not show."""
     key_frame: int | Literal["auto"] | Path = 0
@@ -126,8 +129,10 @@ def _check(config: SegmentConfig) -> None:
     if config.key_frame != "auto" and config.selector is not None:
         raise LaunchError(f"selector={config.selector}: it chooses key frames with --key-frame auto; add that")
     check_free(config.out)
-    if not config.weights.is_dir():
-        raise LaunchError(f"{config.weights}: no such folder of weights; name a run, a checkpoint or a release")
+    if hub_id(config.weights) is None and not config.weights.is_dir():
+        raise LaunchError(
+            f"{config.weights}: no such folder of weights; name a run, a checkpoint, a release, or its id on the hub"
+        )
 
 
 def _selector(config: SegmentConfig) -> "ModelSource | None":

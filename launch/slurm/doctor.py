@@ -25,6 +25,7 @@ from glus.launch.slurm.doctor_network import Meeting, meet
 from glus.training.build import build_for_training
 from glus.training.checkpoints import checkpoint
 from glus.training.devices import choose_device, gpu_count, memory_taken
+from glus.training.hub_weights import fetch_weights
 from glus.training.metrics.peaks import unknown_gpu
 from glus.training.run_config import RunConfig
 from glus.training.tracking.code_version import code_version
@@ -147,7 +148,7 @@ def _weights(run: RunConfig) -> str:
     """Builds the model without its weights: names, sizes and the tokenizer are checked on the way."""
     resumed = next(iter(checkpoint.newest_first(Path(run.out) / "checkpoints")), None)
     built = build_for_training(run, resumed, with_weights=False)
-    for place in run.weights.named.values():
+    for place in (fetch_weights(run.weights)[0] if resumed is None else run.weights).named.values():
         for file in [Path(place)] if Path(place).is_file() else sorted(Path(place).iterdir()):
             if file.is_file():
                 _first_byte(file)

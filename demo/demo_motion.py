@@ -1,4 +1,4 @@
-"""`glus demo-motion`: a small GLUS from scratch, in stages, that tells look-alike objects apart by their motion."""
+"""`glus demo-motion`: a small GLUS from scratch, in stages that are to make it see motion (docs/study.md)."""
 
 import sys
 from dataclasses import dataclass

@@ -176,7 +176,7 @@ COMMANDS = {
     "demo-motion": Command(
         "glus.demo.demo_motion:demo_motion",
         "glus.demo.demo_motion:DemoMotionConfig",
-        "a small GLUS in stages that tells look-alike objects apart by their motion",
+        "a small GLUS in stages that are to make it see motion, on look-alike objects",
         fills="out",
     ),
 }

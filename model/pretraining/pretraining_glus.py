@@ -96,10 +96,21 @@ class PretrainingGlus(Glus):
         embedded, ids, mask = self.language._embed(batch.ids[rows], batch.attention[rows], tokens[batch.video_of[rows]])
         if torch.is_grad_enabled() and not embedded.requires_grad:
             embedded.requires_grad_()
-        read = self.language.llama.model(
-            inputs_embeds=embedded, attention_mask=mask.long(), use_cache=False, output_hidden_states=True
+        llama, layer, entered = self.language.llama.model, self.config.stand_ins.language_layer, []
+        # What a layer gets, not `output_hidden_states`: that is taken inside the layer before, past the hooks by which
+        # ZeRO-3 knows of its backward pass, and then the gradients of that layer are lost. ZeRO-3 has a hook here too,
+        # which would take the gradient for one of the layer that follows: ours goes before it.
+        after = [*llama.layers, llama.norm][layer]
+        hook = after.register_forward_pre_hook(
+            lambda module, given, named: entered.append(given[0] if given else named["hidden_states"]),
+            with_kwargs=True,
+            prepend=True,
         )
+        try:
+            read = llama(inputs_embeds=embedded, attention_mask=mask.long(), use_cache=False)
+        finally:
+            hook.remove()
         of_videos = first if self.config.reads else videos
-        inside = read.hidden_states[self.config.stand_ins.language_layer][of_videos]
+        inside = entered[0][of_videos]
         inside = inside[ids[of_videos] == IMAGE_TOKEN_ID].view(*tokens.shape[:3], -1)
         return Reading(read.last_hidden_state, ids, mask), inside

@@ -42,6 +42,13 @@ TOWER = (
     *("model.loss.cross_entropy=0", "model.loss.mask_bce=0", "model.loss.mask_dice=0"),
     'trainable=["language.vision_tower.*", "stand_ins.tower.*"]',
 )
+#: And one whose loss is taken between the layers of the language model.
+LANGUAGE = (
+    *HEADS,
+    *("model.stand_ins.language=1", "model.stand_ins.language_layer=1"),
+    *("model.loss.cross_entropy=0", "model.loss.mask_bce=0", "model.loss.mask_dice=0"),
+    'trainable=["language.llama.model.layers.0.*", "language.vision_tower.*", "stand_ins.language.*"]',
+)
 
 
 def without_words(batch: Batch) -> Batch:
@@ -52,7 +59,8 @@ def without_words(batch: Batch) -> Batch:
 @pytest.fixture(scope="module")
 def story(tiny_demo: Path, tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("pretraining_ranks")
-    configs = {name: tiny_run(folder / "unused", *words) for name, words in (("all", EVERYTHING), ("tower", TOWER))}
+    stages = {"all": EVERYTHING, "tower": TOWER, "language": LANGUAGE}
+    configs = {name: tiny_run(folder / "unused", *words) for name, words in stages.items()}
     return of_two_ranks(folder, configs, tiny_run(folder / "run", *EVERYTHING, *RESUMED), "all", without_words)
 
 
@@ -61,17 +69,25 @@ def story(tiny_demo: Path, tiny_run: Callable[..., RunConfig], tmp_path_factory:
     [
         ("all", {"words_of_tower", "words_of_language", "place", "cross_entropy", "mask_bce", "mask_dice"}),
         ("tower", {"words_of_tower"}),
+        ("language", {"words_of_language"}),
     ],
 )
 def test_two_ranks_train_as_one_plain_process_does(story: Story, which: str, losses: set[str], tmp_path: Path) -> None:
     assert_as_alone(story, which, *in_one_process(story.configs[which], tmp_path), losses)
 
 
-def test_a_stage_changes_what_it_names_and_nothing_else(story: Story) -> None:
-    before, after = story.weights("tower", "before"), story.weights("tower", "after")
+@pytest.mark.parametrize(
+    ("which", "parts"),
+    [
+        ("tower", ("language.vision_tower.", "stand_ins.tower.")),
+        ("language", ("language.llama.model.layers.0.", "language.vision_tower.", "stand_ins.language.")),
+    ],
+)
+def test_a_stage_changes_what_it_names_and_nothing_else(story: Story, which: str, parts: tuple[str, ...]) -> None:
+    before, after = story.weights(which, "before"), story.weights(which, "after")
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == set(story.ranks[0]["tower"]["trained"])
-    assert all(name.startswith(("language.vision_tower.", "stand_ins.tower.")) for name in moved)
+    assert moved == set(story.ranks[0][which]["trained"])
+    assert all(name.startswith(parts) for name in moved) and all(any(part in name for name in moved) for part in parts)
 
 
 def test_ranks_with_unlike_batches_go_on_together(story: Story) -> None:

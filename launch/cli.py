@@ -126,9 +126,15 @@ COMMANDS = {
     "compare": Command(
         "glus.launch.commands.compare:compare",
         "glus.launch.commands.compare:CompareConfig",
-        "compare recorded runs: parameters that differ, metrics, curves",
+        "compare runs or evaluations: J&F with intervals, differences, cost, parameters",
         words="runs",
         fills="out",
+    ),
+    "completion": Command(
+        "glus.launch.commands.completion:completion",
+        "glus.launch.commands.completion:CompletionConfig",
+        "print a script that completes commands and keys in a shell",
+        first="shell",
     ),
     "plan": Command(
         "glus.launch.commands.plan:plan",
@@ -245,7 +251,7 @@ def _memory_fault(error: Exception) -> str:
 
 
 def _run(name: str, words: list[str]) -> int:
-    from glus.launch.config.configuration import config_help, to_yaml
+    from glus.launch.config.configuration import to_yaml
     from glus.launch.quiet import quiet_libraries
 
     command = COMMANDS.get(name)
@@ -253,7 +259,10 @@ def _run(name: str, words: list[str]) -> int:
         raise LaunchError(_unknown_command(name))
     quiet_libraries()
     if any(word in ("-h", "--help") for word in words):
-        print(config_help(_load(command.config), usage=_usage(name, command), description=command.help))
+        from glus.launch.config.help_text import config_help
+        from glus.launch.examples import EXAMPLES
+
+        print(config_help(_load(command.config), _usage(name, command), command.help, EXAMPLES.get(name, ())), end="")
         return 0
     config = _config(name, command, [word for word in words if word != "--print-config"])
     if "--print-config" in words:
@@ -296,6 +305,12 @@ def _config(name: str, command: Command, words: list[str]) -> Any:
         file = files.pop()
         overrides.append(Override(command.file, file, file))
     return build_config(cls, Path(files[0]) if files else None, overrides)
+
+
+def load_config_class(command: Command) -> type:
+    """Import the class of a command's config."""
+    found: type = _load(command.config)
+    return found
 
 
 def _load(place: str) -> Any:

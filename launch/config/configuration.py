@@ -11,6 +11,7 @@ import enum
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -102,24 +103,26 @@ def to_yaml(config: object) -> str:
     return format_yaml(_plain(config))
 
 
-def config_help(cls: type, usage: str, description: str) -> str:
-    """Every key with its type, default and docs (the docstrings of the dataclasses and of their attributes)."""
-    parser = _parser(cls)
-    parser.usage = usage
-    parser.description = description
-    # jsonargparse would take the path of a file for a section; load_config does not (one file, one place to look).
-    text = re.sub(r"^ +--\S+ CONFIG\s+Path to a configuration file\.\n", "", parser.format_help(), flags=re.MULTILINE)
-    return re.sub(r"Annotated\[str,\s+path\]", "path", text)
-
-
-def _parser(cls: type) -> "ArgumentParser":
+def new_parser() -> "ArgumentParser":
+    """Return a parser without arguments that reads values as files are read."""
     import jsonargparse
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     # Lists and numbers inside a text ("datasets=[mevis]") are read as those of files are.
     jsonargparse.set_loader(_LOADER, _load_value, exceptions=(LaunchError,))
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, default_env=False, add_help=False, parser_mode=_LOADER)
-    parser.add_class_arguments(cls)
+    return jsonargparse.ArgumentParser(exit_on_error=False, default_env=False, add_help=False, parser_mode=_LOADER)
+
+
+def add_arguments(
+    parser: "ArgumentParser", cls: type, section: str | None = None, skip: AbstractSet[str] = frozenset()
+) -> None:
+    """Add the keys of a config class, below `section` if one is named, without those in `skip`."""
+    parser.add_class_arguments(cls, section, skip={*skip})
+
+
+def _parser(cls: type) -> "ArgumentParser":
+    parser = new_parser()
+    add_arguments(parser, cls)
     return parser
 
 

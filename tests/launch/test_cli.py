@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 from glus.common.errors import DataError, EvaluationError, LaunchError, ModelError, TrainingError
 from glus.common.locks import exclusive, exclusive_file
 from glus.launch import cli, quiet
+from glus.launch.config.schema import known_keys, section_of
+from glus.launch.examples import EXAMPLES
 from glus.training.tracking.tracking import Tracker
 from glus.training.tracking.tracking_place import TrackingConfig
 
@@ -161,6 +164,43 @@ def test_help_has_a_line_for_every_key(name: str, capsys: pytest.CaptureFixture[
         if re.fullmatch(r"[^a-z]*(\{\S+\}[^a-z]*)?(--\S+ [^a-z]*)?\((required|type).*", " ".join(rest.split()))
     ]
     assert keys and bare == []
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_help_names_every_key_optional_sections_too_and_ends_with_examples(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert cli.main([name, "--help"]) == 0
+    shown, _, examples = capsys.readouterr().out.partition("\nExamples:\n")
+    keys = known_keys(cli.load_config_class(cli.COMMANDS[name]))
+    options = set(re.findall(r"^  --(\S+)", shown, re.MULTILINE))
+    assert [key for key, hint in keys.items() if section_of(hint) is None and key not in options] == []
+    assert "<class" not in shown and "Show the help for" not in shown
+    lines = [line.strip() for line in examples.splitlines()]
+    assert lines == list(EXAMPLES[name]) and all(line.startswith(f"glus {name}") for line in lines)
+    for line in lines:
+        words = shlex.split(line.partition(" >")[0])[1:]
+        assert cli.main([*words, "--print-config"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_bash_completes_commands_keys_and_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    script = tmp_path / "glus.bash"
+    script.write_text(capsys.readouterr().out, encoding="utf-8")
+    for words, wanted in (
+        (["comp"], {"compare", "completion"}),
+        (["compare", "--pub"], {"--published"}),
+        (["train", "--optimizer.lea"], {"--optimizer.learning_rate"}),
+        (["evaluate", "--device", ""], {"auto", "cuda", "cpu"}),
+    ):
+        ask = (
+            f"source {script}; COMP_WORDS=(glus {' '.join(repr(word) for word in words)}); COMP_CWORD={len(words)}; "
+            '_shtab_glus; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+        assert set(done.stdout.split()) == wanted, done.stderr
 
 
 def test_help_is_quick_and_imports_no_heavy_library() -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from glus.common.errors import LaunchError
 from glus.common.paths import PathText
 from glus.launch.cli import COMMANDS
-from glus.launch.config.configuration import config_help, load_config, to_yaml
+from glus.launch.config.configuration import load_config, to_yaml
+from glus.launch.config.help_text import config_help
 from glus.launch.config.schema import is_list, known_keys
 
 

@@ -17,6 +17,7 @@ from glus.evaluation.results.summary import Summary
 from glus.evaluation.score.expression_score import WITHOUT_TARGET, ExpressionScore
 from glus.evaluation.score.jf import jf_per_frame
 
+PAGE = "report.html"
 PANELS = 4
 """Frames in a strip."""
 
@@ -50,8 +51,8 @@ def write_report(
             films += written
             shown.setdefault(name, []).append(viewer)
     page = render("report.html.jinja", title=title, summary=summary, examples=shown)
-    write_atomic(out / "report.html", page.encode())
-    return [out / "report.html", *strips, *films]
+    write_atomic(out / PAGE, page.encode())
+    return [out / PAGE, *strips, *films]
 
 
 def facts_of(score: ExpressionScore) -> list[str]:

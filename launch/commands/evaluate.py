@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
+from glus.common.atomic import write_atomic
 from glus.common.errors import LaunchError, TrainingError
 from glus.common.paths import PathText
 from glus.common.terminal import plain
+from glus.evaluation.pages.evaluation_page import PAGE
+from glus.evaluation.pages.inline_report import inlined
 from glus.evaluation.predict import provenance
 from glus.evaluation.predict.asking import ASKING, wording_notes
 from glus.evaluation.predict.inference_config import InferenceConfig
@@ -168,9 +172,18 @@ def _record(
         metrics = from_key_frames(metrics)
     tags = {"checkpoint": name, "weights": made.weights[:12], "partial": str(partial)}
     try:
-        log_evaluation(tracking, source.tracking_run, metrics, source.step, name, tags, written, part)
+        with TemporaryDirectory(prefix="glus-report-") as scratch:
+            files = [*written, *([_report_in_one_file(config.out, Path(scratch))] if config.report else [])]
+            log_evaluation(tracking, source.tracking_run, metrics, source.step, name, tags, files, part)
     except TrainingError as error:
         raise LaunchError(
             f"the metrics are in {written[0]}, but not recorded: {error}; the same command again records them, and "
             "predicts nothing twice"
         ) from error
+
+
+def _report_in_one_file(out: Path, scratch: Path) -> Path:
+    """Write OUT's report with its pictures inside into `scratch`: MLflow's page shows no files next to it."""
+    place = scratch / PAGE
+    write_atomic(place, inlined(out / PAGE))
+    return place

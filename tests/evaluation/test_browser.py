@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from glus.evaluation.pages.comparison import write_comparison
 from glus.evaluation.pages.evaluation_page import pick_examples, write_report
+from glus.evaluation.pages.inline_report import inlined
 from glus.evaluation.pages.overlays import PREDICTION, TRUTH
 from glus.evaluation.pages.side_by_side import write_side_by_side
 from glus.evaluation.pages.viewer import find_expression
@@ -109,6 +110,23 @@ def test_the_report_opens_shows_its_masks_and_slides(
     assert share.max() > 0.01
     assert np.abs(shown[0] - shown[5]).mean() > 1.0  # another frame
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert complaints == []
+
+
+def test_the_report_in_one_file_shows_its_pictures_anywhere(
+    mevis, scored, tmp_path, page: Page, complaints: list[str]
+) -> None:
+    place, *_ = write_report(tmp_path / "out", "Demo", summarise(scored), scored, [mevis], tmp_path / "masks")
+    alone = tmp_path / "elsewhere" / "report.html"
+    alone.parent.mkdir()
+    alone.write_bytes(inlined(place))
+    page.goto(alone.as_uri(), wait_until="load")
+    page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate("document.images.length") == 6 * 3 * 2
+    pictures = len(list((tmp_path / "out" / "overlays").glob("*-frames.jpg")))
+    assert alone.read_text(encoding="utf-8").count("data:image/jpeg") == pictures == 6
+    page.locator("figure.viewer input").first.press("End")
+    assert page.locator("figure.viewer output").first.text_content().startswith("frame 00025")
     assert complaints == []
 
 

@@ -75,7 +75,9 @@ def test_figures_are_written_told_and_recorded(
     assert record.tags["evaluation.step-000000.partial"] == "False"
     artifacts = Path(run.out).parent / "mlartifacts" / record.run_id / "artifacts" / "evaluation" / "step-000000"
     names = sorted(each.name for each in artifacts.iterdir())
-    assert names == ["frames.parquet", "scores.csv", "scores.json", "videos.csv"]
+    assert names == ["frames.parquet", "report.html", "scores.csv", "scores.json", "videos.csv"]
+    recorded = (artifacts / "report.html").read_text(encoding="utf-8")
+    assert "data:image/" in recorded and 'src="overlays' not in recorded, "MLflow's page shows it without its folder"
     weights = json.loads((out / "predictions.json").read_text(encoding="utf-8"))["weights"]
     assert record.tags["evaluation.step-000000.weights"] == weights[:12]
     kept = json.loads((out / "predictions.json").read_text(encoding="utf-8"))

@@ -26,6 +26,7 @@ from glus.launch.config.configuration import load_config
 from glus.launch.quiet import quiet_libraries
 from glus.model.glus import Glus
 from glus.model.gradient_checkpointing import recompute_activations
+from glus.model.prompt_rows import tokens_read
 from glus.model.trainable import build_empty, set_trainable
 from glus.training.build import build_to_count
 from glus.training.distributed import Rank
@@ -36,6 +37,8 @@ from glus.training.run_config import RunConfig
 
 SMALL = Path(__file__).parents[1] / "tests" / "tiny_run.yaml"
 VOCABULARY, SEG, IMAGE = 32_003, 32_000, -200
+#: Tokens of text before the question, as in GLUS's prompts.
+SHARED_TEXT = 55
 
 
 def config_of(arguments: argparse.Namespace) -> RunConfig:
@@ -46,6 +49,7 @@ def config_of(arguments: argparse.Namespace) -> RunConfig:
         f"engine.stage={arguments.stage}",
         f"engine.offload={arguments.offload}",
         f"engine.gradient_checkpointing={str(arguments.recompute).lower()}",
+        f"model.share_video_tokens={str(arguments.share).lower()}",
     ]
     if arguments.small:
         return load_config(RunConfig, SMALL, [*changes, "sampling.context_frames=2", "sampling.query_frames=2"])
@@ -76,8 +80,10 @@ def random_batch(config: RunConfig, arguments: argparse.Namespace, seed: int) ->
     sampling, videos, each = config.sampling, config.engine.micro_batch_size, arguments.expressions
     context, query = sampling.context_frames, sampling.query_frames
     rows = videos * each
-    words = torch.randint(3, 300, (rows, arguments.text_tokens), generator=random).tolist()
-    questions = [[IMAGE] * context + row + [token for _ in range(query) for token in (IMAGE, SEG)] for row in words]
+    words = torch.randint(3, 300, (rows, arguments.text_tokens - SHARED_TEXT), generator=random).tolist()
+    # In the order of GLUS's: the text before the question, context frames and first query frame are the same for all.
+    begin = [*range(3, 3 + SHARED_TEXT), *[IMAGE] * (context + 1)]
+    questions = [begin + row + [SEG] + [each for _ in range(query - 1) for each in (IMAGE, SEG)] for row in words]
     size = (arguments.height, arguments.width)
     ids = torch.tensor(questions)
     return Batch(
@@ -134,15 +140,15 @@ def measure(config: RunConfig, arguments: argparse.Namespace, rank: Rank) -> dic
     taken = statistics.median(seconds[arguments.warmup :])
     sampling, videos = config.sampling, config.global_batch_size
     shown = sampling.context_frames + sampling.query_frames
-    prompt = shown * config.model.vision.tokens_per_frame + arguments.text_tokens + sampling.query_frames
     rows, pixels = videos * arguments.expressions, arguments.height * arguments.width
-    load = Load(videos, shown, sampling.query_frames, rows, rows * prompt, pixels)
+    batch, image = random_batch(config, arguments, 0), config.model.vision.tokens_per_frame
+    tokens = tokens_read(batch.ids, batch.attention, image, batch.video_of, config.model.shares_beginnings)
+    load = Load(videos, shown, sampling.query_frames, rows, tokens * videos // config.engine.micro_batch_size, pixels)
     empty = build_to_count(config, VOCABULARY, SEG)
     sizes = Sizes.of(empty)
     cost = step_cost(empty, torch.bfloat16 if config.engine.precision == "bf16" else torch.float32)
     micro = replace(load, videos=config.engine.micro_batch_size)
-    micro = replace(micro, expressions=micro.videos * arguments.expressions)
-    micro = replace(micro, tokens=micro.expressions * prompt)
+    micro = replace(micro, expressions=micro.videos * arguments.expressions, tokens=tokens)
     flop, fastest = cost.model_flop(load), known_peak(device)
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -181,6 +187,7 @@ def main() -> None:
     parser.add_argument("--stage", default="3", choices=["plain", "0", "1", "2", "3"])
     parser.add_argument("--offload", default="none", choices=["none", "optimizer", "all"])
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "flash_attention_2"])
+    parser.add_argument("--share", action=argparse.BooleanOptionalAction, default=True, help="packed rows")
     parser.add_argument("--recompute", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     quiet_libraries()

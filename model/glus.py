@@ -61,7 +61,8 @@ class Glus(nn.Module):
         order = torch.cat([batch.context, batch.query], dim=1)
         given = [frames[index] for frames, index in zip(batch.frames, order, strict=True)]
         tokens = self.language.frame_tokens(given).unflatten(0, (len(given), context + query))
-        reading = self.language.read(batch.ids, batch.attention, tokens[batch.video_of])
+        share = self.config.shares_beginnings
+        reading = self.language.read(batch.ids, batch.attention, tokens, batch.video_of, share=share)
         hidden = reading.before(self.language.seg_id)
         states = self.language.seg_states(hidden)
         pixels = torch.cat([self.segmenter.pixels(frames[context:], self.language.dtype) for frames in given])

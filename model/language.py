@@ -1,7 +1,8 @@
 """The language half: CLIP turns frames into tokens, a causal language model reads them, [SEG] states come out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,8 @@ from glus.model.inference.prefix import Prefix, growing, grown
 from glus.model.language_families import FAMILIES, PROJECTORS
 from glus.model.model_config import ModelConfig
 from glus.model.preprocess import for_vision_tower
+from glus.model.prompt_rows import PromptRows, Reading
 
-#: Stands for a frame in the token ids (LLaVA's IMAGE_TOKEN_INDEX).
-IMAGE_TOKEN_ID = -200
 #: Random texts with which the deviation of [SEG] states is measured, and their length in tokens.
 _TEXTS, _LENGTH = 128, 12
 
@@ -90,48 +90,62 @@ class Language(nn.Module):
         pooled = F.avg_pool1d(patches.transpose(1, 2), pool).transpose(1, 2) if pool > 1 else patches
         return self.mm_projector(pooled)
 
-    def read(self, ids: Tensor, attention: Tensor, frame_tokens: Tensor, prefix: Prefix | None = None) -> "Reading":
-        """Run the language model over prompts whose frames are filled in, or over what of them comes after `prefix`.
+    def read(
+        self,
+        ids: Tensor,
+        attention: Tensor,
+        images: Tensor,
+        video_of: Tensor | None = None,
+        prefix: Prefix | None = None,
+        share: bool = False,
+        layer: int | None = None,
+    ) -> Reading:
+        """Run the language model over prompts whose images are filled in, or over what of them comes after `prefix`.
 
-        ids: int64 [E, L], IMAGE_TOKEN_ID for each frame (the same number F in every row); attention: bool [E, L],
-        False for padding, which stands at the end; frame_tokens: float [E, F, P, hidden].
-        Returns the hidden states at their expanded positions.
+        ids: int64 [E, L], IMAGE_TOKEN_ID for each image (the same number F in every row); attention: bool [E, L],
+        False for padding, which stands at the end; images: float [V, F, P, hidden], the tokens of V videos' images;
+        video_of: int64 [E], ascending, whose images they are (left out: those of the one video, or one's own).
+        With `share` the prompts of a video are read in one row where they begin alike (model/prompt_rows.py), by a mask
+        that flash-attn does not take. `layer`: the reading keeps the states after that many layers too.
         """
-        embedded, expanded, mask = self._embed(ids, attention, frame_tokens)
+        ids, attention = ids.cpu(), attention.cpu()
+        if video_of is None:
+            video_of = torch.zeros(len(ids), dtype=torch.int64) if len(images) == 1 else torch.arange(len(ids))
+        rows = PromptRows.of(ids, attention, images.shape[1], images.shape[2], video_of.cpu(), share)
+        embedded = self._embed(rows, images)
         if torch.is_grad_enabled() and not embedded.requires_grad:
             # LoRA alone is trained: ZeRO-3 knows by the gradient of its input that a layer's backward pass is over.
             embedded.requires_grad_()
-        seen = mask if prefix is None else F.pad(mask, (prefix.length, 0), value=True)
-        hidden = self.llama.model(
-            inputs_embeds=embedded,
-            attention_mask=seen.long(),
-            past_key_values=None if prefix is None else prefix.shared(),
-            use_cache=False,
-        ).last_hidden_state
-        return Reading(hidden, expanded, mask)
+        # Padding stands at the end, where nothing that counts sees it: without a mask, attention has faster kernels.
+        packed = rows.mask(embedded, self.config.language.sliding_window) if rows.packed else {}
+        with _entering(self.llama.model, layer) as entered:
+            hidden = self.llama.model(
+                inputs_embeds=embedded,
+                past_key_values=None if prefix is None else prefix.shared(),
+                use_cache=False,
+                **packed,
+            ).last_hidden_state
+        return Reading(hidden, ids, attention, rows.place, entered[0] if entered else None)
 
     def prefix(self, ids: Tensor, frame_tokens: Tensor, before: Prefix | None = None) -> Prefix:
         """Keys and values of the tokens that prompts begin with; `before`, where given, is the beginning of that.
 
         ids: int64 [L], IMAGE_TOKEN_ID for each of F frames; frame_tokens: float [F, P, hidden].
         """
-        row = ids.unsqueeze(0)
-        embedded, _, mask = self._embed(row, torch.ones_like(row, dtype=torch.bool), frame_tokens.unsqueeze(0))
+        row, images = ids.cpu().unsqueeze(0), frame_tokens.unsqueeze(0)
+        every, first = torch.ones_like(row, dtype=torch.bool), torch.zeros(1, dtype=torch.int64)
+        rows = PromptRows.of(row, every, images.shape[1], images.shape[2], first, share=False)
         cache = growing(before, self.config.language.layers)
-        seen = F.pad(mask, (before.length if before else 0, 0), value=True)
-        self.llama.model(inputs_embeds=embedded, attention_mask=seen.long(), past_key_values=cache, use_cache=True)
+        self.llama.model(inputs_embeds=self._embed(rows, images), past_key_values=cache, use_cache=True)
         return grown(cache)
 
-    def _embed(self, ids: Tensor, attention: Tensor, frame_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings float [E, L', hidden], ids int64 and mask bool [E, L'] of prompts with their frames filled in."""
-        rows, frames, tokens = frame_tokens.shape[:3]
-        repeats = torch.where(ids == IMAGE_TOKEN_ID, tokens, 1).flatten()
-        expanded = torch.repeat_interleave(ids.flatten(), repeats).view(rows, -1)
-        mask = torch.repeat_interleave(attention.flatten(), repeats).view(rows, -1)
-        is_image = expanded == IMAGE_TOKEN_ID
-        embedded = self.llama.get_input_embeddings()(expanded.clamp(min=0))
-        embedded = embedded.masked_scatter(is_image.unsqueeze(-1), frame_tokens.to(embedded.dtype))
-        return embedded, expanded, mask
+    def _embed(self, rows: PromptRows, images: Tensor) -> Tensor:
+        """Embeddings float [R, W, hidden] of rows, with images float [V, F, P, hidden] filled in."""
+        device = images.device
+        words = self.llama.get_input_embeddings()(rows.ids.to(device, non_blocking=True))
+        shown = images.flatten(0, 2)[rows.image.to(device, non_blocking=True)].to(words.dtype)
+        at = rows.at.to(device, non_blocking=True)
+        return words.flatten(0, 1).index_copy(0, at, shown).view_as(words)
 
     def seg_states(self, hidden: Tensor) -> Tensor:
         """Project hidden states [..., hidden] to prompts of the mask decoder [..., C]."""
@@ -142,26 +156,27 @@ class Language(nn.Module):
         return self.llama.lm_head(hidden)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The output for E prompts, frames expanded: hidden float [E, L', hidden]; ids int64, mask bool [E, L']."""
+@contextmanager
+def _entering(llama: Any, layer: int | None) -> Iterator[list[Tensor]]:
+    """Yield a list that gets the states after `layer` layers, float [R, W, hidden], once `llama` has run.
 
-    hidden: Tensor
-    ids: Tensor
-    mask: Tensor
-
-    def before(self, token_id: int) -> Tensor:
-        """Hidden states that predict `token_id`, i.e. one position before each of its occurrences: [E, N, hidden].
-
-        The reference takes the [SEG] state there, not at [SEG] itself. Each row must hold the same number N.
-        """
-        found = self.ids[:, 1:] == token_id
-        return self.hidden[:, :-1][found].view(self.ids.shape[0], -1, self.hidden.shape[-1])
-
-    def last(self) -> Tensor:
-        """Hidden state at the last token of each prompt: [E, hidden]."""
-        ends = self.mask.sum(1) - 1
-        return self.hidden[torch.arange(len(ends), device=ends.device), ends]
+    What a layer gets, not `output_hidden_states`: that is taken inside the layer before, past the hooks by which ZeRO-3
+    knows of its backward pass, and then the gradients of that layer are lost. ZeRO-3 has a hook here too, which would
+    take the gradient for one of the layer that follows: ours goes before it.
+    """
+    entered: list[Tensor] = []
+    if layer is None:
+        yield entered
+        return
+    hook = [*llama.layers, llama.norm][layer].register_forward_pre_hook(
+        lambda module, given, named: entered.append(given[0] if given else named["hidden_states"]),
+        with_kwargs=True,
+        prepend=True,
+    )
+    try:
+        yield entered
+    finally:
+        hook.remove()
 
 
 @torch.no_grad()

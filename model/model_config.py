@@ -363,8 +363,8 @@ class ModelConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     stand_ins: StandInConfig = field(default_factory=StandInConfig)
     share_video_tokens: bool = True
-    """VideoLISA in training: the language model reads the video tokens once for all expressions of a video. False reads
-    them again for each, as the reference does: the same numbers, more FLOP.
+    """In training, the language model reads what the prompts of a video begin with once for all its expressions: system
+    text and frames. False reads it again for each, as the references do: the same losses, more FLOP.
     """
     tokenizer: PathText = ""
     """Folder or file of the SentencePiece tokenizer."""
@@ -386,6 +386,11 @@ class ModelConfig:
         """Whether a pretraining step reads [SEG] states: some loss needs them."""
         masks = self.segments and not self.stand_ins.points
         return bool(masks or self.loss.cross_entropy or self.loss.contrastive or self.stand_ins.place)
+
+    @property
+    def shares_beginnings(self) -> bool:
+        """Whether training reads what the prompts of a video begin with once; flash-attn takes no mask for it."""
+        return self.share_video_tokens and self.language.attention == "sdpa"
 
     @property
     def prompt_width(self) -> int:

@@ -4,7 +4,7 @@ Each function's docstring has its formula, and docs/reproduce.md explains them. 
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -164,15 +164,14 @@ def load_of(config: RunConfig, plan: PlanConfig, videos: int) -> Load:
     """What `videos` videos hold: every slot with all its expressions, every prompt as long as assumed."""
     sampling, reading = config.sampling, READINGS[config.model.method]
     expressions = videos * sampling.expressions
-    shown = Shown(videos, sampling.context_frames, sampling.query_frames, expressions, 0)
-    images = reading.images(shown)
+    shown = Shown(sampling.context_frames, sampling.query_frames)
     text = reading.text
     if plan.prompt_tokens:
-        alone = Shown(1, sampling.context_frames, sampling.query_frames, 1, images)
-        text = plan.prompt_tokens - reading.tokens(config.model, alone)
+        alone = reading.images(shown) * reading.image_tokens(config.model, shown)
+        text = plan.prompt_tokens - alone
         if text < 0:
-            raise LaunchError(f"prompt_tokens={plan.prompt_tokens}: the frames alone are {plan.prompt_tokens - text}")
-    tokens = reading.tokens(config.model, replace(shown, text=expressions * (text + images)))
+            raise LaunchError(f"prompt_tokens={plan.prompt_tokens}: the frames alone are {alone}")
+    tokens = reading.tokens(config.model, shown, videos, expressions, text)
     frames, pixels = reading.frames(shown), plan.height * plan.width
     return Load(videos, frames, sampling.query_frames, expressions, tokens, pixels)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from glus.common.errors import ModelError
-from glus.model.language import IMAGE_TOKEN_ID
+from glus.model.prompt_rows import IMAGE_TOKEN_ID, common_length
 
 #: Number of query frames in the window -> (ids int64 [E, L], attention bool [E, L]), padded at the end.
 Prompts = Callable[[int], tuple[Tensor, Tensor]]
@@ -57,9 +57,3 @@ class VideoPrompts:
         attention = torch.cat([attention[:, :shortest] for _, attention in self.by_frames])
         shared = ids[0, : common_length(ids, attention)]
         return shared[(shared == IMAGE_TOKEN_ID).cumsum(0) <= self.context]
-
-
-def common_length(ids: Tensor, attention: Tensor) -> int:
-    """Columns in which all rows begin alike, padding not counted. ids: int64 [E, L]; attention: bool [E, L]."""
-    alike = (ids == ids[:1]).all(0) & attention.all(0)
-    return int(alike.long().cumprod(0).sum())

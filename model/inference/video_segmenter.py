@@ -12,9 +12,10 @@ from torch import Tensor
 
 from glus.common.errors import ModelError
 from glus.model.inference.prefix import Prefix
-from glus.model.inference.video_prompts import VideoPrompts, common_length
-from glus.model.language import IMAGE_TOKEN_ID, Language
+from glus.model.inference.video_prompts import VideoPrompts
+from glus.model.language import Language
 from glus.model.memory import MemoryBank
+from glus.model.prompt_rows import IMAGE_TOKEN_ID, common_length
 from glus.model.segmenter import FrameFeatures, Segmenter
 
 
@@ -128,8 +129,8 @@ class VideoSegmenter:
         chunks = torch.arange(len(ids), device=ids.device).split(self._options.expressions_together)
         for rows, bank in zip(chunks, track.banks, strict=True):
             real = int(attention[rows].sum(1).max())
-            given = frames.expand(len(rows), *frames.shape)
-            last = self._language.read(ids[rows, :real], attention[rows, :real], given, prefix).last()
+            given = ids[rows, :real], attention[rows, :real], frames.unsqueeze(0)
+            last = self._language.read(*given, prefix=prefix).last()
             seen = self._language.logits(last).argmax(-1) == self._language.seg_id
             low, bank = self._segmenter.step(
                 features.pick(torch.zeros_like(rows)),

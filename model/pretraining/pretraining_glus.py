@@ -7,11 +7,11 @@ from torch import Tensor
 
 from glus.common.errors import ModelError
 from glus.model.glus import BatchLike, Glus, GlusOutput
-from glus.model.language import IMAGE_TOKEN_ID, Reading
 from glus.model.losses import mask_losses, seg_cross_entropy
 from glus.model.model_config import ModelConfig
 from glus.model.preprocess import for_vision_tower
 from glus.model.pretraining.stand_ins import LabelledBatch, StandIns, point_prompts
+from glus.model.prompt_rows import Reading
 
 
 class PretrainingBatch(BatchLike, LabelledBatch, Protocol):
@@ -49,7 +49,7 @@ class PretrainingGlus(Glus):
         order = torch.cat([batch.context, batch.query], dim=1)
         frames = [each[index] for each, index in zip(batch.frames, order, strict=True)]
         losses: dict[str, Tensor] = {}
-        states = torch.zeros(len(batch.ids), query, config.prompt_width, device=batch.ids.device)
+        states = torch.zeros(len(batch.ids), query, config.prompt_width, device=batch.frames[0].device)
         # Each module runs once: ZeRO-3 reduces the gradient of a parameter once for each forward.
         if config.reads or given.language or given.tower:
             patches = self._patches(frames).unflatten(0, (videos, context + query))
@@ -90,27 +90,15 @@ class PretrainingGlus(Glus):
         `language_layer` layers in each video's first prompt: float [V, F, P, hidden]. What stands before a frame in
         its prompt is all that these see.
         """
-        videos = torch.arange(len(tokens), device=batch.video_of.device)
-        first = torch.searchsorted(batch.video_of, videos)
+        videos, video_of = torch.arange(len(tokens)), batch.video_of.cpu()
+        first = torch.searchsorted(video_of, videos)
         rows = slice(None) if self.config.reads else first
-        embedded, ids, mask = self.language._embed(batch.ids[rows], batch.attention[rows], tokens[batch.video_of[rows]])
-        if torch.is_grad_enabled() and not embedded.requires_grad:
-            embedded.requires_grad_()
-        llama, layer, entered = self.language.llama.model, self.config.stand_ins.language_layer, []
-        # What a layer gets, not `output_hidden_states`: that is taken inside the layer before, past the hooks by which
-        # ZeRO-3 knows of its backward pass, and then the gradients of that layer are lost. ZeRO-3 has a hook here too,
-        # which would take the gradient for one of the layer that follows: ours goes before it.
-        after = [*llama.layers, llama.norm][layer]
-        hook = after.register_forward_pre_hook(
-            lambda module, given, named: entered.append(given[0] if given else named["hidden_states"]),
-            with_kwargs=True,
-            prepend=True,
+        reading = self.language.read(
+            batch.ids.cpu()[rows],
+            batch.attention.cpu()[rows],
+            tokens,
+            video_of[rows],
+            share=self.config.shares_beginnings,
+            layer=self.config.stand_ins.language_layer,
         )
-        try:
-            read = llama(inputs_embeds=embedded, attention_mask=mask.long(), use_cache=False)
-        finally:
-            hook.remove()
-        of_videos = first if self.config.reads else videos
-        inside = entered[0][of_videos]
-        inside = inside[ids[of_videos] == IMAGE_TOKEN_ID].view(*tokens.shape[:3], -1)
-        return Reading(read.last_hidden_state, ids, mask), inside
+        return reading, reading.image_states(first if self.config.reads else videos, tokens.shape[2])

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from glus.model.inference.prefix import Prefix
-from glus.model.inference.video_prompts import VideoPrompts, common_length
-from glus.model.language import IMAGE_TOKEN_ID, Language
+from glus.model.inference.video_prompts import VideoPrompts
+from glus.model.language import Language
+from glus.model.prompt_rows import IMAGE_TOKEN_ID, common_length
 from glus.model.selector.selector import Selector
 
 
@@ -87,7 +88,7 @@ def _scores(model: Selector, asks: _Asked, images: Tensor, prefix: Prefix | None
     scores = []
     for ids, attention in zip(asks.ids.split(together), asks.attention.split(together), strict=True):
         length = int(attention.sum(1).max())
-        given = images.expand(len(ids), *images.shape)
-        state = model.language.read(ids[:, :length], attention[:, :length], given, prefix).last()
+        given = ids[:, :length], attention[:, :length], images.unsqueeze(0)
+        state = model.language.read(*given, prefix=prefix).last()
         scores.append(model.scores(state).float())
     return torch.cat(scores)

@@ -54,7 +54,8 @@ class Selector(nn.Module):
         tokens = self.language.frame_tokens(batch.frames).split([len(each) for each in batch.frames])
         order = torch.cat([batch.context, batch.query], dim=1)
         shown = torch.stack([each[index] for each, index in zip(tokens, order, strict=True)])
-        reading = self.language.read(batch.ids, batch.attention, shown[batch.video_of])
+        share = self.config.shares_beginnings
+        reading = self.language.read(batch.ids, batch.attention, shown, batch.video_of, share=share)
         hidden = reading.before(self.language.seg_id)
         states = self.language.seg_states(hidden)
         found, weight = self._scores(states), self.config.loss

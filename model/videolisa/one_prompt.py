@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from glus.common.errors import ModelError
-from glus.model.inference.video_prompts import common_length
-from glus.model.language import IMAGE_TOKEN_ID, Language
+from glus.model.language import Language
+from glus.model.prompt_rows import IMAGE_TOKEN_ID, common_length
 
 
 def check_prompts(ids: Tensor, attention: Tensor, seg_id: int, tokens: int, max_positions: int) -> None:
@@ -61,7 +61,7 @@ def seg_states(
     states = []
     for rows in torch.arange(len(ids), device=ids.device).split(together):
         stop = int(ends[rows].max()) + 1
-        given = tokens.expand(len(rows), *tokens.shape)
-        reading = language.read(ids[rows, begun:stop], attention[rows, begun:stop], given, prefix)
+        given = ids[rows, begun:stop], attention[rows, begun:stop], tokens.unsqueeze(0)
+        reading = language.read(*given, prefix=prefix)
         states.append(language.seg_states(reading.before(language.seg_id)[:, 0]))
     return torch.cat(states)

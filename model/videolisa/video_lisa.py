@@ -14,7 +14,6 @@ from glus.model.losses import label_cross_entropy, mask_losses
 from glus.model.model_config import ModelConfig
 from glus.model.videolisa.frame_segmenter import build_frame_segmenter
 from glus.model.videolisa.one_prompt import check_prompts, seg_states
-from glus.model.videolisa.shared_prompts import read_prompts
 from glus.model.videolisa.video_tokens import video_tokens
 
 
@@ -42,22 +41,15 @@ class VideoLisa(nn.Module):
         tokens = self.language.frame_tokens(batch.frames).split([len(each) for each in batch.frames])
         videos = zip(tokens, batch.context, batch.query, strict=True)
         shown = torch.stack([video_tokens(each, sparse, dense) for each, sparse, dense in videos])
-        reading = read_prompts(
-            self.language,
-            batch.ids,
-            batch.attention,
-            batch.answer,
-            shown,
-            batch.video_of,
-            self.config.share_video_tokens,
-        )
-        hidden, found = reading.seg_hidden(self.language.seg_id)
+        share = self.config.shares_beginnings
+        reading = self.language.read(batch.ids, batch.attention, shown.unsqueeze(1), batch.video_of, share=share)
+        hidden, found = reading.before_first(self.language.seg_id)
         states = self.language.seg_states(hidden)
         dense_frames = [frames[index] for frames, index in zip(batch.frames, batch.query, strict=True)]
         pixels = torch.stack([self.segmenter.pixels(each, self.language.dtype) for each in dense_frames])
         # Rows without [SEG] are decoded too: under ZeRO-3 each rank runs every part, whatever its batch holds.
         low = self.segmenter(pixels, states, batch.video_of)
-        read, labels = reading.answers()
+        read, labels = reading.labelled(batch.answer)
         weight = self.config.loss
         bce, dice = mask_losses(low, batch.masks, self.segmenter.full_size)
         counts = found.repeat_interleave(low.shape[1]).to(bce.dtype)

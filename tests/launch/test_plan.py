@@ -13,6 +13,7 @@ from glus.data_pipeline.shards.reader import open_splits
 from glus.launch import cli
 from glus.launch.commands.plan import PlanConfig, Sizes, held_bytes, load_of, wire_bytes
 from glus.launch.config.configuration import load_config
+from glus.model.prompt_rows import PromptRows
 from glus.model.trainable import build_empty, set_trainable
 from glus.training.build import build_for_training, build_to_count
 from glus.training.metrics.cost import Load, step_cost
@@ -46,7 +47,8 @@ def test_activations_are_told_within_a_tenth(tiny_run: Callable[..., RunConfig],
     batch = next(Loader(plan, built.tokenizer, rank=0, ranks=1, size=2, start=0, stop=1))
     measured = kept_bytes(built.model, batch)
     shown = batch.context.shape[1] + batch.query.shape[1]
-    tokens = len(batch.names) * (batch.ids.shape[1] + shown * (config.model.vision.tokens_per_frame - 1))
+    image = config.model.vision.tokens_per_frame
+    tokens = PromptRows.of(batch.ids, batch.attention, shown, image, batch.video_of, share=True).ids.numel()
     load = Load(2, shown, batch.query.shape[1], len(batch.names), tokens, batch.masks[0].shape[-2:].numel())
     empty = build_empty(config.model, built.tokenizer.vocab_size, built.tokenizer.seg_id)
     set_trainable(empty, config.trainable)
@@ -68,10 +70,13 @@ def test_a_frozen_language_model_takes_two_passes_and_a_trained_one_three(
 def test_flash_attention_is_planned_and_counted_without_it(
     tiny_run: Callable[..., RunConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """flash-attn is not installed here, and does not run on the meta device: torch's attention takes as many FLOP."""
+    """flash-attn is not installed here, and does not run on the meta device: torch's attention takes as many FLOP.
+
+    It reads each prompt from its first token.
+    """
     told = []
-    for attention in ("sdpa", "flash_attention_2"):
-        words = ["plan", str(CONFIGS / "glus_s.yaml"), f"changes=[model.language.attention={attention}]"]
+    for change in ("model.share_video_tokens=false", "model.language.attention=flash_attention_2"):
+        words = ["plan", str(CONFIGS / "glus_s.yaml"), f"changes=[{change}]"]
         assert cli.main(words) == 0
         told.append(capsys.readouterr().out)
     assert told[0] == told[1]
@@ -120,8 +125,24 @@ def test_bytes_by_hand() -> None:
 
 def test_a_prompt_is_its_frames_and_its_text() -> None:
     config = load_config(RunConfig, CONFIGS / "glus_s.yaml", [])
-    load = load_of(config, PlanConfig(Path("unused")), videos=2)
-    assert (load.videos, load.shown, load.expressions, load.tokens) == (2, 8, 6, 6 * (8 * 64 + 150))
+    tokens = []
+    for share in (True, False):
+        shared = replace(config, model=replace(config.model, share_video_tokens=share))
+        load = load_of(shared, PlanConfig(Path("unused")), videos=2)
+        assert (load.videos, load.shown, load.expressions) == (2, 8, 6)
+        tokens.append(load.tokens)
+    assert tokens == [2 * (5 * 64 + 55) + 6 * (3 * 64 + 95), 6 * (8 * 64 + 150)]
+    longer = load_of(config, PlanConfig(Path("unused"), prompt_tokens=8 * 64 + 200), videos=2)
+    assert longer.tokens == tokens[0] + 6 * 50
+
+
+def test_packed_rows_take_seven_tenths_of_the_flop_of_glus_a() -> None:
+    config = load_config(RunConfig, CONFIGS / "glus_a.yaml", [])
+    cost = step_cost(build_to_count(config, 32_003, 32_000), torch.bfloat16)
+    alone = replace(config, model=replace(config.model, share_video_tokens=False))
+    flop = [cost.model_flop(load_of(each, PlanConfig(Path("unused")), videos=80)) for each in (config, alone)]
+    print(f"{flop[0] / 1e12:,.0f} of {flop[1] / 1e12:,.0f} x 10^12 FLOP")
+    assert flop[0] <= 0.70 * flop[1]
 
 
 def test_the_reference_run_is_planned_without_its_weights(capsys: pytest.CaptureFixture[str]) -> None:

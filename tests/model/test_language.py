@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from glus.model.language import Language, Reading
+from glus.model.language import Language
 
 from .tiny import IMAGE, PAD, SEG, VOCABULARY, tiny_config, tiny_model
 
@@ -34,9 +34,7 @@ def test_the_frames_take_the_places_of_their_tokens_in_order(language):
     )
     reading = language.read(ids, attention, tokens)
     hook.remove()
-    i = IMAGE
-    assert reading.ids.tolist() == [[1, i, i, i, 5, i, i, i, SEG], [1, i, i, i, i, i, i, SEG, PAD]]
-    assert reading.mask.sum(1).tolist() == [9, 8] and reading.hidden.shape == (2, 9, 32)
+    assert reading.place.tolist() == [[0, 3, 4, 7, 8], [9, 12, 15, 16, 0]] and reading.hidden.shape == (2, 9, 32)
     embed = language.llama.get_input_embeddings().weight
     assert torch.equal(given[0][0], torch.cat([embed[[1]], tokens[0, 0], embed[[5]], tokens[0, 1], embed[[SEG]]]))
     assert torch.equal(given[0][1, 1:7], tokens[1].flatten(0, 1))
@@ -64,22 +62,14 @@ def test_prompts_read_after_a_prefix_end_in_the_states_that_they_have_when_read_
     assert (first.length, prefix.length) == (4, 6)
     before = [pair[0].clone() for pair in prefix.layers]
     for _ in range(2):  # reading adds nothing to it
-        reading = language.read(rest, rest != PAD, tokens[1:].expand(3, 1, 3, 32), prefix)
+        reading = language.read(rest, rest != PAD, tokens[1:].expand(3, 1, 3, 32), prefix=prefix)
         torch.testing.assert_close(reading.last(), expected, atol=1e-5, rtol=1e-5)
     assert all(torch.equal(pair[0], kept) for pair, kept in zip(prefix.layers, before, strict=True))
     assert first.length == 4
     # The prefix matters: another one ends elsewhere.
     other = language.prefix(torch.tensor(beginning), -tokens[:1])
-    changed = language.read(rest, rest != PAD, tokens[1:].expand(3, 1, 3, 32), other).last()
+    changed = language.read(rest, rest != PAD, tokens[1:].expand(3, 1, 3, 32), prefix=other).last()
     assert (changed - expected).abs().amax(1).min() > 1e-2
-
-
-def test_states_are_read_one_position_before_the_token_and_at_the_end_of_each_prompt():
-    hidden = torch.arange(2 * 6, dtype=torch.float32).view(2, 6, 1)
-    ids = torch.tensor([[1, 7, SEG, 7, SEG, 2], [1, SEG, 7, 7, SEG, PAD]])
-    reading = Reading(hidden, ids, torch.tensor([[True] * 6, [True] * 5 + [False]]))
-    assert reading.before(SEG)[..., 0].tolist() == [[1.0, 3.0], [6.0, 9.0]]
-    assert reading.last()[:, 0].tolist() == [5.0, 10.0]
 
 
 def test_logits_span_the_vocabulary_and_states_the_decoders_width(language):

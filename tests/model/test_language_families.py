@@ -50,7 +50,7 @@ def test_prompts_read_after_a_prefix_end_in_the_states_of_complete_prompts(famil
     together = language.read(ids, ids != PAD, tokens.expand(3, 1, 9, 32))
     prefix = language.prefix(torch.tensor(beginning), tokens)
     rest = torch.tensor(tails)
-    after = language.read(rest, rest != PAD, tokens[:0].expand(3, 0, 9, 32), prefix)
+    after = language.read(rest, rest != PAD, tokens[:0].expand(3, 0, 9, 32), prefix=prefix)
     assert prefix.length == 12
     real = rest != PAD
     torch.testing.assert_close(after.hidden[real], together.hidden[:, 12:][real], atol=1e-5, rtol=1e-5)

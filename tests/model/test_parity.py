@@ -4,7 +4,7 @@
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -144,9 +144,10 @@ class Trained:
     gradient_norms: dict[str, float]  # by our names
 
 
-@pytest.fixture(scope="module")
-def trained(recording: Recording) -> Trained:
+@pytest.fixture(scope="module", params=["packed rows", "prompt by prompt"])
+def trained(request: pytest.FixtureRequest, recording: Recording) -> Trained:
     model = recording.model().train()
+    model.config = replace(model.config, share_video_tokens=request.param == "packed rows")
     seen: dict[str, Tensor] = {}
     model.language.mm_projector.register_forward_hook(lambda *call: seen.update(image_tokens=call[-1].detach()))
     model.segmenter.register_forward_hook(lambda *call: seen.update(low_res_logits=call[-1].detach()))

@@ -120,7 +120,10 @@ def test_memory_holds_one_group_of_frames() -> None:
     for frames in (11, 33):
         shown, seen = video(frames, 8, 8), []
         hook = model.language.llama.model.register_forward_pre_hook(
-            lambda _, args, keys, seen=seen: seen.append(keys["attention_mask"].shape[1]), with_kwargs=True
+            lambda _, args, keys, seen=seen: seen.append(
+                keys["inputs_embeds"].shape[1] + keys["past_key_values"].get_seq_length()
+            ),
+            with_kwargs=True,
         )
         score_frames(model, lambda index, shown=shown: shown[index], classes_of(frames), prompts, 16)
         hook.remove()

@@ -12,7 +12,6 @@ from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.model.methods import METHODS, model_class
 from glus.model.model_config import ModelConfig
 from glus.model.precision import set_precision
-from glus.model.videolisa.shared_prompts import packed_mask
 from glus.model.videolisa.video_lisa import VideoLisa
 from glus.model.videolisa.video_tokens import video_tokens
 
@@ -31,23 +30,6 @@ def test_sparse_tokens_are_means_and_dense_ones_all_patches_of_their_frames():
 
 def test_every_method_has_its_class():
     assert model_class("videolisa") is VideoLisa and set(METHODS) == {"glus", "videolisa", "selector"}
-
-
-def test_prompts_of_a_packed_row_see_the_beginning_and_themselves():
-    """Two tokens that all share, then prompts of two tokens each; the second has one of padding."""
-    positions, part = torch.tensor([0, 1, 2, 3, 2, 3]), torch.tensor([0, 0, 1, 1, 2, 2])
-    real = torch.tensor([[True, True, True, False]])
-    rows = packed_mask(positions, part, real, window=0)[0, 0].int().tolist()
-    assert rows == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 0, 0, 1, 0],
-        [1, 1, 0, 0, 1, 1],
-    ]
-    windowed = packed_mask(positions, part, real, window=1)[0, 0].int().tolist()
-    assert windowed[2:] == [[0, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0], [0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 1, 1]]
 
 
 def trained(config: ModelConfig, share: bool, **batch: object) -> tuple[dict[str, float], dict[str, Tensor], list[int]]:
@@ -73,10 +55,9 @@ def test_a_shared_prefix_gives_the_losses_and_gradients_of_separate_prompts(fami
     assert gradients.keys() == of_alone.keys()
     for name, gradient in of_alone.items():
         torch.testing.assert_close(gradients[name], gradient, atol=2e-5, rtol=1e-4)
-    # One row a video, three expressions at most; separately one row an expression.
-    longest = 4 + 8 + batch.get("padding", 0)
-    assert read == [2 * (len(BEGIN) + SHOWN + 3 * longest)]
-    assert read_alone == [4 * (len(BEGIN) + SHOWN + longest)]
+    # One row a video, the longer has expressions of 3, 5 and 4 words; separately one an expression, 8 words at most.
+    assert read == [2 * (len(BEGIN) + SHOWN + 3 * 4 + 3 + 5 + 4)]
+    assert read_alone == [4 * (len(BEGIN) + SHOWN + 4 + 8)]
 
 
 def test_one_expression_a_video_is_read_as_it_is():

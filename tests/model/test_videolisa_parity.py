@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glus.data_pipeline.batches.batch import Batch
 from glus.model.losses import mask_bce, mask_dice
-from glus.model.videolisa.shared_prompts import PromptReading
+from glus.model.prompt_rows import Reading
 
 from .test_parity import assert_near
 from .videolisa_reference import VideoLisaRecording, videolisa_rule
@@ -35,7 +35,7 @@ class Trained:
 
     clip_features: Tensor  # [F, P, C] of all frames of all videos
     video_tokens: Tensor  # [V, N, hidden]
-    reading: PromptReading
+    reading: Reading
     seg_hidden: Tensor
     states: Tensor
     sam_features: Tensor  # [V * 4, C, h, w]
@@ -59,25 +59,23 @@ def train_once(videolisa: VideoLisaRecording, batch: Batch, share: bool) -> Trai
         lambda *call: seen.update(sam=call[-1].last_hidden_state.detach())
     )
     readings = []
-    with pytest.MonkeyPatch.context() as patch:
-        from glus.model.videolisa import video_lisa
+    read_prompts = model.language.read
 
-        def keep(*given):
-            readings.append((given[4].detach(), read_prompts(*given)))
-            return readings[-1][1]
+    def keep(*given, **switches):
+        readings.append((given[2].detach(), read_prompts(*given, **switches)))
+        return readings[-1][1]
 
-        read_prompts = video_lisa.read_prompts
-        patch.setattr(video_lisa, "read_prompts", keep)
-        out = model(batch)
+    model.language.read = keep
+    out = model(batch)
     out.loss.backward()
     [(tokens, reading)] = readings
     with torch.no_grad():
-        read, labels = reading.answers()
+        read, labels = reading.labelled(batch.answer)
         return Trained(
             clip_features=seen["clip"],
-            video_tokens=tokens,
+            video_tokens=tokens[:, 0],
             reading=reading,
-            seg_hidden=reading.seg_hidden(model.language.seg_id)[0],
+            seg_hidden=reading.before_first(model.language.seg_id)[0],
             states=out.seg_states[:, 0].detach(),
             sam_features=seen["sam"],
             low=seen["low"],

@@ -151,7 +151,8 @@ def test_flop_of_a_step_are_those_that_torch_counts(monkeypatch: pytest.MonkeyPa
     batch = scored_batch(replace(WIDE, words=(5, 5, 5)))
     tokens = 4 * config.vision.tokens_per_frame + 8
     monkeypatch.setitem(COUNTED_TOKENS, "selector", tokens)
-    model = small_selector().train()
+    model, alone = small_selector().train(), replace(config, share_video_tokens=False)
+    model.config = alone
     set_trainable(model, ["*"])
     # The target is one of the references: frames are counted as references.
     frames = [each[:3] for each in batch.frames]
@@ -160,9 +161,9 @@ def test_flop_of_a_step_are_those_that_torch_counts(monkeypatch: pytest.MonkeyPa
         model(batch).loss.backward()
     empty = build_empty(replace(config, lora=replace(config.lora, rank=0)), VOCABULARY, SEG)
     set_trainable(empty, ["*"])
-    shown = Shown(1, 3, 1, 3, 3 * 12)
-    reading = READINGS["selector"]
-    assert reading.tokens(config, shown) == 3 * tokens and reading.images(shown) == 4 and reading.frames(shown) == 3
+    shown, reading = Shown(3, 1), READINGS["selector"]
+    assert reading.tokens(alone, shown, 1, 3, text=8) == 3 * tokens
+    assert reading.images(shown) == 4 and reading.frames(shown) == 3
     load = Load(1, reading.frames(shown), 1, 3, 3 * tokens, 0)
     assert step_cost(empty).model_flop(load) == pytest.approx(counter.get_total_flops(), rel=0.1)
 

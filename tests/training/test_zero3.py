@@ -44,6 +44,13 @@ STEPS, RATE = 3, 1e-3
 COMPARED, UNLIKE = 20, 50
 #: A hang ends here, with the stacks: the two ranks take a few seconds where the machine has nothing else to do.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ranks]
+#: LoRA alone on a language model whose lm_head is its embedding table: no input of a layer has a gradient of its own.
+LORA_ALONE = (
+    'trainable=["*lora_*"]',
+    "model.language.tie_embeddings=true",
+    "model.segmenter.train_image_encoder=false",
+    "engine.gradient_checkpointing=true",
+)
 REFERENCE_TABLE = 'trainable=["*lora_*", "language.mm_projector.*", "segmenter.sam2.sam_mask_decoder.*"]'
 
 
@@ -158,7 +165,8 @@ def rank_story(configs: dict[str, RunConfig], run: RunConfig, folder: Path) -> N
     torch.set_num_threads(1)
     rank = Rank.from_environment()
     steps = {"table": take_steps(configs["table"], rank, folder / "table")}
-    compared = {"everything": COMPARED, "without_contrast": COMPARED, "zero_2": STEPS, "offload": STEPS}
+    compared = {"everything": COMPARED, "without_contrast": COMPARED, "lora_alone": COMPARED}
+    compared |= {"zero_2": STEPS, "offload": STEPS}
     for name, taken in compared.items():
         steps[name] = take_steps(configs[name], rank, folder / name, taken, rate=reference_rate)
     unlike = (without_groups, without_masks)[rank.rank]
@@ -204,6 +212,7 @@ def story(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathF
         "without_contrast": replace(everything, model=replace(everything.model, loss=LossConfig(contrastive=0.0))),
         "unlike": replace(everything, global_batch_size=2, engine=replace(everything.engine, micro_batch_size=1)),
         "zero_2": replace(everything, engine=replace(everything.engine, stage=2)),
+        "lora_alone": tiny_run(folder / "unused", *LORA_ALONE),
         "offload": replace(everything, engine=replace(everything.engine, offload="all")),
         "table": tiny_run(folder / "unused", REFERENCE_TABLE, "model.segmenter.train_image_encoder=false"),
     }
@@ -230,20 +239,22 @@ def test_rank_0_alone_reads_weights_and_the_others_get_their_part(story: Story) 
     assert [steps["everything"].empty for steps in story.ranks] == [False, True]
 
 
-@pytest.mark.parametrize("which", ["everything", "without_contrast"])
+@pytest.mark.parametrize("which", ["everything", "without_contrast", "lora_alone"])
 def test_two_ranks_train_as_one_plain_process_does(story: Story, which: str, tmp_path: Path) -> None:
+    """The ranks read the prompts of a video in one packed row; the one process reads each from its first token."""
     # One process takes the two micro-batches at once that the ranks take side by side.
     engine = EngineConfig(stage="plain", precision="fp32", micro_batch_size=2, contrast_together=2)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    config = replace(story.configs[which], engine=engine)
+    model = replace(story.configs[which].model, share_video_tokens=False)
+    config = replace(story.configs[which], engine=engine, model=model)
     alone = take_steps(config, Rank(0, 0, 1), tmp_path, COMPARED, rate=reference_rate)
     torch.set_num_threads(threads)
     together = story.ranks[0][which]
     assert len(alone.figures) == len(together.figures) == COMPARED
     for one, two in zip(alone.figures, together.figures, strict=True):
         assert one.keys() == two.keys() >= {"cross_entropy", "mask_bce", "mask_dice", "gradient_norm"}
-        assert ("contrastive" in one) == (which == "everything")
+        assert ("contrastive" in one) == (which != "without_contrast")
         assert two == pytest.approx(one, rel=1e-5)
     before, after = story.weights(which, "before"), story.weights(which, "after")
     own = load_file(tmp_path / "after")

@@ -26,8 +26,9 @@ from glus.model.pretraining.pretraining_glus import PretrainingGlus
 from glus.model.selector.selector import Selector
 from glus.model.videolisa.video_lisa import VideoLisa
 
-#: Tokens that the language model's FLOP are counted at: a prompt's usual length, since attention grows with its square.
-COUNTED_TOKENS: dict[Method, int] = {"glus": 1024, "videolisa": 2400, "selector": 1024, "pretraining": 1024}
+#: Tokens that the language model's FLOP are counted at: the usual length of a packed row (three expressions; VideoLISA:
+#: one), since attention grows with its square.
+COUNTED_TOKENS: dict[Method, int] = {"glus": 1280, "videolisa": 2400, "selector": 1280, "pretraining": 1280}
 #: Tokens of VideoLISA's answers that are learnt ("Sure, [SEG].<|end|>" and the like).
 ANSWER_TOKENS = 8
 #: Side of the mask that the losses are counted on.

@@ -9,6 +9,7 @@ import torch
 
 from glus.data_pipeline.batches.batch import Batch
 from glus.model.model_config import ModelConfig
+from glus.model.prompt_rows import tokens_read
 from glus.training.distributed import Rank
 from glus.training.metrics.cost import Load, StepCost
 from glus.training.metrics.prompt_tokens import READINGS, Shown
@@ -47,9 +48,10 @@ class Meter(Iterator[Batch]):
         batch = next(self._batches)
         self._window.waited += time.perf_counter() - began
         videos, queries, expressions = len(batch.frames), batch.query.shape[1], len(batch.names)
-        shown = Shown(videos, batch.context.shape[1], queries, expressions, int(batch.attention.sum()))
-        reading = READINGS[self._config.method]
-        frames, tokens = reading.frames(shown), reading.tokens(self._config, shown)
+        shown, reading = Shown(batch.context.shape[1], queries), READINGS[self._config.method]
+        frames, image = reading.frames(shown), reading.image_tokens(self._config, shown)
+        share = self._config.shares_beginnings
+        tokens = tokens_read(batch.ids, batch.attention, image, batch.video_of, share)
         self._window.tokens += tokens
         self._window.frames += videos * frames
         if self._cost:

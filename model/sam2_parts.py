@@ -9,6 +9,9 @@ import torch
 
 from glus.model.model_config import SegmenterConfig
 
+#: Where the layer scales (gamma) of the memory encoder's fuser start.
+LAYER_SCALE = 1e-6
+
 if TYPE_CHECKING:
     from sam2.modeling.backbones.hieradet import Hiera
     from sam2.modeling.memory_attention import MemoryAttention
@@ -116,6 +119,18 @@ def look_past_memory(attention: "MemoryAttention", length: float) -> None:
     attention.norm.bias.zero_()
 
 
+@torch.no_grad()
+def reset_layer_scales(model: torch.nn.Module) -> None:
+    """Set the layer scales of the memory encoder's fuser in `model` to LAYER_SCALE, in place.
+
+    transformers 4.31 renames "gamma" to "weight" while it loads, so the reference's inference does not find them in its
+    own checkpoints and leaves them as drawn. Its training, which loads SAM 2 by itself, has the trained ones.
+    """
+    for name, parameter in model.named_parameters():
+        if ".memory_encoder.fuser.layers." in name and name.endswith(".gamma"):
+            parameter.fill_(LAYER_SCALE)
+
+
 def _memory_attention(config: SegmenterConfig):  # type: ignore[no-untyped-def]
     from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
     from sam2.modeling.sam.transformer import RoPEAttention
@@ -153,7 +168,7 @@ def _memory_encoder(config: SegmenterConfig):  # type: ignore[no-untyped-def]
     from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
     from sam2.modeling.position_encoding import PositionEmbeddingSine
 
-    block = CXBlock(config.hidden_dim, kernel_size=7, padding=3, layer_scale_init_value=1e-6, use_dwconv=True)
+    block = CXBlock(config.hidden_dim, kernel_size=7, padding=3, layer_scale_init_value=LAYER_SCALE, use_dwconv=True)
     return MemoryEncoder(
         in_dim=config.hidden_dim,
         out_dim=config.memory_dim,

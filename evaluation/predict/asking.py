@@ -226,6 +226,12 @@ def _refuse_post_optimise(config: InferenceConfig) -> None:
         )
 
 
+def refuse_reference_gamma(config: InferenceConfig, method: Method) -> None:
+    """Raise EvaluationError where the switch is set for a method whose memory encoder is not read."""
+    if config.reference_gamma and method != "glus":
+        raise EvaluationError(f"inference.reference_gamma: {method} has no memory of frames; leave it out")
+
+
 def _glus_record(config: InferenceConfig, _: SamplingConfig) -> dict[str, int | bool | str]:
     _refuse_post_optimise(config)
     return config.recorded()
@@ -241,6 +247,7 @@ def _sha256(file: Path) -> str:
 def _videolisa_record(config: InferenceConfig, sampling: SamplingConfig) -> dict[str, int | bool | str]:
     if config.key_frames is not None:
         raise EvaluationError("inference.key_frames: VideoLISA segments each frame alone and has none; leave it out")
+    refuse_reference_gamma(config, "videolisa")
     followed = {} if config.post_optimise is None else {"post_optimise": _sha256(config.post_optimise)}
     return {
         **followed,

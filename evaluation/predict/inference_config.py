@@ -32,6 +32,10 @@ class InferenceConfig:
     """VideoLISA alone: a sam2_hiera_*.pt whose memory follows the dense frames' masks through the video
     (docs/fidelity.md); without it, each frame has the mask that is decoded from it alone.
     """
+    reference_gamma: bool = False
+    """GLUS alone: set the memory encoder's layer scales (gamma) to 1e-6, as the reference's inference does without
+    saying so (docs/fidelity.md); false uses those that were trained.
+    """
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16 takes half the memory and a half to a quarter of the time on a GPU, and changes some pixels (docs/gpu.md);
     auto takes it on GPUs, as the reference does, and float32 on the CPU.
@@ -46,6 +50,9 @@ class InferenceConfig:
         # A file of key frames gives one frame for each expression, whether those that it does not name were accepted.
         apart = ("key_frames", "missing_key_frames", "post_optimise")
         settings = {name: value for name, value in asdict(self).items() if name not in apart}
+        # Predictions of before this switch are those without it.
+        if not self.reference_gamma:
+            del settings["reference_gamma"]
         if self.key_frames is None:
             return settings
         try:

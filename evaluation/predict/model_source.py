@@ -104,14 +104,19 @@ class ModelSource:
         return cls(folder, title, state.step, state.tracking_run, tracking, method, sampling, notes=notes)
 
     def load(
-        self, device: torch.device, precision: Literal["bf16", "fp32"] = "fp32", post_optimise: Path | None = None
+        self,
+        device: torch.device,
+        precision: Literal["bf16", "fp32"] = "fp32",
+        post_optimise: Path | None = None,
+        reference_gamma: bool = False,
     ) -> Loaded:
         """The model in eval mode on `device`. A released GLUS that does not say how it is asked is asked as GLUS is.
 
-        `post_optimise` names the SAM 2 that follows masks, always in float32.
+        `post_optimise` names the SAM 2 that follows masks, always in float32; `reference_gamma` as in InferenceConfig.
         Raises TrainingError, ModelError or DataError.
         """
         # Here, not above: a process that only starts others needs no model.
+        from glus.model.sam2_parts import reset_layer_scales
         from glus.training.build import build_from_checkpoint
         from glus.training.pretrained import open_propagation, open_release
 
@@ -121,6 +126,8 @@ class ModelSource:
         else:
             model, tokenizer, run = build_from_checkpoint(self.folder)
             loaded = Loaded(model.eval(), tokenizer, run.sampling)
+        if reference_gamma:
+            reset_layer_scales(model)
         set_precision(model, precision)
         model.to(device)
         if post_optimise is None:

@@ -56,8 +56,9 @@ class Predictor:
         self._work, self._index = work, index
         self._key_frames = KeyFrames.read(work.config.key_frames) if work.config.key_frames else None
         with self._memory_explained():
-            settings = work.config.chosen_precision(), work.config.post_optimise
-            self._loaded, self._device = open_model(work.source, work.kind, work.device + index, *settings, index > 0)
+            config, place = work.config, work.device + index
+            settings = config.chosen_precision(), config.post_optimise, config.reference_gamma
+            self._loaded, self._device = open_model(work.source, work.kind, place, *settings, index > 0)
 
     def predict(self, item: WorkItem) -> Predicted:
         """Predict those expressions of the item's video that are not on disk yet."""

@@ -71,7 +71,7 @@ def segment(config: SegmentConfig) -> None:
     Raises DataError, ModelError, TrainingError, EvaluationError or LaunchError, each with one clear message.
     """
     from glus.common.out_of_memory import memory_explained
-    from glus.evaluation.predict.asking import check_segments
+    from glus.evaluation.predict.asking import check_segments, refuse_reference_gamma
     from glus.evaluation.predict.model_source import ModelSource
     from glus.training.devices import choose_device
 
@@ -90,6 +90,7 @@ def segment(config: SegmentConfig) -> None:
         raise LaunchError(
             f"inference.post_optimise: {source.method} follows masks by a memory of its own; leave it out"
         )
+    refuse_reference_gamma(config.inference, source.method)
     source.check_weights()
     selector = _selector(config)
     with renamed_when_complete(config.out) as folder:
@@ -200,7 +201,8 @@ def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles,
     from glus.evaluation.predict.video_masks import Asked, masks_of_video
 
     device = torch.device(kind)
-    loaded = source.load(device, config.inference.chosen_precision(), config.inference.post_optimise)
+    inference = config.inference
+    loaded = source.load(device, inference.chosen_precision(), inference.post_optimise, inference.reference_gamma)
     if loaded.notes:
         print(plain("\n".join(loaded.notes)))
     clip, keys = files.clip, [outcome.key_frame for outcome in files.outcomes]

@@ -59,6 +59,7 @@ def open_model(
     place: int,
     precision: Literal["bf16", "fp32"],
     post_optimise: Path | None = None,
+    reference_gamma: bool = False,
     quiet: bool = False,
 ) -> tuple[Loaded, torch.device]:
     """Load the model of a process on the CPU or GPU `place`; print its notes, once in all ranks, unless `quiet`.
@@ -67,7 +68,7 @@ def open_model(
     """
     device = torch.device("cuda", place) if kind == "cuda" else torch.device("cpu")
     claim(device)
-    loaded = source.load(device, precision, post_optimise)
+    loaded = source.load(device, precision, post_optimise, reference_gamma)
     if not quiet and Rank.from_environment().rank == 0 and loaded.notes:
         print(plain("\n".join(loaded.notes)))
     return loaded, device

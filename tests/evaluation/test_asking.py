@@ -84,6 +84,14 @@ def test_an_empty_text_is_refused():
         prompts(" . ")
 
 
+def test_the_references_layer_scales_are_recorded_where_they_are_used_and_are_of_glus_alone():
+    plain, reset = (InferenceConfig(precision="fp32", reference_gamma=each) for each in (False, True))
+    assert "reference_gamma" not in ASKING["glus"].recorded(plain, SamplingConfig())
+    assert ASKING["glus"].recorded(reset, SamplingConfig())["reference_gamma"] is True
+    with pytest.raises(EvaluationError, match=r"inference.reference_gamma: videolisa has no memory of frames"):
+        ASKING["videolisa"].recorded(reset, SamplingConfig())
+
+
 def test_what_is_asked_is_recorded():
     config = InferenceConfig(precision="fp32")
     assert ASKING["glus"].recorded(config, SamplingConfig()) == config.recorded()

@@ -30,6 +30,13 @@ def loaded(answering_run: Path) -> Loaded:
     return ModelSource.find(answering_run).load(CPU)
 
 
+def test_a_model_is_loaded_with_the_references_layer_scales(answering_run: Path, loaded: Loaded) -> None:
+    reset = ModelSource.find(answering_run).load(CPU, reference_gamma=True)
+    trained = dict(loaded.model.named_parameters())
+    changed = {name for name, each in reset.model.named_parameters() if not torch.equal(each, trained[name])}
+    assert changed and all("memory_encoder.fuser" in name and name.endswith(".gamma") for name in changed)
+
+
 @pytest.fixture
 def split(tiny_demo: Path) -> ShardedSplit:
     return ShardedSplit.open(tiny_demo / "shards" / "mevis" / "valid_u")

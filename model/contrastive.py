@@ -54,7 +54,7 @@ class SegTokens:
             states[rows].flatten(0, 1),
             batch.video_key[rows].repeat_interleave(queries),
             batch.expression[rows].repeat_interleave(queries),
-            batch.query_numbers[batch.video_of[rows]].flatten(),
+            batch.query_numbers[batch.video_of.to(states.device, non_blocking=True)[rows]].flatten(),
             batch.objects[rows].repeat_interleave(queries, dim=0),
         )
 

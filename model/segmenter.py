@@ -50,6 +50,7 @@ class Segmenter(nn.Module):
         Returns float [E, Q, S/4, S/4].
         """
         videos, queries = pixels.shape[:2]
+        video_of = video_of.to(pixels.device, non_blocking=True)
         features = self.encode(pixels.flatten(0, 1))
         bank = MemoryBank.empty(self.config.memories)
         logits = []

@@ -20,6 +20,9 @@ from glus.data_pipeline.sampling.attributes import object_attributes
 from glus.data_pipeline.sampling.sample_plan import SamplePlan, Slot
 from glus.data_pipeline.shards.reader import ShardedSplit, distinct_sets
 
+#: Fields that `Batch.to` leaves where they are.
+_ON_THE_CPU = ("ids", "attention", "answer", "video_of")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -63,7 +66,10 @@ class Batch:
     attributes: list[Tensor] = field(default_factory=list)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device (asynchronously from pinned memory)."""
+        """The same batch on another device (asynchronously from pinned memory), but for what is read on the CPU.
+
+        ids, attention, answer and video_of stay there: the model lays out its rows by them.
+        """
         return self._each(lambda part: part.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
@@ -76,7 +82,8 @@ class Batch:
                 return change(value)
             return [changed(each) for each in value] if isinstance(value, list) else value
 
-        return replace(self, **{each.name: changed(getattr(self, each.name)) for each in fields(self)})
+        moved = [each.name for each in fields(self) if each.name not in _ON_THE_CPU]
+        return replace(self, **{name: changed(getattr(self, name)) for name in moved})
 
 
 def padded_ids(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,8 @@ class _Alone(nn.Module):
         segmenter: Any = self
         queries = pixels.shape[1]
         features = segmenter.encode(pixels.flatten(0, 1))
-        frame = video_of[:, None] * queries + torch.arange(queries, device=video_of.device)
+        video_of = video_of.to(pixels.device, non_blocking=True)
+        frame = video_of[:, None] * queries + torch.arange(queries, device=pixels.device)
         logits: Tensor = segmenter.decode(features.pick(frame.flatten()), prompts.repeat_interleave(queries, 0))
         return logits.unflatten(0, (len(prompts), queries))
 

@@ -17,7 +17,7 @@ def config(name: str) -> RunConfig:
 
 
 def test_the_published_run():
-    run = config("selector")
+    run = config("glus_s_kfs")
     assert (run.steps, run.global_batch_size, run.optimizer.learning_rate, run.optimizer.warmup_steps) == (
         2000,
         32,
@@ -37,7 +37,7 @@ def test_the_published_run():
     )
 
 
-@pytest.mark.parametrize(("selector", "glus"), [("selector", "glus_s"), ("demo_selector", "demo")])
+@pytest.mark.parametrize(("selector", "glus"), [("glus_s_kfs", "glus_s"), ("demo_selector", "demo")])
 def test_the_language_half_is_that_of_its_glus(selector, glus):
     def language_half(model: ModelConfig) -> ModelConfig:
         sizes = SegmenterConfig(hidden_dim=model.prompt_width, memory_dim=16)

@@ -377,17 +377,6 @@ class ModelConfig:
             )
 
     @property
-    def segments(self) -> bool:
-        """Whether a pretraining step runs the segmenter: some loss on its masks has a weight."""
-        return bool(self.loss.mask_bce or self.loss.mask_dice)
-
-    @property
-    def reads(self) -> bool:
-        """Whether a pretraining step reads [SEG] states: some loss needs them."""
-        masks = self.segments and not self.stand_ins.points
-        return bool(masks or self.loss.cross_entropy or self.loss.contrastive or self.stand_ins.place)
-
-    @property
     def shares_beginnings(self) -> bool:
         """Whether training reads what the prompts of a video begin with once; flash-attn takes no mask for it."""
         return self.share_video_tokens and self.language.attention == "sdpa"

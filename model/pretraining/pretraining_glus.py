@@ -37,6 +37,18 @@ class PretrainingGlus(Glus):
             )
         self.stand_ins = StandIns(config)
 
+    @property
+    def segments(self) -> bool:
+        """Whether a step runs the segmenter: some loss on its masks has a weight."""
+        return bool(self.config.loss.mask_bce or self.config.loss.mask_dice)
+
+    @property
+    def reads(self) -> bool:
+        """Whether a step reads [SEG] states: some loss needs them."""
+        loss, given = self.config.loss, self.config.stand_ins
+        masks = self.segments and not given.points
+        return bool(masks or loss.cross_entropy or loss.contrastive or given.place)
+
     def forward(self, batch: PretrainingBatch) -> GlusOutput:  # type: ignore[override]
         """Losses of one micro-batch. Parts that no loss of the config needs are not run.
 
@@ -51,16 +63,16 @@ class PretrainingGlus(Glus):
         losses: dict[str, Tensor] = {}
         states = torch.zeros(len(batch.ids), query, config.prompt_width, device=batch.frames[0].device)
         # Each module runs once: ZeRO-3 reduces the gradient of a parameter once for each forward.
-        if config.reads or given.language or given.tower:
+        if self.reads or given.language or given.tower:
             patches = self._patches(frames).unflatten(0, (videos, context + query))
         if given.tower:
             losses["words_of_tower"] = given.tower * self.stand_ins.tower_loss(patches[:, context:], batch)
-        if config.reads or given.language:
+        if self.reads or given.language:
             tokens = self.language.project(patches.flatten(0, 1)).unflatten(0, (videos, context + query))
             reading, inside = self._read(batch, tokens)
         if given.language:
             losses["words_of_language"] = given.language * self.stand_ins.language_loss(inside[:, context:], batch)
-        if config.reads:
+        if self.reads:
             hidden = reading.before(self.language.seg_id)
             states = self.language.seg_states(hidden)
         if weight.cross_entropy:
@@ -69,7 +81,7 @@ class PretrainingGlus(Glus):
             )
         if given.place:
             losses["place"] = given.place * self.stand_ins.place_loss(states, batch.masks)
-        if config.segments:
+        if self.segments:
             prompts = point_prompts(self.segmenter, batch.masks, given.points) if given.points else states
             pixels = torch.cat([self.segmenter.pixels(each[context:], self.language.dtype) for each in frames])
             logits = self.segmenter(pixels.unflatten(0, (videos, query)), prompts, batch.video_of)
@@ -92,7 +104,7 @@ class PretrainingGlus(Glus):
         """
         videos, video_of = torch.arange(len(tokens)), batch.video_of.cpu()
         first = torch.searchsorted(video_of, videos)
-        rows = slice(None) if self.config.reads else first
+        rows = slice(None) if self.reads else first
         reading = self.language.read(
             batch.ids.cpu()[rows],
             batch.attention.cpu()[rows],
@@ -101,4 +113,4 @@ class PretrainingGlus(Glus):
             share=self.config.shares_beginnings,
             layer=self.config.stand_ins.language_layer,
         )
-        return reading, reading.image_states(first if self.config.reads else videos, tokens.shape[2])
+        return reading, reading.image_states(first if self.reads else videos, tokens.shape[2])

@@ -145,8 +145,8 @@ def _glus_parts(model: Glus, dtype: torch.dtype) -> Iterator[Part]:
 
 def _pretraining_parts(model: PretrainingGlus, dtype: torch.dtype) -> Iterator[Part]:
     """Those of GLUS that the stage's losses need. Heads of its own losses are not counted."""
-    run = {"lm_head and text_hidden_fcs": model.config.reads}
-    return (part for part in _glus_parts(model, dtype) if run.get(part.name, model.config.segments))
+    run = {"lm_head and text_hidden_fcs": model.reads}
+    return (part for part in _glus_parts(model, dtype) if run.get(part.name, model.segments))
 
 
 def _videolisa_parts(model: VideoLisa, dtype: torch.dtype) -> Iterator[Part]:

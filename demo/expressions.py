@@ -152,8 +152,10 @@ class _Writer:
                 motion = self._scene.objects[index].motion
                 if self._holders(given | {"motion": motion}) == [index]:
                     wordings = MOTION_WORDS[motion] if motion in MOTION_WORDS else _changes(motion)
-                    for words in self._several_of(wordings, 2 if fields == MOTION_LOOKS[-1] else 1):
-                        yield f"{self._name(given)} {words}", [index]
+                    yield f"{self._name(given)} {self._pick(wordings)}", [index]
+                    if fields == MOTION_LOOKS[-1]:
+                        # Another wording of what always holds, so that a twin has two expressions.
+                        yield f"{self._name(given)} {self._pick(wordings)}", [index]
 
     def arrivals(self) -> _Sentences:
         """The one object that comes in after the first quarter of the video, where all others are there before."""
@@ -231,12 +233,6 @@ class _Writer:
 
     def _pick(self, wordings: Sequence[str]) -> str:
         return wordings[int(self._rng.integers(len(wordings)))]
-
-    def _several_of(self, wordings: Sequence[str], count: int) -> list[str]:
-        """`count` different wordings; one is drawn as `_pick` draws it."""
-        if count == 1:
-            return [self._pick(wordings)]
-        return [wordings[choice] for choice in self._rng.permutation(len(wordings))[:count]]
 
     def _is_twin(self, index: int) -> bool:
         return len(self._holders(self._given(index, ("size", "colour", "shape")))) > 1

@@ -57,27 +57,30 @@ class Glus(nn.Module):
 
     def forward(self, batch: BatchLike) -> GlusOutput:
         """Losses of one micro-batch."""
-        context, query = batch.context.shape[1], batch.query.shape[1]
+        context = batch.context.shape[1]
         order = torch.cat([batch.context, batch.query], dim=1)
         given = [frames[index] for frames, index in zip(batch.frames, order, strict=True)]
-        tokens = self.language.frame_tokens(given).unflatten(0, (len(given), context + query))
+        tokens = self.language.frame_tokens(given).unflatten(0, (len(given), -1))
         share = self.config.shares_beginnings
         reading = self.language.read(batch.ids, batch.attention, tokens, batch.video_of, share=share)
         hidden = reading.before(self.language.seg_id)
         states = self.language.seg_states(hidden)
-        pixels = torch.cat([self.segmenter.pixels(frames[context:], self.language.dtype) for frames in given])
-        logits = self.segmenter(pixels.unflatten(0, (len(given), query)), states, batch.video_of)
-        return GlusOutput(self._losses(batch, hidden, logits), states)
+        shown = [frames[context:] for frames in given]
+        losses = {"cross_entropy": self._cross_entropy(hidden), **self._mask_losses(batch, shown, states)}
+        return GlusOutput(losses, states)
 
-    def _losses(self, batch: BatchLike, hidden: Tensor, logits: Tensor) -> dict[str, Tensor]:
+    def _cross_entropy(self, hidden: Tensor) -> Tensor:
+        """Weighted loss of the states that predict [SEG], float [E, Q, hidden]."""
+        logits = self.language.logits(hidden)
+        return self.config.loss.cross_entropy * seg_cross_entropy(logits, self.language.seg_id)
+
+    def _mask_losses(self, batch: BatchLike, frames: Sequence[Tensor], prompts: Tensor) -> dict[str, Tensor]:
+        """Weighted losses of the masks in V x Q query frames, uint8 [Q, 3, H, W] each; prompts: float [E, Q, C]."""
         weight = self.config.loss
+        pixels = torch.cat([self.segmenter.pixels(each, self.language.dtype) for each in frames])
+        logits = self.segmenter(pixels.unflatten(0, (len(frames), prompts.shape[1])), prompts, batch.video_of)
         bce, dice = mask_losses(logits, batch.masks, self.segmenter.full_size)
-        return {
-            "cross_entropy": weight.cross_entropy
-            * seg_cross_entropy(self.language.logits(hidden), self.language.seg_id),
-            "mask_bce": weight.mask_bce * bce.mean(),
-            "mask_dice": weight.mask_dice * dice.mean(),
-        }
+        return {"mask_bce": weight.mask_bce * bce.mean(), "mask_dice": weight.mask_dice * dice.mean()}
 
     @torch.no_grad()
     def segment_video(

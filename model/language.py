@@ -71,9 +71,13 @@ class Language(nn.Module):
 
         frames: V x uint8 [F_v, 3, H_v, W_v]. Returns float [sum of F_v, P, hidden].
         """
+        return self.project(self.frame_patches(frames))
+
+    def frame_patches(self, frames: Sequence[Tensor]) -> Tensor:
+        """What CLIP makes of each patch of the frames of `frame_tokens`: float [sum of F_v, patches, its width]."""
         sizes = self.config.vision
         pixels = [for_vision_tower(each, sizes.image_size, sizes.mean, sizes.std, self.dtype) for each in frames]
-        return self.encode_frames(torch.cat(pixels))
+        return self.patches(torch.cat(pixels))
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Tokens of frames. pixels: float [N, 3, s, s] as CLIP wants them. Returns float [N, P, hidden]."""

@@ -7,9 +7,7 @@ from torch import Tensor
 
 from glus.common.errors import ModelError
 from glus.model.glus import BatchLike, Glus, GlusOutput
-from glus.model.losses import mask_losses, seg_cross_entropy
 from glus.model.model_config import ModelConfig
-from glus.model.preprocess import for_vision_tower
 from glus.model.pretraining.stand_ins import LabelledBatch, StandIns, point_prompts
 from glus.model.prompt_rows import Reading
 
@@ -54,7 +52,7 @@ class PretrainingGlus(Glus):
 
         Raises ModelError for a batch without attributes where a loss needs them.
         """
-        config, weight, given = self.config, self.config.loss, self.config.stand_ins
+        config, given = self.config, self.config.stand_ins
         if (given.tower or given.language) and not batch.attributes:
             raise ModelError("the batch has no attributes to learn from: set sampling.attributes")
         videos, context, query = len(batch.frames), batch.context.shape[1], batch.query.shape[1]
@@ -64,7 +62,7 @@ class PretrainingGlus(Glus):
         states = torch.zeros(len(batch.ids), query, config.prompt_width, device=batch.frames[0].device)
         # Each module runs once: ZeRO-3 reduces the gradient of a parameter once for each forward.
         if self.reads or given.language or given.tower:
-            patches = self._patches(frames).unflatten(0, (videos, context + query))
+            patches = self.language.frame_patches(frames).unflatten(0, (videos, context + query))
         if given.tower:
             losses["words_of_tower"] = given.tower * self.stand_ins.tower_loss(patches[:, context:], batch)
         if self.reads or given.language:
@@ -75,25 +73,14 @@ class PretrainingGlus(Glus):
         if self.reads:
             hidden = reading.before(self.language.seg_id)
             states = self.language.seg_states(hidden)
-        if weight.cross_entropy:
-            losses["cross_entropy"] = weight.cross_entropy * seg_cross_entropy(
-                self.language.logits(hidden), self.language.seg_id
-            )
+        if config.loss.cross_entropy:
+            losses["cross_entropy"] = self._cross_entropy(hidden)
         if given.place:
             losses["place"] = given.place * self.stand_ins.place_loss(states, batch.masks)
         if self.segments:
             prompts = point_prompts(self.segmenter, batch.masks, given.points) if given.points else states
-            pixels = torch.cat([self.segmenter.pixels(each[context:], self.language.dtype) for each in frames])
-            logits = self.segmenter(pixels.unflatten(0, (videos, query)), prompts, batch.video_of)
-            bce, dice = mask_losses(logits, batch.masks, self.segmenter.full_size)
-            losses["mask_bce"], losses["mask_dice"] = weight.mask_bce * bce.mean(), weight.mask_dice * dice.mean()
+            losses |= self._mask_losses(batch, [each[context:] for each in frames], prompts)
         return GlusOutput(losses, states)
-
-    def _patches(self, frames: list[Tensor]) -> Tensor:
-        """Patches of frames, uint8 V x [F, 3, H, W], before they are pooled: float [sum of F, P, hidden]."""
-        language, sizes = self.language, self.config.vision
-        pixels = [for_vision_tower(each, sizes.image_size, sizes.mean, sizes.std, language.dtype) for each in frames]
-        return language.patches(torch.cat(pixels))
 
     def _read(self, batch: PretrainingBatch, tokens: Tensor) -> tuple[Reading, Tensor]:
         """Read all prompts, or the first of each video where no [SEG] is needed.

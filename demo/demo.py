@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -136,6 +137,17 @@ def _data(config: DemoConfig, stages: Stages) -> None:
     datasets = f"datasets=[{', '.join(VIDEO_DATASETS)}]"
     words = ("prepare", datasets, f"root={raw}", f"out={shards}")
     stages.run(Stage(PREPARE, words, makes=(shards,), inputs=(raw / "demo_data.json",), code=DATA_CODE))
+
+
+def data_stages(out: Path, data: Path, changes: tuple[str, ...], datasets: Sequence[str]) -> tuple[Stage, Stage]:
+    """Draw OUT/raw by the config file `data` and its overrides, and prepare OUT/shards of `datasets`."""
+    raw, shards = out / "raw", out / "shards"
+    drawn = ("demo-data", str(data), f"root={raw}", *changes)
+    prepared = ("prepare", f"datasets=[{', '.join(datasets)}]", f"root={raw}", f"out={shards}")
+    return (
+        Stage(DATA, drawn, makes=(raw,), code=(*DATA_CODE, "demo")),
+        Stage(PREPARE, prepared, makes=(shards,), inputs=(raw / "demo_data.json",), code=DATA_CODE),
+    )
 
 
 def encoder_stage(out: Path, encoder: Path, run: Path, run_changes: tuple[str, ...], changes: tuple[str, ...]) -> Stage:

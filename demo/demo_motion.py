@@ -11,12 +11,10 @@ from rich.table import Table
 from glus.common.terminal import cell
 from glus.demo.demo import (
     CONFIGS,
-    DATA,
-    DATA_CODE,
-    PREPARE,
     SPLITS,
     TRAIN_CODE,
     checkpoint_files,
+    data_stages,
     encoder_file,
     encoder_stage,
     evaluation_stage,
@@ -27,7 +25,7 @@ from glus.demo.demo import (
     with_terminate_as_interrupt,
 )
 from glus.demo.demo_data import TWINS, VIDEO_DATASETS
-from glus.demo.demo_summary import kinds_of, print_cost, read_summary, took, write_summary
+from glus.demo.demo_summary import kinds_of, print_cost, read_summary, shown, took, write_summary
 from glus.demo.stages import Stage, StageFailed, Stages
 from glus.evaluation.results.summary import Summary
 
@@ -135,7 +133,7 @@ def demo_motion(config: DemoMotionConfig) -> int:
     stages = Stages(config.out, total=3 + len(STAGES) + len(evaluated))
     with_terminate_as_interrupt()
     try:
-        for each in _data(config):
+        for each in data_stages(config.out, config.data, config.data_changes, (*VIDEO_DATASETS, *TWINS)):
             stages.run(each)
         stages.run(encoder_stage(config.out, config.encoder, config.train, (), config.encoder_changes))
         for stage in STAGES:
@@ -149,22 +147,6 @@ def demo_motion(config: DemoMotionConfig) -> int:
         return failed.code
     _summarise(config, stages, [stage.name for stage in evaluated])
     return 0
-
-
-def _data(config: DemoMotionConfig) -> tuple[Stage, Stage]:
-    raw, shards = config.out / "raw", config.out / "shards"
-    drawn = ("demo-data", str(config.data), f"root={raw}", *config.data_changes)
-    datasets = f"datasets=[{', '.join((*VIDEO_DATASETS, *TWINS))}]"
-    return (
-        Stage(DATA, drawn, makes=(raw,), code=(*DATA_CODE, "demo")),
-        Stage(
-            PREPARE,
-            ("prepare", datasets, f"root={raw}", f"out={shards}"),
-            makes=(shards,),
-            inputs=(raw / "demo_data.json",),
-            code=DATA_CODE,
-        ),
-    )
 
 
 def _training(config: DemoMotionConfig, stage: MotionStage) -> Stage:
@@ -195,9 +177,9 @@ def _summarise(config: DemoMotionConfig, stages: Stages, names: list[str]) -> No
     table = Table(box=box.SIMPLE_HEAD, title="Held-out videos", title_justify="left")
     for column in ("", *names):
         table.add_column(column.replace("_", " "), justify="right" if column else "left")
-    table.add_row("twins, object accuracy", *(_shown(twins[name]) for name in names))
+    table.add_row("twins, object accuracy", *(shown(twins[name]) for name in names))
     for kind in kinds[names[0]]:
-        table.add_row(cell(f"J&F, {kind}"), *(_shown(kinds[name].get(kind)) for name in names))
+        table.add_row(cell(f"J&F, {kind}"), *(shown(kinds[name].get(kind)) for name in names))
     Console().print(table)
     print_cost(summary)
     for name in names:
@@ -209,7 +191,3 @@ def _summarise(config: DemoMotionConfig, stages: Stages, names: list[str]) -> No
 def _of_twins(summary: Summary) -> float | None:
     found = [each for each in summary.benchmarks if each.dataset == TWINS[0]]
     return found[0].metrics.object_accuracy if found else None
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:z.1f}"

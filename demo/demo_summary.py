@@ -123,19 +123,19 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     table.add_column("")
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
-    table.add_row("all expressions", *(_shown(summary[f"jf_{name}"]) for name in names), style="bold")
+    table.add_row("all expressions", *(shown(summary[f"jf_{name}"]) for name in names), style="bold")
     table.add_section()
     for benchmark in summary["by_benchmark"][names[0]]:
-        table.add_row(cell(benchmark), *(_shown(summary["by_benchmark"][name][benchmark]["JF"]) for name in names))
+        table.add_row(cell(benchmark), *(shown(summary["by_benchmark"][name][benchmark]["JF"]) for name in names))
     table.add_section()
     for kind in summary["jf_by_kind"][names[0]]:
-        table.add_row(cell(f"kind: {kind}"), *(_shown(summary["jf_by_kind"][name].get(kind)) for name in names))
+        table.add_row(cell(f"kind: {kind}"), *(shown(summary["jf_by_kind"][name].get(kind)) for name in names))
     Console().print(table)
     print(
-        f"text control: {_shown(summary['jf_text_control'])} with the mask of another expression, "
-        f"{_shown(summary['jf_text_control_drop'])} points lost"
+        f"text control: {shown(summary['jf_text_control'])} with the mask of another expression, "
+        f"{shown(summary['jf_text_control_drop'])} points lost"
     )
-    print(f"motion expressions: {_shown(summary['jf_motion_gain'])} points above the model of single frames")
+    print(f"motion expressions: {shown(summary['jf_motion_gain'])} points above the model of single frames")
     print_cost(summary)
 
 
@@ -151,7 +151,8 @@ def _gain(ours: Mapping[str, float | None], theirs: Mapping[str, float | None], 
     return None if one is None or other is None else one - other
 
 
-def _shown(value: float | None) -> str:
+def shown(value: float | None) -> str:
+    """A metric with one digit; a dash where there is none."""
     return "–" if value is None else f"{value:z.1f}"
 
 

@@ -11,12 +11,10 @@ from rich.table import Table
 from glus.common.terminal import cell
 from glus.demo.demo import (
     CONFIGS,
-    DATA,
-    DATA_CODE,
     EXPERIMENT,
-    PREPARE,
     SPLITS,
     TRAIN_CODE,
+    data_stages,
     encoder_file,
     encoder_stage,
     evaluation_stage,
@@ -27,7 +25,7 @@ from glus.demo.demo import (
     with_terminate_as_interrupt,
 )
 from glus.demo.demo_data import VIDEO_DATASETS
-from glus.demo.demo_summary import benchmarks_of, kinds_of, print_cost, read_summary, took, write_summary
+from glus.demo.demo_summary import benchmarks_of, kinds_of, print_cost, read_summary, shown, took, write_summary
 from glus.demo.stages import Stage, StageFailed, Stages
 from glus.evaluation.results.summary import Summary
 
@@ -72,7 +70,7 @@ def demo_videolisa(config: DemoVideoLisaConfig) -> int:
     stages = Stages(config.out, total=5)
     with_terminate_as_interrupt()
     try:
-        for stage in _data(config):
+        for stage in data_stages(config.out, config.data, config.data_changes, DATASETS):
             stages.run(stage)
         stages.run(encoder_stage(config.out, config.encoder, config.glus_train, (), config.encoder_changes))
         stages.run(_training(config))
@@ -83,17 +81,6 @@ def demo_videolisa(config: DemoVideoLisaConfig) -> int:
         return failed.code
     _summarise(config, stages)
     return 0
-
-
-def _data(config: DemoVideoLisaConfig) -> tuple[Stage, Stage]:
-    raw, shards = config.out / "raw", config.out / "shards"
-    drawn = ("demo-data", str(config.data), f"root={raw}", *config.data_changes)
-    prepared = ("prepare", f"datasets=[{', '.join(DATASETS)}]", f"root={raw}", f"out={shards}")
-    inputs = (raw / "demo_data.json",)
-    return (
-        Stage(DATA, drawn, makes=(raw,), code=(*DATA_CODE, "demo")),
-        Stage(PREPARE, prepared, makes=(shards,), inputs=inputs, code=DATA_CODE),
-    )
 
 
 def _training(config: DemoVideoLisaConfig) -> Stage:
@@ -128,7 +115,7 @@ def _summarise(config: DemoVideoLisaConfig, stages: Stages) -> None:
     for name in ("", "VideoLISA", *(["GLUS"] if other else [])):
         table.add_column(name, justify="right" if name else "left")
     for kind, value in kinds.items():
-        table.add_row(cell(kind), *(_shown(each) for each in (value, *([other.get(kind)] if other else []))))
+        table.add_row(cell(kind), *(shown(each) for each in (value, *([other.get(kind)] if other else []))))
     Console().print(table)
     print_cost(summary)
     print(f"report: {config.out / 'eval' / 'report.html'}")
@@ -139,7 +126,3 @@ def _summarise(config: DemoVideoLisaConfig, stages: Stages) -> None:
 def _with_all(summary: Summary) -> dict[str, float | None]:
     """J&F of all expressions, then by their kind."""
     return {"all": summary.overall.JF} | kinds_of(summary)
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:z.1f}"

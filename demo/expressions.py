@@ -158,7 +158,7 @@ class _Writer:
                         yield f"{self._name(given)} {self._pick(wordings)}", [index]
 
     def arrivals(self) -> _Sentences:
-        """The one object that comes in after the first quarter of the video, where all others are there before."""
+        """The one twin that comes in after the first eighth of the video, where all others are there from the start."""
         first = np.where(self._seen.any(axis=1), self._seen.argmax(axis=1), self._scene.config.frames)
         for index in self._all:
             others = [first[other] for other in self._all if other != index]

@@ -174,10 +174,7 @@ def sample_objects(rng: np.random.Generator, config: DemoWorldConfig) -> tuple[D
     """Objects that differ: in colour as far as there are colours, mostly in shape and motion too."""
     count = int(rng.integers(config.min_objects, config.max_objects + 1))
     ids = sample_ids(rng, count)
-    palette = {
-        name: tuple(int(v) for v in np.clip(rgb + rng.integers(-COLOUR_JITTER, COLOUR_JITTER + 1, 3), 0, 255))
-        for name, rgb in COLOURS.items()
-    }
+    palette = sample_palette(rng)
     colours, shapes, motions = (_deck(rng, tuple(words), count) for words in (COLOURS, SHAPES, DIRECTIONS))
     objects: list[DemoObject] = []
     while len(objects) < count:
@@ -192,7 +189,6 @@ def sample_objects(rng: np.random.Generator, config: DemoWorldConfig) -> tuple[D
             shapes[index] = str(rng.choice(SHAPES))  # only where there are more objects than colours
             continue
         radius = float(rng.uniform(*SIZES[size])) * config.unit
-        red, green, blue = palette[colour]
         objects.append(
             DemoObject(
                 id=ids[index],
@@ -201,12 +197,21 @@ def sample_objects(rng: np.random.Generator, config: DemoWorldConfig) -> tuple[D
                 size=size,
                 motion=motion,
                 radius=radius,
-                rgb=(red, green, blue),
+                rgb=palette[colour],
                 angle=float(rng.uniform(-0.2, 0.2)),
                 centres=sample_path(rng, motion, radius, config),
             )
         )
     return tuple(objects)
+
+
+def sample_palette(rng: np.random.Generator) -> dict[str, tuple[int, int, int]]:
+    """The shade of each colour in a video: red, green, blue."""
+    palette = {}
+    for name, rgb in COLOURS.items():
+        red, green, blue = np.clip(rgb + rng.integers(-COLOUR_JITTER, COLOUR_JITTER + 1, 3), 0, 255).tolist()
+        palette[name] = red, green, blue
+    return palette
 
 
 def _deck(rng: np.random.Generator, words: tuple[str, ...], count: int) -> list[str]:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glus.demo.objects import (
-    COLOUR_JITTER,
     COLOURS,
     DIRECTIONS,
     SHAPES,
@@ -16,6 +15,7 @@ from glus.demo.objects import (
     DemoObject,
     DemoWorldConfig,
     sample_ids,
+    sample_palette,
     sample_path,
 )
 
@@ -148,15 +148,12 @@ def _objects(
     radii: list[float],
     paths: list[NDArray[np.float64]],
 ) -> tuple[DemoObject, ...]:
-    shades = {
-        name: np.clip(rgb + rng.integers(-COLOUR_JITTER, COLOUR_JITTER + 1, 3), 0, 255) for name, rgb in COLOURS.items()
-    }
+    palette = sample_palette(rng)
     angles = {look: float(rng.uniform(-0.2, 0.2)) for look in dict.fromkeys(looks)}
     ids, objects = sample_ids(rng, len(looks)), []
     for number, place in enumerate(rng.permutation(len(looks))):
         look = looks[place]
         shape, colour, size = look
-        red, green, blue = (int(v) for v in shades[colour])
         objects.append(
             DemoObject(
                 id=ids[number],
@@ -165,7 +162,7 @@ def _objects(
                 size=size,
                 motion=motions[place],
                 radius=radii[place],
-                rgb=(red, green, blue),
+                rgb=palette[colour],
                 angle=angles[look],
                 centres=paths[place],
             )

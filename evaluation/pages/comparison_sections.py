@@ -11,7 +11,7 @@ from glus.evaluation.results.benchmarks import PROTOCOLS, protocol_for
 from glus.evaluation.results.breakdowns import TITLES
 from glus.evaluation.results.directions import direction
 from glus.evaluation.results.intervals import Interval
-from glus.evaluation.results.mean_metrics import LOST
+from glus.evaluation.results.mean_metrics import LOST, LOST_NAMES
 from glus.evaluation.results.paired import OVERALL, PairedDifference, paired_differences
 from glus.evaluation.results.scores_file import Scored
 from glus.evaluation.results.summary import EVALUATION, FROM_KEY_FRAMES, TYPE_NAMES, partial_flag
@@ -26,7 +26,6 @@ _BENCHMARK = re.compile(r"([^/]+)/([^/]+)/(?:(merged)/)?(JF|gIoU|cIoU)")
 _HALF = re.compile(rf"([^/]+)/([^/]+)/({'|'.join(TYPE_NAMES.values())})/JF")
 _PART = re.compile(rf"(kind|{'|'.join(_TITLES)})/([^/]+)/JF")
 _NO_DATASETS = {"overall", "kind", "control", "key_frames", *_TITLES}
-_LOST_NAMES = ("poor mask", "wrong object", "with a rival", "missed", "imagined")
 _COST = {
     "tokens_per_second": "tokens a second",
     "frames_per_second": "frames a second",
@@ -242,7 +241,7 @@ def _half_interval(dataset: str, split: str, half: str) -> Callable[[Scored], In
 
 
 def _lost(metrics: Sequence[Mapping[str, float]]) -> tuple[list[Row], set[str]]:
-    labels = dict(zip(("J", *LOST, "object_accuracy"), ("J", *_LOST_NAMES, "object accuracy"), strict=True))
+    labels = dict(zip(("J", *LOST, "object_accuracy"), ("J", *LOST_NAMES, "object accuracy"), strict=True))
     names = {f"{EVALUATION}overall/{key}": label for key, label in labels.items()}
     if not any(f"{EVALUATION}overall/{LOST[0]}" in one for one in metrics):
         return [], set()

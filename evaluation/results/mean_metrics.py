@@ -12,6 +12,8 @@ from glus.evaluation.score.expression_score import ExpressionScore
 WITH_INTERVAL = ("J", "F", "JF")
 #: Where J is lost: with J they add up to 100 (evaluation/score/error_parts.py).
 LOST = tuple(f"lost_{part}" for part in PARTS)
+#: What tables call them.
+LOST_NAMES = ("poor mask", "wrong object", "with a rival", "missed", "imagined")
 
 
 @dataclass(frozen=True)

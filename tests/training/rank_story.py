@@ -1,6 +1,7 @@
 """What two ranks of a method go through in tests: steps to compare, steps of unlike batches, a run and its resume."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from glus.data_pipeline.batches.batch import Batch
 from glus.launch.ranks.ranks import launch_settings
+from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
 from glus.training.run_config import EngineConfig, RunConfig
 
@@ -96,3 +98,19 @@ def assert_as_alone(story: Story, which: str, alone: Steps, own: Mapping[str, Te
     assert moved.abs().max() > 10 * 1e-5
     assert apart.norm() < 1e-5 * torch.cat([tensor.flatten() for tensor in own.values()]).norm()
     assert apart.abs().max() < 1e-5
+
+
+def assert_unlike_go_on(story: Story) -> None:
+    """Ranks whose batches differ in form took all steps, with the same finite losses."""
+    first, second = (steps["unlike"]["figures"] for steps in story.ranks)
+    assert len(first) == UNLIKE and first == second
+    assert all(math.isfinite(value) for figures in first for value in figures.values())
+
+
+def assert_resumed(story: Story, atol: float = 0.0) -> None:
+    """The resumed run ends with the weights of one that never stopped, within `atol`."""
+    name = checkpoint.name_of(2 * HALF)
+    complete = load_file(Path(story.run.out) / "checkpoints" / name / checkpoint.WEIGHTS)
+    resumed = load_file(story.folder / "resumed" / "checkpoints" / name / checkpoint.WEIGHTS)
+    assert complete.keys() == resumed.keys()
+    assert all(torch.allclose(complete[name], resumed[name], rtol=0, atol=atol) for name in complete)

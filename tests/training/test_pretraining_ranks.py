@@ -3,7 +3,6 @@
 A GLUS then starts from such a checkpoint without the heads of its losses.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,15 @@ from glus.training.build import build_for_training
 from glus.training.checkpoints import checkpoint
 from glus.training.run_config import RunConfig
 
-from .rank_story import HALF, RESUMED, UNLIKE, Story, assert_as_alone, in_one_process, of_two_ranks
+from .rank_story import (
+    RESUMED,
+    Story,
+    assert_as_alone,
+    assert_resumed,
+    assert_unlike_go_on,
+    in_one_process,
+    of_two_ranks,
+)
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ranks]
 
@@ -91,17 +98,11 @@ def test_a_stage_changes_what_it_names_and_nothing_else(story: Story, which: str
 
 
 def test_ranks_with_unlike_batches_go_on_together(story: Story) -> None:
-    first, second = (steps["unlike"]["figures"] for steps in story.ranks)
-    assert len(first) == UNLIKE and first == second
-    assert all(math.isfinite(value) for figures in first for value in figures.values())
+    assert_unlike_go_on(story)
 
 
 def test_a_resumed_run_ends_with_the_bits_of_one_that_never_stopped(story: Story) -> None:
-    name = checkpoint.name_of(2 * HALF)
-    complete = load_file(Path(story.run.out) / "checkpoints" / name / checkpoint.WEIGHTS)
-    resumed = load_file(story.folder / "resumed" / "checkpoints" / name / checkpoint.WEIGHTS)
-    assert complete.keys() == resumed.keys()
-    assert all(torch.equal(complete[name], resumed[name]) for name in complete)
+    assert_resumed(story)
 
 
 def test_a_glus_starts_from_it_without_its_heads_and_it_from_a_glus(

@@ -1,20 +1,25 @@
 """The key frame selector under ZeRO-3: two gloo ranks train as one process does, with unlike batches, and resume."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from glus.data_pipeline.batches.batch import Batch
-from glus.training.checkpoints import checkpoint
 from glus.training.run_config import RunConfig
 from tests.tiny_selector_run import OWN_TABLE, with_labels
 
-from .rank_story import HALF, RESUMED, UNLIKE, Story, assert_as_alone, in_one_process, of_two_ranks
+from .rank_story import (
+    RESUMED,
+    Story,
+    assert_as_alone,
+    assert_resumed,
+    assert_unlike_go_on,
+    in_one_process,
+    of_two_ranks,
+)
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ranks]
 
@@ -53,14 +58,8 @@ def test_the_methods_own_table_is_trained_and_nothing_else(story: Story) -> None
 
 
 def test_ranks_with_unlike_batches_go_on_together(story: Story) -> None:
-    first, second = (steps["unlike"]["figures"] for steps in story.ranks)
-    assert len(first) == UNLIKE and first == second
-    assert all(math.isfinite(value) for figures in first for value in figures.values())
+    assert_unlike_go_on(story)
 
 
 def test_a_resumed_run_ends_with_the_bits_of_one_that_never_stopped(story: Story) -> None:
-    name = checkpoint.name_of(2 * HALF)
-    whole = load_file(Path(story.run.out) / "checkpoints" / name / checkpoint.WEIGHTS)
-    resumed = load_file(story.folder / "resumed" / "checkpoints" / name / checkpoint.WEIGHTS)
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert_resumed(story)

@@ -1,6 +1,5 @@
 """VideoLISA under ZeRO-3: two gloo ranks with Phi-3 and SAM 1 train as one process does, go on, and resume."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from glus.data_pipeline.batches.batch import Batch
@@ -16,11 +14,19 @@ from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.data_pipeline.shards.reader import open_splits
-from glus.training.checkpoints import checkpoint
 from glus.training.run_config import RunConfig
 from tests.tiny_videolisa_run import VIDEOLISA
 
-from .rank_story import COMPARED, HALF, RESUMED, UNLIKE, Story, assert_as_alone, in_one_process, of_two_ranks
+from .rank_story import (
+    COMPARED,
+    RESUMED,
+    Story,
+    assert_as_alone,
+    assert_resumed,
+    assert_unlike_go_on,
+    in_one_process,
+    of_two_ranks,
+)
 from .test_zero3 import Steps
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ranks]
@@ -78,14 +84,8 @@ def test_what_is_trained_changes_and_the_projector_does_not(story):
 
 def test_ranks_of_which_one_has_no_seg_go_on_together(story):
     """It reads one prompt as it is, the other rank a packed row of four."""
-    first, second = (steps["unlike"]["figures"] for steps in story.ranks)
-    assert len(first) == UNLIKE and first == second
-    assert all(math.isfinite(value) for figures in first for value in figures.values())
+    assert_unlike_go_on(story)
 
 
 def test_a_resumed_run_ends_as_one_that_never_stopped(story):
-    name = checkpoint.name_of(2 * HALF)
-    complete = load_file(Path(story.run.out) / "checkpoints" / name / checkpoint.WEIGHTS)
-    resumed = load_file(story.folder / "resumed" / "checkpoints" / name / checkpoint.WEIGHTS)
-    assert complete.keys() == resumed.keys()
-    assert all(torch.allclose(complete[name], resumed[name], rtol=0, atol=1e-6) for name in complete)
+    assert_resumed(story, atol=1e-6)

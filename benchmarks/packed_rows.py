@@ -10,26 +10,30 @@ on a busy machine too. Prompts are as long as GLUS's under LLaMA's tokenizer. Pr
 import argparse
 import json
 import statistics
+import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from small_segmenter import NANO_SEGMENTER
 from torch import nn
 
 from glus.data_pipeline.batches.batch import Batch
 from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.model.glus import Glus
 from glus.model.gradient_checkpointing import recompute_activations
-from glus.model.model_config import LanguageConfig, LoraConfig, ModelConfig, VisionConfig
+from glus.model.model_config import LanguageConfig, LoraConfig
 from glus.model.trainable import add_lora, set_trainable
 from glus.training.methods import TRAINABLE
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from tests.model.reference import NANO
 
 VOCABULARY, SEG, IMAGE = 32_003, 32_000, -200
 CONTEXT, QUERY = 4, 4
 #: Tokens of a prompt before the question, and after it.
 SHARED_TEXT, OWN_TEXT = 55, 148
-NANO = LanguageConfig(hidden_size=64, intermediate_size=128, layers=2, heads=4, key_value_heads=4)
 WIDE = LanguageConfig(hidden_size=1024, intermediate_size=2752, layers=16, heads=16, key_value_heads=16)
 
 
@@ -111,9 +115,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    vision = VisionConfig(hidden_size=32, intermediate_size=64, layers=3, heads=4)
-    language = WIDE if arguments.wide else NANO
-    model = Glus(ModelConfig(language=language, vision=vision, segmenter=NANO_SEGMENTER), VOCABULARY, SEG).train()
+    sizes = replace(NANO, language=WIDE) if arguments.wide else NANO
+    model = Glus(sizes, VOCABULARY, SEG).train()
     add_lora(model, LoraConfig(dropout=0.0))
     set_trainable(model, TRAINABLE["glus"])
     if arguments.wide:

@@ -1,4 +1,4 @@
-"""The SAM 2 of the benchmarks that measure something else, and that of the recorded outputs (tests/data/parity)."""
+"""The SAM 2 of the benchmarks that measure something else."""
 
 from glus.model.model_config import SegmenterConfig
 
@@ -15,15 +15,4 @@ SMALL_SEGMENTER = SegmenterConfig(
     memory_layers=1,
     memory_feedforward=32,
     memory_fuser_layers=1,
-)
-NANO_SEGMENTER = SegmenterConfig(
-    embed_dim=16,
-    heads=1,
-    stages=(1, 1, 2, 1),
-    global_attention_blocks=(3,),
-    window_spec=(8, 4, 14, 7),
-    memory_layers=1,
-    memory_feedforward=256,
-    memory_fuser_layers=1,
-    dropout=0.0,
 )

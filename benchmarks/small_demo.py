@@ -7,7 +7,8 @@ from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.shards.finish import finish_split
 from glus.data_pipeline.shards.prepare import plan_jobs
 from glus.data_pipeline.shards.shard_job import ShardMaker
-from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.demo_data import write_demo_data
+from glus.demo.demo_datasets import DemoDataConfig
 from glus.demo.world import DemoWorldConfig
 
 

@@ -26,7 +26,8 @@ from safetensors.torch import load_file
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.demo_data import write_demo_data
+from glus.demo.demo_datasets import DemoDataConfig
 from glus.demo.world import DemoWorldConfig
 from glus.launch.config.configuration import load_config, to_yaml
 from glus.training.checkpoints import checkpoint

@@ -10,7 +10,7 @@ from types import FrameType
 
 import psutil
 
-from glus.demo.demo_data import VIDEO_DATASETS
+from glus.demo.demo_datasets import VIDEO_DATASETS
 from glus.demo.demo_summary import print_summary, summarise_demo
 from glus.demo.stages import Stage, StageFailed, Stages
 

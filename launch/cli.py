@@ -45,7 +45,7 @@ class Command:
 COMMANDS = {
     "demo-data": Command(
         "glus.demo.demo_data:write_demo_data",
-        "glus.demo.demo_data:DemoDataConfig",
+        "glus.demo.demo_datasets:DemoDataConfig",
         "draw synthetic videos in the released layout of the six datasets",
         makes="root",
     ),

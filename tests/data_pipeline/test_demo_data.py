@@ -14,7 +14,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from glus.common.errors import DataError
-from glus.demo.demo_data import DemoDataConfig, DemoDataSummary, write_demo_data
+from glus.demo.demo_data import DemoDataSummary, write_demo_data
+from glus.demo.demo_datasets import DemoDataConfig
 from glus.demo.world import DemoWorldConfig
 
 pytestmark = pytest.mark.slow
@@ -50,6 +51,25 @@ def test_the_same_config_writes_the_same_bytes(root: Path, tmp_path: Path) -> No
         for folder in (root, tmp_path / "other")
     )
     assert not pictures & others
+
+
+def test_two_processes_write_the_same_bytes(summary: DemoDataSummary, root: Path, tmp_path: Path) -> None:
+    by_two = write_demo_data(config(tmp_path / "two", workers=2), PROMPTS)
+    assert _digests(tmp_path / "two") == _digests(root)
+    assert (by_two.videos, by_two.expressions) == (summary.videos, summary.expressions)
+
+
+def test_datasets_can_be_chosen(summary: DemoDataSummary, root: Path, tmp_path: Path) -> None:
+    chosen = write_demo_data(config(tmp_path / "chosen", datasets=("mevis", "revos")), PROMPTS)
+    assert set(chosen.videos) == {key for key in summary.videos if key.startswith(("mevis/", "revos/"))}
+    digests, complete = _digests(tmp_path / "chosen"), _digests(root)
+    same = {path for path in complete if path.startswith(("mevis/", "ReVOS/"))}
+    assert {path for path in digests if "/" in path} == same
+    assert all(digests[path] == complete[path] for path in same)
+    with pytest.raises(DataError, match="holds other demo data.*datasets"):
+        write_demo_data(config(tmp_path / "chosen"), PROMPTS)
+    with pytest.raises(DataError, match="name each of mevis, .* at most once"):
+        config(tmp_path, datasets=("mevis", "davis"))
 
 
 def test_no_picture_comes_in_two_splits_or_datasets(root: Path) -> None:

@@ -9,7 +9,8 @@ from glus.common.errors import DataError
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.images.polygons import painted, points_of
 from glus.data_pipeline.raw.masks import decode
-from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.demo_data import write_demo_data
+from glus.demo.demo_datasets import DemoDataConfig
 from glus.demo.image_layouts import demo_image, one_target, polygons
 from glus.demo.world import DemoWorldConfig
 

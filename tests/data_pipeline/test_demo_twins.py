@@ -11,7 +11,8 @@ import pytest
 
 from glus.common.errors import DataError
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.demo_data import write_demo_data
+from glus.demo.demo_datasets import DemoDataConfig
 from glus.demo.objects import DemoObject
 from glus.demo.twins import parts_of
 from glus.demo.world import DemoVideo, DemoWorldConfig, demo_video

@@ -8,7 +8,8 @@ import pytest
 
 from glus.common.errors import UserError
 from glus.demo.demo_data import RECORD as DEMO_DATA
-from glus.demo.demo_data import DemoDataConfig, write_demo_data
+from glus.demo.demo_data import write_demo_data
+from glus.demo.demo_datasets import DemoDataConfig
 from glus.demo.stages import Stages
 from glus.launch.ranks.attempts import ATTEMPTS, DONE, decide
 from glus.training.run_config import RunConfig

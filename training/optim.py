@@ -18,11 +18,13 @@ def parameter_groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[
     return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: int | None = None) -> float:
     """Linear from 0 to `peak` over `warmup` steps, then linear to 0 at `steps` (DeepSpeed's WarmupDecayLR, linear).
 
-    `step` counts from 0. With `warmup` of 0 the first step already has the peak.
+    `step` counts from 0. With `warmup` of 0 the first step already has the peak. `decay`: the steps of the fall, at the
+    end; between warm-up and fall the rate stays at the peak. None falls from the end of the warm-up.
     """
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
-    return peak * max(steps - step, 0) / max(steps - warmup, 1)
+    falls = steps - warmup if decay is None else min(decay, steps - warmup)
+    return peak * min(max(steps - step, 0) / max(falls, 1), 1.0)

@@ -17,7 +17,7 @@ class OptimizerConfig:
     """AdamW with linear warm-up and linear decay (the reference's train_ds.py)."""
 
     learning_rate: float = 3e-4
-    """Highest learning rate, reached after warm-up; it then falls linearly to 0."""
+    """Highest learning rate, reached after warm-up; it then falls linearly to 0 (see decay_steps)."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay of the means of gradients and of their squares."""
     weight_decay: float = 0.0
@@ -26,6 +26,10 @@ class OptimizerConfig:
     """Factors on the learning rate by pattern (fnmatch) of parameter names: the first that matches, else 1."""
     warmup_steps: int = 100
     """Steps of linear warm-up."""
+    decay_steps: int | None = None
+    """Steps of the fall to 0 at the end, the highest rate until then; none: it falls from the end of the warm-up, as in
+    the reference.
+    """
     clip: float = 1.0
     """Gradients are scaled down to this L2 norm."""
 
@@ -35,6 +39,8 @@ class OptimizerConfig:
         for name in ("weight_decay", "clip", "warmup_steps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TrainingError(f"optimizer.{name}={getattr(self, name)}: it must be a number from 0 up")
+        if self.decay_steps is not None and self.decay_steps < 0:
+            raise TrainingError(f"optimizer.decay_steps={self.decay_steps}: it must be a number from 0 up, or none")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise TrainingError(f"optimizer.betas={list(self.betas)}: each must be from 0 to less than 1")
         for pattern, factor in self.factors.items():

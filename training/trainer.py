@@ -63,7 +63,7 @@ class Trainer:
 
         Raises TrainingError where a loss is not finite, or a checkpoint cannot be written.
         """
-        config, path = self.config, None
+        config, optimizer, path = self.config, self.config.optimizer, None
         with (
             Progress(
                 total=config.steps,
@@ -77,7 +77,9 @@ class Trainer:
         ):
             nodes = NodeWatch(self.rank)
             for step in range(start, config.steps):
-                rate = learning_rate(step, config.steps, config.optimizer.learning_rate, config.optimizer.warmup_steps)
+                rate = learning_rate(
+                    step, config.steps, optimizer.learning_rate, optimizer.warmup_steps, optimizer.decay_steps
+                )
                 meter.begin()
                 losses = self.engine.step(self._keyed(meter, step), rate, self.contrast, step)
                 meter.end()

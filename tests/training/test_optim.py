@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from glus.common.errors import TrainingError
 from glus.training.optim import learning_rate, parameter_groups
 from glus.training.run_config import OptimizerConfig
 
@@ -23,6 +24,16 @@ def test_it_is_nothing_at_the_end_and_after_it() -> None:
 
 def test_a_warm_up_longer_than_the_run_never_reaches_the_peak() -> None:
     assert learning_rate(2, 3, 1.0, 100) == pytest.approx(3 / 101)
+
+
+def test_it_stays_at_the_peak_until_the_fall_begins() -> None:
+    rates = [learning_rate(step, 10, 1.0, 2, decay=4) for step in range(11)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0])
+    assert [learning_rate(step, 10, 1.0, 2, decay=0) for step in (5, 9)] == [1.0, 1.0]
+    longer_than_the_run = [learning_rate(step, 10, 1.0, 2, decay=99) for step in range(10)]
+    assert longer_than_the_run == [learning_rate(step, 10, 1.0, 2) for step in range(10)]
+    with pytest.raises(TrainingError, match="decay_steps=-1"):
+        OptimizerConfig(decay_steps=-1)
 
 
 def test_the_first_pattern_that_matches_sets_the_factor_and_frozen_parameters_are_left_out() -> None:

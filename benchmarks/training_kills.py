@@ -26,9 +26,9 @@ from safetensors.torch import load_file
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from glus.demo.demo_data import write_demo_data
-from glus.demo.demo_datasets import DemoDataConfig
-from glus.demo.world import DemoWorldConfig
+from glus.demo.synthetic.demo_data import write_demo_data
+from glus.demo.synthetic.demo_datasets import DemoDataConfig
+from glus.demo.synthetic.world import DemoWorldConfig
 from glus.launch.config.configuration import load_config, to_yaml
 from glus.training.checkpoints import checkpoint
 from glus.training.run_config import RunConfig

@@ -10,9 +10,9 @@ from types import FrameType
 
 import psutil
 
-from glus.demo.demo_datasets import VIDEO_DATASETS
 from glus.demo.demo_summary import print_summary, summarise_demo
 from glus.demo.stages import Stage, StageFailed, Stages
+from glus.demo.synthetic.demo_datasets import VIDEO_DATASETS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SPLITS = ("mevis/valid_u", "ref_davis17/valid", "revos/valid", "reason_vos/valid")

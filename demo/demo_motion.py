@@ -24,9 +24,9 @@ from glus.demo.demo import (
     tracking_place,
     with_terminate_as_interrupt,
 )
-from glus.demo.demo_datasets import TWINS, VIDEO_DATASETS
 from glus.demo.demo_summary import kinds_of, print_cost, read_summary, shown, took, write_summary
 from glus.demo.stages import Stage, StageFailed, Stages
+from glus.demo.synthetic.demo_datasets import TWINS, VIDEO_DATASETS
 from glus.evaluation.results.summary import Summary
 
 TWIN_SPLIT = "demo_twins/valid"

@@ -44,8 +44,8 @@ class Command:
 
 COMMANDS = {
     "demo-data": Command(
-        "glus.demo.demo_data:write_demo_data",
-        "glus.demo.demo_datasets:DemoDataConfig",
+        "glus.demo.synthetic.demo_data:write_demo_data",
+        "glus.demo.synthetic.demo_datasets:DemoDataConfig",
         "draw synthetic videos in the released layout of the six datasets",
         makes="root",
     ),

@@ -14,9 +14,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from glus.common.errors import DataError
-from glus.demo.demo_data import DemoDataSummary, write_demo_data
-from glus.demo.demo_datasets import DemoDataConfig
-from glus.demo.world import DemoWorldConfig
+from glus.demo.synthetic.demo_data import DemoDataSummary, write_demo_data
+from glus.demo.synthetic.demo_datasets import DemoDataConfig
+from glus.demo.synthetic.world import DemoWorldConfig
 
 pytestmark = pytest.mark.slow
 

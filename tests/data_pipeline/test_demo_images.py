@@ -9,10 +9,10 @@ from glus.common.errors import DataError
 from glus.data_pipeline.datasets.table import read_dataset
 from glus.data_pipeline.images.polygons import painted, points_of
 from glus.data_pipeline.raw.masks import decode
-from glus.demo.demo_data import write_demo_data
-from glus.demo.demo_datasets import DemoDataConfig
-from glus.demo.image_layouts import demo_image, one_target, polygons
-from glus.demo.world import DemoWorldConfig
+from glus.demo.synthetic.demo_data import write_demo_data
+from glus.demo.synthetic.demo_datasets import DemoDataConfig
+from glus.demo.synthetic.image_layouts import demo_image, one_target, polygons
+from glus.demo.synthetic.world import DemoWorldConfig
 
 WORLD = DemoWorldConfig(frames=4, width=96, height=64, max_objects=4)
 

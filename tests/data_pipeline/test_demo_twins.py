@@ -11,11 +11,11 @@ import pytest
 
 from glus.common.errors import DataError
 from glus.data_pipeline.datasets.table import read_dataset
-from glus.demo.demo_data import write_demo_data
-from glus.demo.demo_datasets import DemoDataConfig
-from glus.demo.objects import DemoObject
-from glus.demo.twins import parts_of
-from glus.demo.world import DemoVideo, DemoWorldConfig, demo_video
+from glus.demo.synthetic.demo_data import write_demo_data
+from glus.demo.synthetic.demo_datasets import DemoDataConfig
+from glus.demo.synthetic.objects import DemoObject
+from glus.demo.synthetic.twins import parts_of
+from glus.demo.synthetic.world import DemoVideo, DemoWorldConfig, demo_video
 
 CONFIG = DemoWorldConfig(frames=16, width=96, height=96, speed=(4.7, 5.7), twins=1.0)
 WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}

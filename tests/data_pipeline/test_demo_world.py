@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from glus.common.errors import DataError
-from glus.demo.world import (
+from glus.demo.synthetic.world import (
     DemoExpression,
     DemoObject,
     DemoVideo,

@@ -13,9 +13,9 @@ from glus.data_pipeline.shards.finish import finish_split
 from glus.data_pipeline.shards.prepare import plan_jobs
 from glus.data_pipeline.shards.reader import open_splits
 from glus.data_pipeline.shards.shard_job import ShardMaker
-from glus.demo.demo_data import write_demo_data
-from glus.demo.demo_datasets import DemoDataConfig
-from glus.demo.world import DemoWorldConfig
+from glus.demo.synthetic.demo_data import write_demo_data
+from glus.demo.synthetic.demo_datasets import DemoDataConfig
+from glus.demo.synthetic.world import DemoWorldConfig
 
 from .videolisa_recording import toy_tokenizer
 

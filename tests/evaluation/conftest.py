@@ -13,7 +13,7 @@ from glus.data_pipeline.raw.records import Expression, VideoRecord
 from glus.data_pipeline.shards.finish import write_split
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.data_pipeline.shards.tar import encode_sample, write_shard
-from glus.demo.world import DemoWorldConfig, demo_video, expressions_for
+from glus.demo.synthetic.world import DemoWorldConfig, demo_video, expressions_for
 from glus.evaluation.predict.predictions import write_masks
 
 KINDS = ("look", "motion", "relation", "reasoning")

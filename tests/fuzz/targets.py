@@ -110,8 +110,8 @@ def _dataset(raw: Path, dataset: str, split: str, out: Path) -> Target:
 
 def _image_datasets(raw: Path, out: Path) -> Iterator[Target]:
     """refs(unc).p, instances.json, and ReasonSeg's JSON, of two images a split."""
-    from glus.demo.image_layouts import demo_image, one_target, write_reason_seg, write_refcoco
-    from glus.demo.world import DemoWorldConfig
+    from glus.demo.synthetic.image_layouts import demo_image, one_target, write_reason_seg, write_refcoco
+    from glus.demo.synthetic.world import DemoWorldConfig
 
     world = DemoWorldConfig(frames=4, width=48, height=32, max_objects=2)
     keys = {split: [f"{split}/{number}" for number in range(2)] for split in ("train", "val")}

@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from glus.demo.demo_data import write_demo_data
-from glus.demo.demo_datasets import DemoDataConfig
-from glus.demo.world import DemoWorldConfig
+from glus.demo.synthetic.demo_data import write_demo_data
+from glus.demo.synthetic.demo_datasets import DemoDataConfig
+from glus.demo.synthetic.world import DemoWorldConfig
 from glus.launch.config.configuration import load_config, to_yaml
 from glus.launch.config.yaml_text import format_yaml
 from glus.training.run_config import RunConfig

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from glus.common.errors import DataError
 from glus.common.seeds import numpy_generator
-from glus.demo.expressions import KINDS, DemoExpression, all_expressions
-from glus.demo.objects import ROUND, DemoObject, DemoScene, DemoWorldConfig, sample_objects
-from glus.demo.twins import sample_twins
+from glus.demo.synthetic.expressions import KINDS, DemoExpression, all_expressions
+from glus.demo.synthetic.objects import ROUND, DemoObject, DemoScene, DemoWorldConfig, sample_objects
+from glus.demo.synthetic.twins import sample_twins
 
 __all__ = ["DemoExpression", "DemoObject", "DemoVideo", "DemoWorldConfig", "demo_video", "expressions_for"]
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from glus.data_pipeline.raw.masks import encode
 from glus.data_pipeline.raw.records import Rle
-from glus.demo.world import DemoExpression, DemoVideo
+from glus.demo.synthetic.world import DemoExpression, DemoVideo
 
 #: Full colour resolution: with the usual halved chroma small objects would lose their colour at the edges.
 JPEG_SETTINGS = (

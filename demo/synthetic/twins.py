@@ -7,7 +7,7 @@ which twin an expression about motion means.
 import numpy as np
 from numpy.typing import NDArray
 
-from glus.demo.objects import (
+from glus.demo.synthetic.objects import (
     COLOURS,
     DIRECTIONS,
     SHAPES,

@@ -11,8 +11,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from glus.demo.objects import COLOURS, FIELDS, SHAPES, DemoScene
-from glus.demo.twins import THEN, parts_of
+from glus.demo.synthetic.objects import COLOURS, FIELDS, SHAPES, DemoScene
+from glus.demo.synthetic.twins import THEN, parts_of
 
 KINDS = ("look", "motion", "relation", "several", "reasoning")
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glus.data_pipeline.raw.masks import encode
-from glus.demo.expressions import KNOWLEDGE, DemoExpression
-from glus.demo.layouts import write_jpeg
-from glus.demo.objects import SHAPES
-from glus.demo.world import DemoWorldConfig, demo_video
+from glus.demo.synthetic.expressions import KNOWLEDGE, DemoExpression
+from glus.demo.synthetic.layouts import write_jpeg
+from glus.demo.synthetic.objects import SHAPES
+from glus.demo.synthetic.world import DemoWorldConfig, demo_video
 
 #: Pixels of an object that must be seen, in a frame of 96 x 96; more in a larger one.
 SEEN = 24

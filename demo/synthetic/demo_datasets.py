@@ -8,8 +8,8 @@ from pathlib import Path
 from zlib import crc32
 
 from glus.common.errors import DataError
-from glus.demo import layouts as demo_layouts
-from glus.demo.image_layouts import (
+from glus.demo.synthetic import layouts as demo_layouts
+from glus.demo.synthetic.image_layouts import (
     DemoImage,
     ImageSplits,
     demo_image,
@@ -17,8 +17,8 @@ from glus.demo.image_layouts import (
     write_reason_seg,
     write_refcoco,
 )
-from glus.demo.layouts import DemoClip, Splits
-from glus.demo.world import DemoExpression, DemoVideo, DemoWorldConfig, demo_video, expressions_for
+from glus.demo.synthetic.layouts import DemoClip, Splits
+from glus.demo.synthetic.world import DemoExpression, DemoVideo, DemoWorldConfig, demo_video, expressions_for
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from glus.common.files import is_there, make_folder_aside
 from glus.common.json_file import parsed_as, read_object
 from glus.common.progress import Progress
 from glus.data_pipeline.batches.conversations import template_sentences
-from glus.demo.demo_datasets import DemoDataConfig, counts_of, write_dataset
-from glus.demo.word_tokenizer import train_tokenizer
+from glus.demo.synthetic.demo_datasets import DemoDataConfig, counts_of, write_dataset
+from glus.demo.synthetic.word_tokenizer import train_tokenizer
 
 #: Of what is drawn and how it is laid out; goes up when either changes.
 VERSION = 2

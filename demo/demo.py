@@ -95,7 +95,8 @@ def demo(config: DemoConfig) -> int:
     stages = Stages(config.out, total=4 + 2 * len(RUNS))
     with_terminate_as_interrupt()
     try:
-        _data(config, stages)
+        for stage in data_stages(config.out, config.data, config.data_changes, VIDEO_DATASETS):
+            stages.run(stage)
         stages.run(
             encoder_stage(config.out, config.encoder, config.train, config.train_changes, config.encoder_changes)
         )
@@ -130,22 +131,13 @@ def with_terminate_as_interrupt() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
-def _data(config: DemoConfig, stages: Stages) -> None:
-    raw, shards = config.out / "raw", config.out / "shards"
-    words = ("demo-data", str(config.data), f"root={raw}", *config.data_changes)
-    stages.run(Stage(DATA, words, makes=(raw,), code=DATA_CODE))
-    datasets = f"datasets=[{', '.join(VIDEO_DATASETS)}]"
-    words = ("prepare", datasets, f"root={raw}", f"out={shards}")
-    stages.run(Stage(PREPARE, words, makes=(shards,), inputs=(raw / "demo_data.json",), code=DATA_CODE))
-
-
 def data_stages(out: Path, data: Path, changes: tuple[str, ...], datasets: Sequence[str]) -> tuple[Stage, Stage]:
     """Draw OUT/raw by the config file `data` and its overrides, and prepare OUT/shards of `datasets`."""
     raw, shards = out / "raw", out / "shards"
     drawn = ("demo-data", str(data), f"root={raw}", *changes)
     prepared = ("prepare", f"datasets=[{', '.join(datasets)}]", f"root={raw}", f"out={shards}")
     return (
-        Stage(DATA, drawn, makes=(raw,), code=(*DATA_CODE, "demo")),
+        Stage(DATA, drawn, makes=(raw,), code=(*DATA_CODE, "demo/synthetic")),
         Stage(PREPARE, prepared, makes=(shards,), inputs=(raw / "demo_data.json",), code=DATA_CODE),
     )
 

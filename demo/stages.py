@@ -18,7 +18,7 @@ from typing import Any
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import LaunchError
-from glus.common.files import is_there
+from glus.common.files import is_there, sha256_of
 from glus.common.json_file import parsed_as, read_object
 from glus.demo.peak_memory import MemoryWatch, Peak
 from glus.launch.config.yaml_text import read_yaml
@@ -123,18 +123,12 @@ class Stages:
         write_atomic(self.out / RECORD, json.dumps(record, indent=1).encode() + b"\n")
 
 
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def code_fingerprint(folder: str) -> str:
     """SHA-256 over the Python sources of one of our folders."""
     top = Path(__file__).parents[1] / folder
     digest = hashlib.sha256()
     for file in sorted(top.rglob("*.py")):
-        digest.update(f"{file.relative_to(top).as_posix()} {fingerprint(file)}\n".encode())
+        digest.update(f"{file.relative_to(top).as_posix()} {sha256_of(file)}\n".encode())
     return digest.hexdigest()
 
 
@@ -144,7 +138,7 @@ def _settings(stage: Stage) -> dict[str, Any]:
     return {
         "words": list(stage.words),
         "configs": configs,
-        "inputs": {str(path): fingerprint(path) for path in stage.inputs},
+        "inputs": {str(path): sha256_of(path) for path in stage.inputs},
         "code": {folder: code_fingerprint(folder) for folder in stage.code},
     }
 

@@ -9,7 +9,7 @@ import torch
 
 from glus.common.errors import TrainingError
 from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
-from glus.demo.image_encoder import EncoderTraining, pretrain_image_encoder, video_words
+from glus.demo.pretrain_encoder import EncoderTraining, pretrain_image_encoder, video_words
 from glus.launch import cli
 from glus.model.sam2_parts import draw_image_encoder
 from glus.model.segmenter import Segmenter

@@ -24,7 +24,7 @@ from glus.model.glus import Glus
 from glus.model.gradient_checkpointing import recompute_activations
 from glus.model.model_config import LanguageConfig, LoraConfig
 from glus.model.trainable import add_lora, set_trainable
-from glus.training.methods import TRAINABLE
+from glus.training.method_settings import TRAINABLE
 
 sys.path.append(str(Path(__file__).parents[1]))
 

@@ -26,7 +26,7 @@ from glus.launch.config.configuration import load_config
 from glus.launch.quiet import quiet_libraries
 from glus.model.glus import Glus
 from glus.model.gradient_checkpointing import recompute_activations
-from glus.model.prompt_rows import tokens_read
+from glus.model.language.prompt_rows import tokens_read
 from glus.model.trainable import build_empty, set_trainable
 from glus.training.build import build_to_count
 from glus.training.distributed import Rank

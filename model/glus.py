@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from glus.common.errors import ModelError
 from glus.model.inference.video_prompts import Prompts, VideoPrompts
 from glus.model.inference.video_segmenter import FrameMasks, InferenceOptions, VideoSegmenter, checked_key_frames
-from glus.model.language import Language
+from glus.model.language.language import Language
 from glus.model.losses import MasksLike, mask_losses, seg_cross_entropy
 from glus.model.model_config import ModelConfig
 from glus.model.segmenter import Segmenter

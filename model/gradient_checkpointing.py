@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from glus.model.language_families import DECODER_LAYERS
+from glus.model.language.language_families import DECODER_LAYERS
 from glus.model.methods import AnyModel
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from glus.common.errors import ModelError
 from glus.common.paths import PathText
 from glus.model.bounds import check_bounds
-from glus.model.stand_in_config import StandInConfig
+from glus.model.pretraining.stand_in_config import StandInConfig
 
 #: What a model is; each folder that differs by it has one table of it.
 Method = Literal["glus", "videolisa", "selector", "pretraining"]
@@ -76,7 +76,7 @@ class LanguageConfig:
     initializer_range: float = 0.02
     """Spread of freshly drawn weights (LlamaConfig's own default); small models want it wider."""
     seg_spread: float = 0.0
-    """Deviation over texts at which freshly drawn [SEG] states start (model/language.py); 0 leaves torch's own draw, as
+    """Deviation over texts at which freshly drawn [SEG] states start (model/language); 0 leaves torch's own draw, as
     the reference does; loaded weights bring their own.
     """
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from glus.common.errors import ModelError
-from glus.model.language_families import lora_targets
+from glus.model.language.language_families import lora_targets
 from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import LoraConfig, ModelConfig
 

@@ -14,10 +14,9 @@ from torch.nn import functional
 from glus.common.errors import TrainingError
 from glus.common.files import is_there
 from glus.common.seeds import torch_generator
-from glus.model.contrastive import BatchIds, Contrasted, SegTokens, object_contrastive_loss
+from glus.model.contrastive import BatchIds, Contrasted, SegTokens, TokenBank, object_contrastive_loss
 from glus.model.model_config import LossConfig
 from glus.model.released.safetensors_file import open_tensors, save_tensors
-from glus.model.token_bank import TokenBank
 from glus.training.distributed import Rank
 
 #: One micro-batch: its [SEG] states, float [E, Q, C], and the batch that they are of.

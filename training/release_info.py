@@ -17,7 +17,7 @@ from glus.model.released.release_sam1 import is_sam1, sam1_of
 from glus.model.released.release_sam2 import Hiera, segmenter_of
 from glus.model.released.release_sizes import language_of, projector_of, validated, vision_of
 from glus.model.released.release_sums import SUMS
-from glus.training.methods import DATA
+from glus.training.method_settings import DATA
 from glus.training.run_config import WeightsConfig
 
 #: Next to the released layout `glus export` writes the vision tower. The reference takes only towers with "clip" or

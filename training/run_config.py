@@ -8,7 +8,7 @@ from glus.common.errors import TrainingError
 from glus.common.paths import PathText
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.model_config import Method, ModelConfig
-from glus.training.methods import TRAINABLE, check_attributes, check_data
+from glus.training.method_settings import TRAINABLE, check_attributes, check_data
 from glus.training.tracking.tracking_place import TrackingConfig
 
 
@@ -183,7 +183,7 @@ class RunConfig:
     """
     trainable: tuple[str, ...] = ()
     """Patterns (fnmatch) of parameter names that are trained; the others are frozen. Empty takes the method's own:
-    LoRA, embeddings, lm_head, text_hidden_fcs and mask decoder or score_head (training/methods.py).
+    LoRA, embeddings, lm_head, text_hidden_fcs and mask decoder or score_head (training/method_settings.py).
     """
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

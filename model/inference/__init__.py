@@ -1,4 +1,4 @@
-"""Inference over a video: all expressions together, frame by frame; prompts and their shared prefix.
+"""Inference over a video: all expressions together, frame by frame; their prompts.
 
 Imports `common` and `model`.
 """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from glus.common.errors import ModelError
-from glus.model.prompt_rows import IMAGE_TOKEN_ID, common_length
+from glus.model.language.prompt_rows import IMAGE_TOKEN_ID, common_length
 
 #: Number of query frames in the window -> (ids int64 [E, L], attention bool [E, L]), padded at the end.
 Prompts = Callable[[int], tuple[Tensor, Tensor]]

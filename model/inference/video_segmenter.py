@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from glus.common.errors import ModelError
-from glus.model.inference.prefix import Prefix
 from glus.model.inference.video_prompts import VideoPrompts
-from glus.model.language import Language
+from glus.model.language.language import Language
+from glus.model.language.prefix import Prefix
+from glus.model.language.prompt_rows import IMAGE_TOKEN_ID, common_length
 from glus.model.memory import MemoryBank
-from glus.model.prompt_rows import IMAGE_TOKEN_ID, common_length
 from glus.model.segmenter import FrameFeatures, Segmenter
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from glus.model.inference.prefix import Prefix
 from glus.model.inference.video_prompts import VideoPrompts
-from glus.model.language import Language
-from glus.model.prompt_rows import IMAGE_TOKEN_ID, common_length
+from glus.model.language.language import Language
+from glus.model.language.prefix import Prefix
+from glus.model.language.prompt_rows import IMAGE_TOKEN_ID, common_length
 from glus.model.selector.selector import Selector
 
 

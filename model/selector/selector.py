@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from glus.common.errors import ModelError
 from glus.model.glus import BatchLike, GlusOutput
-from glus.model.language import Language
+from glus.model.language.language import Language
 from glus.model.losses import seg_cross_entropy
 from glus.model.model_config import ModelConfig
 

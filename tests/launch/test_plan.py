@@ -13,7 +13,7 @@ from glus.data_pipeline.shards.reader import open_splits
 from glus.launch import cli
 from glus.launch.commands.plan import PlanConfig, Sizes, held_bytes, load_of, wire_bytes
 from glus.launch.config.configuration import load_config
-from glus.model.prompt_rows import PromptRows
+from glus.model.language.prompt_rows import PromptRows
 from glus.model.trainable import build_empty, set_trainable
 from glus.training.build import build_for_training, build_to_count
 from glus.training.metrics.cost import Load, step_cost

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from glus.model.glus import Glus
-from glus.model.language import Language
+from glus.model.language.language import Language
 from glus.model.memory import MemoryBank
 from glus.model.sam2_parts import draw_image_encoder, look_past_memory
 from glus.model.segmenter import Segmenter

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from glus.model.language import Language
+from glus.model.language.language import Language
 
 from .tiny import IMAGE, PAD, SEG, VOCABULARY, tiny_config, tiny_model
 

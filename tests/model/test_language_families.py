@@ -8,7 +8,7 @@ import torch
 
 from glus.common.errors import ModelError
 from glus.model.gradient_checkpointing import recompute_activations
-from glus.model.language_families import FAMILIES, lora_targets
+from glus.model.language.language_families import FAMILIES, lora_targets
 from glus.model.model_config import LanguageConfig, ModelConfig
 from glus.model.released.release_sizes import check_language, language_of
 from glus.model.trainable import add_lora

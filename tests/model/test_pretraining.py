@@ -12,9 +12,8 @@ from glus.data_pipeline.batches.batch import Batch
 from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.model.glus import Glus
 from glus.model.model_config import LossConfig, ModelConfig, VisionConfig
-from glus.model.pretraining.pretraining_glus import PretrainingGlus
-from glus.model.pretraining.stand_ins import StandIns, point_prompts
-from glus.model.stand_in_config import StandInConfig
+from glus.model.pretraining.pretraining_glus import PretrainingGlus, StandIns, point_prompts
+from glus.model.pretraining.stand_in_config import StandInConfig
 
 from .tiny import HIGH, IMAGE, SEG, VOCABULARY, WIDE, tiny_batch, tiny_config
 

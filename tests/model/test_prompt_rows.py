@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from glus.model.language.prompt_rows import PromptRows, Reading, packed_mask, tokens_read
 from glus.model.model_config import LoraConfig, ModelConfig
 from glus.model.precision import set_precision
-from glus.model.prompt_rows import PromptRows, Reading, packed_mask, tokens_read
 from glus.model.trainable import add_lora, set_trainable
 
 from .tiny import HIGH, IMAGE, PAD, SEG, WIDE, TinyClip, tiny_batch, tiny_config, tiny_model

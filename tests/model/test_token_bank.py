@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from glus.model.contrastive import SegTokens
-from glus.model.token_bank import TokenBank
+from glus.model.contrastive import SegTokens, TokenBank
 
 
 def tokens(states: Tensor, video: list[int], expression: list[int], frame: list[int], objects: list[str]) -> SegTokens:

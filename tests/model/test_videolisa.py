@@ -13,8 +13,7 @@ from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.model.methods import METHODS, model_class
 from glus.model.model_config import Method, ModelConfig
 from glus.model.precision import set_precision
-from glus.model.videolisa.video_lisa import VideoLisa
-from glus.model.videolisa.video_tokens import video_tokens
+from glus.model.videolisa.video_lisa import VideoLisa, video_tokens
 
 from .tiny import HIGH, IMAGE, SEG, VOCABULARY, WIDE
 from .tiny_videolisa import BEGIN, SHOWN, prompts_of, small_batch, small_config, small_videolisa

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from glus.data_pipeline.batches.batch import Batch
+from glus.model.language.prompt_rows import Reading
 from glus.model.losses import mask_bce, mask_dice
-from glus.model.prompt_rows import Reading
 
 from .test_parity import assert_near
 from .videolisa_reference import VideoLisaRecording, videolisa_rule

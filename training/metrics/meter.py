@@ -8,8 +8,8 @@ import psutil
 import torch
 
 from glus.data_pipeline.batches.batch import Batch
+from glus.model.language.prompt_rows import tokens_read
 from glus.model.model_config import ModelConfig
-from glus.model.prompt_rows import tokens_read
 from glus.training.distributed import Rank
 from glus.training.metrics.cost import Load, StepCost
 from glus.training.metrics.prompt_tokens import READINGS, Shown

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from glus.model.inference.prefix import Prefix, growing, grown
-from glus.model.language_families import FAMILIES, PROJECTORS
+from glus.model.language.language_families import FAMILIES, PROJECTORS
+from glus.model.language.prefix import Prefix, growing, grown
+from glus.model.language.prompt_rows import PromptRows, Reading
 from glus.model.model_config import ModelConfig
 from glus.model.preprocess import for_vision_tower
-from glus.model.prompt_rows import PromptRows, Reading
 
 #: Random texts with which the deviation of [SEG] states is measured, and their length in tokens.
 _TEXTS, _LENGTH = 128, 12
@@ -109,8 +109,8 @@ class Language(nn.Module):
         ids: int64 [E, L], IMAGE_TOKEN_ID for each image (the same number F in every row); attention: bool [E, L],
         False for padding, which stands at the end; images: float [V, F, P, hidden], the tokens of V videos' images;
         video_of: int64 [E], ascending, whose images they are (left out: those of the one video, or one's own).
-        With `share` the prompts of a video are read in one row where they begin alike (model/prompt_rows.py), by a mask
-        that flash-attn does not take. `layer`: the reading keeps the states after that many layers too.
+        With `share` the prompts of a video are read in one row where they begin alike (prompt_rows.py), by a mask that
+        flash-attn does not take. `layer`: the reading keeps the states after that many layers too.
         """
         ids, attention = ids.cpu(), attention.cpu()
         if video_of is None:

@@ -8,7 +8,7 @@ from typing import Literal
 from glus.common.errors import TrainingError
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.model_config import Method
-from glus.model.stand_in_config import StandInConfig
+from glus.model.pretraining.stand_in_config import StandInConfig
 
 
 @dataclass(frozen=True)

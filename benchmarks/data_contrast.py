@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glus.data_pipeline.raw.annotated_split import read_entries
-from glus.data_pipeline.raw.annotations import parse_video
+from glus.data_pipeline.raw.annotated_split import parse_video, read_entries
 from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig, Slot
 from glus.data_pipeline.shards.index import Counts, IndexedVideo, Manifest, VideoEntry
 from glus.data_pipeline.shards.index_table import IndexBuilder, IndexTable, spans_from

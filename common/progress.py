@@ -8,8 +8,7 @@ from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from glus.common.other_bars import OTHERS, VARIABLE, is_terminal
-from glus.common.terminal import one_line
+from glus.common.terminal import OTHERS, VARIABLE, is_terminal, one_line
 
 Item = TypeVar("Item")
 

@@ -4,9 +4,11 @@ An escape sequence in a video's name could move the cursor, hide lines, or set t
 """
 
 import logging
+import os
 import re
+import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glus.common.urls import hide_secrets
 
@@ -51,3 +53,21 @@ class PlainFormatter(logging.Formatter):
 
 def _escaped(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode("ascii")
+
+
+#: tqdm reads it when it is imported. Our own bars (progress.py) know the value and are shown.
+VARIABLE, OTHERS = "TQDM_DISABLE", "others"
+
+
+def quiet_other_bars() -> None:
+    """Hide them in this process and its children, unless stderr is a terminal. Called before tqdm is imported."""
+    if not is_terminal(sys.stderr):
+        os.environ.setdefault(VARIABLE, OTHERS)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream is a terminal; not where there is none or it is closed."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False

@@ -259,8 +259,7 @@ def _run(name: str, words: list[str]) -> int:
         raise LaunchError(_unknown_command(name))
     quiet_libraries()
     if any(word in ("-h", "--help") for word in words):
-        from glus.launch.config.help_text import config_help
-        from glus.launch.examples import EXAMPLES
+        from glus.launch.config.help_text import EXAMPLES, config_help
 
         print(config_help(_load(command.config), _usage(name, command), command.help, EXAMPLES.get(name, ())), end="")
         return 0

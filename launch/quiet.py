@@ -10,8 +10,7 @@ import traceback
 import warnings
 from types import TracebackType
 
-from glus.common.other_bars import quiet_other_bars
-from glus.common.terminal import PlainFormatter, plain
+from glus.common.terminal import PlainFormatter, plain, quiet_other_bars
 
 #: For this process and its children (ranks, Ray workers), where the user has not set them.
 ENVIRONMENT = {

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from glus.common.cores import usable_cores
+from glus.common.errors import TrainingError
 from glus.common.out_of_memory import memory_explained
 from glus.common.terminal import one_line
 from glus.data_pipeline.batches.batch import Batch
@@ -23,7 +24,6 @@ from glus.training.build import Built, build_for_training, build_to_count
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.resuming import check_resumable, choose_checkpoint, is_done
 from glus.training.checkpoints.starting import check_labels
-from glus.training.determinism import deterministic
 from glus.training.devices import choose_device, claim, gpu_count
 from glus.training.distributed import Rank
 from glus.training.engines.choose import check_shares, joined, make_contrast, make_engine
@@ -37,6 +37,11 @@ from glus.training.stopping.watchdog import Watchdog
 from glus.training.tracking.mlflow_client import check_reachable
 from glus.training.tracking.run_record import located, start_tracking
 from glus.training.trainer import Trainer
+
+#: engine.deterministic: cuBLAS and flash-attn read these as they begin.
+_SETTINGS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "FLASH_ATTENTION_DETERMINISTIC": "1"}
+#: How torch says that an operation has no such algorithm.
+_SIGNS = ("does not have a deterministic implementation", "Deterministic behavior was enabled")
 
 
 def train(
@@ -154,3 +159,29 @@ def _metered(config: RunConfig, batches: Iterator[Batch], rank: Rank, tokenizer:
     elif rank.rank == 0 and (unknown := unknown_gpu(rank.device, config.engine.peak_tflops)):
         print(f"  {unknown}", flush=True)
     return Meter(batches, config.model, rank, cost, peak)
+
+
+@contextlib.contextmanager
+def deterministic(asked: bool) -> Iterator[None]:
+    """Deterministic algorithms within, where they are asked for; entered before the GPU is first used.
+
+    Raises TrainingError where an operation has none: nothing is silently left out.
+    """
+    if not asked:
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if not any(sign in text for sign in _SIGNS):
+            raise
+        raise TrainingError(f"engine.deterministic: {text.split('. ')[0]}: set engine.deterministic=false") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]

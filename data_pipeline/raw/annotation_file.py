@@ -15,7 +15,7 @@ REMEDY = "take this file again from the dataset's release"
 def read_annotation(path: Path) -> dict[str, Any]:
     """The object in an annotation file. Raises DataError where it is missing or broken (with line and column).
 
-    Half a surrogate pair is let through: one bad expression must not cost all others (annotations.py).
+    Half a surrogate pair is let through: one bad expression must not cost all others (annotated_split.py).
     """
     try:
         there = is_there(path)

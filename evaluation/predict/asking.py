@@ -203,7 +203,7 @@ def _followed(
     yield from propagation.follow(picture, frames, given, torch.stack([masks[each] for each in given], 1), together)
 
 
-#: ReasonVOS's kinds of text by its is_sent (raw/annotations.py) -> VideoLISA's wording of them.
+#: ReasonVOS's kinds of text by its is_sent (raw/annotated_split.py) -> VideoLISA's wording of them.
 _REASON_VOS = {"sentence": "sentence", "phrase": "scene"}
 #: Dataset -> its wording by kind; "" is any other kind. All other datasets: "expression".
 _WORDINGS: Mapping[str, Mapping[str, str]] = {

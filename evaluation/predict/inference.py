@@ -1,9 +1,12 @@
 """Predict the masks of one video's expressions and write them; skips expressions whose masks are on disk."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from glus.common.errors import EvaluationError, ModelError
 from glus.data_pipeline.raw.records import Expression
@@ -13,8 +16,33 @@ from glus.evaluation.predict.inference_config import InferenceConfig, Predicted
 from glus.evaluation.predict.key_frames import KeyFrames
 from glus.evaluation.predict.model_source import Loaded
 from glus.evaluation.predict.predictions import expression_folder, writing_masks
-from glus.evaluation.predict.tokens_read import counting_tokens
 from glus.evaluation.predict.video_masks import masks_of_video
+
+
+class TokensRead:
+    """Tokens that a language model reads while a video is predicted: the cost that methods differ by most.
+
+    `tokens`: rows times length of all passes so far, padding included.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], keys: dict[str, Any]) -> None:
+        """Add one pass (a forward pre-hook with keyword arguments)."""
+        self.tokens += keys["inputs_embeds"].shape[:2].numel()
+
+
+@contextmanager
+def counting_tokens(language: nn.Module) -> Iterator[TokensRead]:
+    """Count within the block; `language` is a causal language model of transformers, whose decoder is `model`."""
+    count = TokensRead()
+    decoder = language.get_submodule("model")
+    hook = decoder.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield count
+    finally:
+        hook.remove()
 
 
 def predict_video(

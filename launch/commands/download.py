@@ -1,8 +1,9 @@
 """`glus download`: weights of the Hugging Face hub into the cache; for datasets, their pages and what is there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from rich import box
 from rich.console import Console
@@ -11,7 +12,6 @@ from rich.table import Table
 from glus.common.errors import DataError, LaunchError
 from glus.common.paths import PathText
 from glus.common.terminal import cell, plain
-from glus.data_pipeline.datasets.pages import PAGES
 from glus.data_pipeline.datasets.table import DATASETS, check_split, read_dataset
 from glus.launch.config.configuration import load_config
 from glus.model.released.hub import (
@@ -24,6 +24,27 @@ from glus.model.released.hub import (
     hub_id,
     look_up,
     shown_size,
+)
+
+_REFER = "https://github.com/lichengunc/refer"
+#: The official page of each dataset, where its files and its licence are. Nothing of it is downloaded by this code.
+PAGES: Mapping[str, str] = MappingProxyType(
+    {
+        "mevis": "https://github.com/henghuiding/MeViS",
+        "refer_youtube_vos": "https://youtube-vos.org/dataset/rvos/",
+        "ref_davis17": "https://davischallenge.org/davis2017/code.html",
+        "revos": "https://github.com/cilinyan/ReVOS-api",
+        "lv_vis": "https://github.com/haochenheheda/LVVIS",
+        "reason_vos": "https://github.com/showlab/VideoLISA",
+        "youtube_vos": "https://youtube-vos.org/dataset/vos/",
+        "reason_seg": "https://github.com/dvlab-research/LISA",
+        **dict.fromkeys(("refcoco", "refcoco_plus", "refcocog", "refclef"), _REFER),
+        "grefcoco": "https://github.com/henghuiding/gRefCOCO",
+        "ade20k": "https://groups.csail.mit.edu/vision/datasets/ADE20K/",
+        "coco_stuff": "https://github.com/nightrome/cocostuff",
+        "paco_lvis": "https://github.com/facebookresearch/paco",
+        "pascal_part": "https://github.com/facebookresearch/VLPart",
+    }
 )
 
 

@@ -330,8 +330,7 @@ def test_real_ref_davis17_equals_an_independent_reading(real_data):
 
 
 def test_real_expressions_of_refer_youtube_vos_are_all_parsed(real_data):
-    from glus.data_pipeline.raw.annotated_split import read_entries
-    from glus.data_pipeline.raw.annotations import parse_video
+    from glus.data_pipeline.raw.annotated_split import parse_video, read_entries
 
     folder = real_data / "Refer-YouTube-VOS" / "meta_expressions"
     for split, ids_key, videos, count in (("train", "obj_id", 3471, 12913), ("valid", None, 507, 2096)):

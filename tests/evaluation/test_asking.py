@@ -9,7 +9,7 @@ import torch
 from glus.common.errors import DataError, EvaluationError, TrainingError
 from glus.data_pipeline.batches.conversations import templates_named
 from glus.data_pipeline.batches.tokenizer import Tokenizer
-from glus.data_pipeline.raw.annotations import parse_video
+from glus.data_pipeline.raw.annotated_split import parse_video
 from glus.data_pipeline.raw.records import Expression
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.evaluation.predict.asking import ASKING, VideoPrompts

@@ -3,7 +3,7 @@
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from glus.evaluation.predict.tokens_read import counting_tokens
+from glus.evaluation.predict.inference import counting_tokens
 from glus.evaluation.predict.worklist import Counted
 from glus.evaluation.results.directions import direction
 

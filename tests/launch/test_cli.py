@@ -17,8 +17,8 @@ import pytest
 from glus.common.errors import DataError, EvaluationError, LaunchError, ModelError, TrainingError
 from glus.common.locks import exclusive, exclusive_file
 from glus.launch import cli, quiet
+from glus.launch.config.help_text import EXAMPLES
 from glus.launch.config.schema import known_keys, section_of
-from glus.launch.examples import EXAMPLES
 from glus.training.tracking.tracking import Tracker
 from glus.training.tracking.tracking_place import TrackingConfig
 

@@ -23,12 +23,12 @@ from glus.launch import cli
 from glus.launch.commands.predict import Prediction, Predictor
 from glus.launch.ranks.nodes import ALONE
 from glus.launch.slurm.doctor import DoctorConfig, findings
-from glus.training.determinism import deterministic
 from glus.training.devices import GIVEN_BY_SLURM, choose_device, choose_precision, sign_of_gpus
 from glus.training.distributed import Rank
 from glus.training.metrics.node_watch import NodeWatch
 from glus.training.metrics.peaks import known_peak, peak_of, unknown_gpu
 from glus.training.run_config import RunConfig
+from glus.training.train import deterministic
 from tests.running import written
 
 TinyRun = Callable[..., RunConfig]

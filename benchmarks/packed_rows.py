@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from noise_batch import IMAGE, SEG, VOCABULARY, noise_batch
 from torch import nn
 
 from glus.data_pipeline.batches.batch import Batch
-from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.model.glus import Glus
 from glus.model.gradient_checkpointing import recompute_activations
 from glus.model.model_config import LanguageConfig, LoraConfig
@@ -30,7 +30,6 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from tests.model.reference import NANO
 
-VOCABULARY, SEG, IMAGE = 32_003, 32_000, -200
 CONTEXT, QUERY = 4, 4
 #: Tokens of a prompt before the question, and after it.
 SHARED_TEXT, OWN_TEXT = 55, 148
@@ -50,33 +49,14 @@ class Step:
 def noise(videos: int, expressions: int, side: int) -> Batch:
     """Videos of noise, all with `expressions` expressions of unlike words."""
     random = torch.Generator().manual_seed(0)
-    rows, size = videos * expressions, (side, side)
     begin = [1, *range(3, 1 + SHARED_TEXT), *[IMAGE] * (CONTEXT + 1), 2]
-    words = torch.randint(100, 30_000, (rows, OWN_TEXT - QUERY), generator=random).tolist()
+    words = torch.randint(100, 30_000, (videos * expressions, OWN_TEXT - QUERY), generator=random).tolist()
     asked = (OWN_TEXT - QUERY) // QUERY
     prompts = []
     for row in words:
         rounds = [row[asked * number : asked * (number + 1)] + [SEG] for number in range(QUERY)]
         prompts.append(begin + rounds[0] + [each for said in rounds[1:] for each in (IMAGE, *said)])
-    ids = torch.tensor(prompts)
-    frames = [torch.randint(0, 256, (CONTEXT + QUERY, 3, *size), dtype=torch.uint8, generator=random)] * videos
-    number = torch.arange(rows)
-    return Batch(
-        frames=frames,
-        context=torch.arange(CONTEXT).repeat(videos, 1),
-        query=torch.arange(CONTEXT, CONTEXT + QUERY).repeat(videos, 1),
-        query_numbers=torch.arange(QUERY).repeat(videos, 1),
-        video_of=torch.arange(videos).repeat_interleave(expressions),
-        ids=ids,
-        attention=torch.ones_like(ids, dtype=torch.bool),
-        answer=ids == SEG,
-        masks=[MaskRuns.of(torch.rand((expressions, QUERY, *size), generator=random) > 0.8)] * videos,
-        split=torch.zeros_like(number),
-        video_key=torch.arange(videos).repeat_interleave(expressions),
-        expression=number,
-        objects=torch.ones(rows, 1, dtype=torch.bool),
-        names=[f"noise/{each}" for each in range(rows)],
-    )
+    return noise_batch(prompts, videos, (CONTEXT, QUERY), (side, side), random)
 
 
 def take(model: Glus, batch: Batch, share: bool) -> Step:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from noise_batch import IMAGE, SEG, VOCABULARY, noise_batch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from glus.data_pipeline.batches.batch import Batch
-from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.launch.commands.plan import Sizes, held_bytes, passing_bytes
 from glus.launch.config.configuration import load_config
 from glus.launch.quiet import quiet_libraries
@@ -36,7 +36,6 @@ from glus.training.metrics.peaks import known_peak
 from glus.training.run_config import RunConfig
 
 SMALL = Path(__file__).parents[1] / "tests" / "tiny_run.yaml"
-VOCABULARY, SEG, IMAGE = 32_003, 32_000, -200
 #: Tokens of text before the question, as in GLUS's prompts.
 SHARED_TEXT = 55
 
@@ -79,32 +78,12 @@ def random_batch(config: RunConfig, arguments: argparse.Namespace, seed: int) ->
     random = torch.Generator().manual_seed(seed)
     sampling, videos, each = config.sampling, config.engine.micro_batch_size, arguments.expressions
     context, query = sampling.context_frames, sampling.query_frames
-    rows = videos * each
-    words = torch.randint(3, 300, (rows, arguments.text_tokens - SHARED_TEXT), generator=random).tolist()
+    words = torch.randint(3, 300, (videos * each, arguments.text_tokens - SHARED_TEXT), generator=random).tolist()
     # In the order of GLUS's: the text before the question, context frames and first query frame are the same for all.
     begin = [*range(3, 3 + SHARED_TEXT), *[IMAGE] * (context + 1)]
-    questions = [begin + row + [SEG] + [each for _ in range(query - 1) for each in (IMAGE, SEG)] for row in words]
+    questions = [begin + row + [SEG] + [token for _ in range(query - 1) for token in (IMAGE, SEG)] for row in words]
     size = (arguments.height, arguments.width)
-    ids = torch.tensor(questions)
-    return Batch(
-        frames=[
-            torch.randint(0, 256, (context + query, 3, *size), dtype=torch.uint8, generator=random)
-            for _ in range(videos)
-        ],
-        context=torch.arange(context).repeat(videos, 1),
-        query=torch.arange(context, context + query).repeat(videos, 1),
-        query_numbers=torch.arange(query).repeat(videos, 1),
-        video_of=torch.arange(videos).repeat_interleave(each),
-        ids=ids,
-        attention=torch.ones_like(ids, dtype=torch.bool),
-        answer=ids == SEG,
-        masks=[MaskRuns.of(torch.rand((each, query, *size), generator=random) > 0.8) for _ in range(videos)],
-        video_key=torch.arange(videos).repeat_interleave(each) + 1000 * seed,
-        split=torch.zeros(rows, dtype=torch.long),
-        expression=torch.arange(rows),
-        objects=torch.ones(rows, 1, dtype=torch.bool),
-        names=[f"noise/train/{seed}/{row}" for row in range(rows)],
-    )
+    return noise_batch(questions, videos, (context, query), size, random, first_video=1000 * seed)
 
 
 def batches(config: RunConfig, arguments: argparse.Namespace, rank: Rank) -> Iterator[Batch]:

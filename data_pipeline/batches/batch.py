@@ -16,7 +16,7 @@ from glus.data_pipeline.batches.conversations import templates_named
 from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.data_pipeline.batches.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 from glus.data_pipeline.raw.masks import CodedPlanes, edges
-from glus.data_pipeline.sampling.attributes import object_attributes
+from glus.data_pipeline.sampling.attributes import object_attributes, word_groups
 from glus.data_pipeline.sampling.sample_plan import SamplePlan, Slot
 from glus.data_pipeline.shards.reader import ShardedSplit, distinct_sets
 
@@ -175,7 +175,8 @@ def _objects(plan: SamplePlan, slots: Sequence[Slot]) -> tuple[list[MaskRuns], l
         _runs(planes, len(slot.query), range(len(entry.object_ids)), ends)
         for slot, entry, planes, ends in zip(slots, entries, coded, edges(coded), strict=True)
     ]
-    said = [object_attributes(entry.expressions, entry.object_ids, plan.config.attributes) for entry in entries]
+    groups = word_groups(plan.config.attributes)
+    said = [object_attributes(entry.expressions, entry.object_ids, groups) for entry in entries]
     return masks, [torch.from_numpy(each) for each in said]
 
 

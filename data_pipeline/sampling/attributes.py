@@ -17,6 +17,8 @@ from glus.data_pipeline.raw.records import Expression
 KINDS = ("look", "motion", "")
 #: Between words of one meaning.
 OR = "|"
+#: The words of one meaning, for each word of each group.
+WordGroups = Sequence[Sequence[frozenset[str]]]
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -31,12 +33,19 @@ def check_attributes(attributes: Mapping[str, Sequence[str]]) -> None:
             )
 
 
+def word_groups(attributes: Mapping[str, Sequence[str]]) -> WordGroups:
+    """Split the words of each group at `OR`, once for all videos."""
+    return [[frozenset(word.split(OR)) for word in words] for words in attributes.values()]
+
+
 def object_attributes(
-    expressions: Sequence[Expression], object_ids: Sequence[str], attributes: Mapping[str, Sequence[str]]
+    expressions: Sequence[Expression], object_ids: Sequence[str], groups: WordGroups
 ) -> NDArray[np.int64]:
-    """int64 [O, G]: the place in each group of the word that is said of each object alone; -1 where none or two are."""
-    found = np.full((len(object_ids), len(attributes)), -1, dtype=np.int64)
-    groups = [[set(word.split(OR)) for word in words] for words in attributes.values()]
+    """int64 [O, G]: the place in each group of the word that is said of each object alone; -1 where none or two are.
+
+    `groups` are those of `word_groups`.
+    """
+    found = np.full((len(object_ids), len(groups)), -1, dtype=np.int64)
     row = {object_id: number for number, object_id in enumerate(object_ids)}
     unclear = np.zeros(found.shape, dtype=np.bool_)
     for expression in expressions:

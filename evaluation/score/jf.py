@@ -32,25 +32,11 @@ def boundary_radius(height: int, width: int) -> int:
     return math.ceil(BOUNDARY_SHARE * float(np.linalg.norm((height, width))))
 
 
-def region_similarity(pred: Mask, target: Mask, void: Mask | None = None) -> float:
-    """J of one frame: intersection over union; 1 where both are empty.
-
-    `pred`, `target`, `void`: bool [H, W]. Pixels in `void` count for nothing. Raises ValueError for unequal shapes.
-    """
-    return float(jf_per_frame(pred[None], target[None], None if void is None else void[None])[0][0])
-
-
-def boundary_accuracy(pred: Mask, target: Mask, void: Mask | None = None) -> float:
-    """F of one frame: harmonic mean of the precision and recall of the boundary; 1 where neither mask has a boundary.
-
-    `pred`, `target`, `void`: bool [H, W]. A mask that fills the frame has no boundary.
-    Raises ValueError for unequal shapes.
-    """
-    return float(jf_per_frame(pred[None], target[None], None if void is None else void[None])[1][0])
-
-
 def jf_per_frame(pred: Mask, target: Mask, void: Mask | None = None) -> tuple[PerFrame, PerFrame]:
     """J and F of each frame of one object (or union of objects) in one video.
+
+    J: intersection over union; 1 where both are empty. F: harmonic mean of the precision and recall of the boundary; 1
+    where neither mask has a boundary. A mask that fills the frame has none.
 
     Args:
         pred, target: bool [T, H, W].

@@ -5,7 +5,7 @@ import pytest
 
 from glus.common.errors import DataError
 from glus.data_pipeline.raw.records import Expression
-from glus.data_pipeline.sampling.attributes import object_attributes
+from glus.data_pipeline.sampling.attributes import object_attributes, word_groups
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 
 GROUPS = {"motion": ("left", "up|upwards", "still|stops|not"), "colour": ("red", "blue")}
@@ -17,7 +17,7 @@ def said(*texts: tuple[str, str, str]) -> list[Expression]:
 
 
 def labels(*texts: tuple[str, str, str]) -> list[list[int]]:
-    return object_attributes(said(*texts), ["1", "2"], GROUPS).tolist()
+    return object_attributes(said(*texts), ["1", "2"], word_groups(GROUPS)).tolist()
 
 
 def test_a_word_of_a_group_that_is_said_of_an_object_alone_is_its_label() -> None:
@@ -44,7 +44,7 @@ def test_parts_of_words_are_no_words() -> None:
 
 
 def test_labels_are_int64_one_row_an_object() -> None:
-    found = object_attributes([], ["1", "2", "3"], GROUPS)
+    found = object_attributes([], ["1", "2", "3"], word_groups(GROUPS))
     assert found.dtype == np.int64 and found.shape == (3, 2) and (found == -1).all()
 
 

@@ -106,8 +106,7 @@ def demo(config: DemoConfig) -> int:
             stages.run(_evaluation(config, run))
         stages.run(_comparison(config))
     except StageFailed as failed:
-        print(f"glus demo: {failed}; the same command goes on from there", file=sys.stderr)
-        return failed.code
+        return failed.report("glus demo")
     summary = summarise_demo(config.out, {run.name: f"eval/{run.name}" for run in RUNS}, stages, set_up_seconds())
     print_summary(summary)
     _print_places(config.out)

@@ -1,6 +1,5 @@
 """`glus demo-davis`: the demo's model on real video: prepare Ref-DAVIS17, fine-tune, evaluate."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +59,7 @@ def demo_davis(config: DemoDavisConfig) -> int:
         run, scored, title = config.out / "run", config.out / "eval", "Ref-DAVIS17, fine-tuned from the demo"
         stages.run(evaluation_stage(config.out, config.evaluate, run, scored, SPLITS, title))
     except StageFailed as failed:
-        print(f"glus demo-davis: {failed}; the same command goes on from there", file=sys.stderr)
-        return failed.code
+        return failed.report("glus demo-davis")
     _summarise(config, stages)
     return 0
 

@@ -1,6 +1,5 @@
 """`glus demo-motion`: a small GLUS from scratch, in stages that are to make it see motion (docs/study.md)."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,8 +142,7 @@ def demo_motion(config: DemoMotionConfig) -> int:
             name = f"evaluate {title}"
             stages.run(evaluation_stage(config.out, config.evaluate, run, scored, config.splits, title, name))
     except StageFailed as failed:
-        print(f"glus demo-motion: {failed}; the same command goes on from there", file=sys.stderr)
-        return failed.code
+        return failed.report("glus demo-motion")
     _summarise(config, stages, [stage.name for stage in evaluated])
     return 0
 

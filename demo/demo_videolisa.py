@@ -1,6 +1,5 @@
 """`glus demo-videolisa`: a small VideoLISA on the demo's videos and images, next to the GLUS of `make demo`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +76,7 @@ def demo_videolisa(config: DemoVideoLisaConfig) -> int:
         run, scored = config.out / "run", config.out / "eval"
         stages.run(evaluation_stage(config.out, config.evaluate, run, scored, config.splits, "Demo, VideoLISA"))
     except StageFailed as failed:
-        print(f"glus demo-videolisa: {failed}; the same command goes on from there", file=sys.stderr)
-        return failed.code
+        return failed.report("glus demo-videolisa")
     _summarise(config, stages)
     return 0
 

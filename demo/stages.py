@@ -63,6 +63,11 @@ class StageFailed(Exception):
         super().__init__(f"stage {name!r} ended with exit code {code}")
         self.name, self.code = name, code
 
+    def report(self, command: str) -> int:
+        """Print where `command` stopped and how to go on; return the exit code."""
+        print(f"{command}: {self}; the same command goes on from there", file=sys.stderr)
+        return self.code
+
 
 class Stages:
     """Runs stages in order and remembers them in `out`; `done` and `ran` hold those gone through so far."""

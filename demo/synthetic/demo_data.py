@@ -4,17 +4,20 @@ Small and synthetic, but complete: every reader, every kind of expression and ev
 """
 
 import hashlib
+import io
 import json
 import multiprocessing
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import sentencepiece
 
 from glus.common.cores import usable_cores
 from glus.common.errors import DataError
@@ -23,11 +26,13 @@ from glus.common.json_file import parsed_as, read_object
 from glus.common.progress import Progress
 from glus.data_pipeline.batches.conversations import template_sentences
 from glus.demo.synthetic.demo_datasets import DemoDataConfig, counts_of, write_dataset
-from glus.demo.synthetic.word_tokenizer import train_tokenizer
 
 #: Of what is drawn and how it is laid out; goes up when either changes.
 VERSION = 2
 RECORD = "demo_data.json"
+#: Of the tokenizer: room for 256 bytes, the letters, and every word of the demo's language and prompts with the pieces
+#: it is merged from.
+VOCABULARY = 800
 #: Fewer videos than this a process are drawn sooner than a process starts.
 _WORTH_A_PROCESS = 200
 
@@ -147,3 +152,36 @@ def _write_all(
                 progress.update(sum(counts[key] for key in found))
     (root / "tokenizer.model").write_bytes(train_tokenizer(texts, prompt_sentences))
     return counts, {key: dict(sorted(counter.items())) for key, counter in kinds.items()}
+
+
+def train_tokenizer(expressions: Iterable[str], prompt_sentences: Iterable[str]) -> bytes:
+    """A SentencePiece BPE model (the bytes of tokenizer.model), a pure function of the texts.
+
+    Settings as in LLaMA's own model: byte fallback, no normalization, split digits, <unk> 0, <s> 1, </s> 2. Each word
+    counts once, however often it is used: the vocabulary then has room for words, not for parts of frequent ones.
+    Expressions are lower-cased, as prompts have them.
+    """
+    prompts = [line for sentence in prompt_sentences for line in sentence.splitlines() if line.strip()]
+    words = {word for text in expressions for word in text.lower().split()}
+    words |= {word for line in prompts for word in line.split()}
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*sorted(words), *prompts]),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=VOCABULARY,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        byte_fallback=True,
+        split_digits=True,
+        allow_whitespace_only_pieces=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()

@@ -1,6 +1,6 @@
 """What VideoLISA asks of a segmenter: frames and one prompt an expression in, logits of each frame alone out.
 
-SAM 1 is one (model/sam1), SAM 2 without its memory another.
+SAM 1 is one (sam1_segmenter.py), SAM 2 without its memory another.
 """
 
 from dataclasses import replace
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from glus.model.memory import MemoryBank
 from glus.model.model_config import ModelConfig
-from glus.model.sam1.sam1_segmenter import Sam1Segmenter
 from glus.model.segmenter import FrameFeatures, Segmenter
+from glus.model.videolisa.sam1_segmenter import Sam1Segmenter
 
 
 class Features(Protocol):

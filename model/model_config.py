@@ -370,10 +370,10 @@ class ModelConfig:
     """Folder or file of the SentencePiece tokenizer."""
 
     def __post_init__(self) -> None:
-        if self.method == "glus" and self.segmenter.kind != "sam2":
+        if self.method in ("glus", "pretraining") and self.segmenter.kind != "sam2":
             raise ModelError(
-                f"model.segmenter.kind is {self.segmenter.kind}, but model.method is glus, which needs the memory of "
-                "SAM 2: set kind to sam2, or method to videolisa"
+                f"model.segmenter.kind is {self.segmenter.kind}, but model.method is {self.method}, which needs the "
+                "memory of SAM 2: set kind to sam2, or method to videolisa"
             )
 
     @property

@@ -72,6 +72,11 @@ class Asking:
     wording: Callable[[str, Expression], str]
     recorded: Callable[[InferenceConfig, SamplingConfig], dict[str, int | bool | str]]
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether a memory follows masks through the video, from a key frame."""
+        return self.masks is _ask_in_windows
+
 
 def check_text(text: str, name: str) -> None:
     """Raise EvaluationError for a text with nothing in it; `name` says which expression it is."""
@@ -228,7 +233,7 @@ def _refuse_post_optimise(config: InferenceConfig) -> None:
 
 def refuse_reference_gamma(config: InferenceConfig, method: Method) -> None:
     """Raise EvaluationError where the switch is set for a method whose memory encoder is not read."""
-    if config.reference_gamma and method != "glus":
+    if config.reference_gamma and not ASKING[method].has_memory:
         raise EvaluationError(f"inference.reference_gamma: {method} has no memory of frames; leave it out")
 
 

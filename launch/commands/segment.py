@@ -71,7 +71,7 @@ def segment(config: SegmentConfig) -> None:
     Raises DataError, ModelError, TrainingError, EvaluationError or LaunchError, each with one clear message.
     """
     from glus.common.out_of_memory import memory_explained
-    from glus.evaluation.predict.asking import check_segments, refuse_reference_gamma
+    from glus.evaluation.predict.asking import ASKING, check_segments, refuse_reference_gamma
     from glus.evaluation.predict.model_source import ModelSource
     from glus.training.devices import choose_device
 
@@ -84,9 +84,10 @@ def segment(config: SegmentConfig) -> None:
     if source.notes:
         print(plain("\n".join(source.notes)))
     check_segments(source.method)
-    if config.key_frame != 0 and source.method != "glus":
+    has_memory = ASKING[source.method].has_memory
+    if config.key_frame != 0 and not has_memory:
         raise LaunchError(f"key_frame={config.key_frame}: {source.method} has no key frame; leave it out")
-    if config.inference.post_optimise is not None and source.method != "videolisa":
+    if config.inference.post_optimise is not None and has_memory:
         raise LaunchError(
             f"inference.post_optimise: {source.method} follows masks by a memory of its own; leave it out"
         )

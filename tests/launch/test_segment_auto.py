@@ -118,3 +118,18 @@ def test_videolisa_has_no_key_frame_to_choose(
     other = write_checkpoint(tiny_demo, tmp_path_factory.mktemp("videolisa") / "run", *VIDEOLISA)
     assert segment("--key-frame", "auto", "--selector", str(weights["selector"]), "--weights", str(other)) == 2
     assert "key_frame=auto: videolisa has no key frame; leave it out" in capsys.readouterr().err
+
+
+def test_pretraining_begins_at_a_key_frame_and_has_a_memory_whose_scales_are_set(
+    segment: Callable[..., int], tiny_demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = write_checkpoint(tiny_demo, tmp_path / "pretraining", "model.method=pretraining")
+    given = ("--weights", str(weights), "--key-frame", "2", "--inference.reference-gamma", "true")
+    assert segment(*given) == 0, capsys.readouterr().err
+    document = json.loads((tmp_path / "out" / "meta_expressions.json").read_text("utf-8"))
+    [video] = document["videos"].values()
+    assert {each["key_frame"] for each in video["expressions"].values()} == {"00020"}
+    (tmp_path / "sam2.pt").touch()
+    refused = ("--weights", str(weights), "--out", str(tmp_path / "o"), "inference.post_optimise=sam2.pt")
+    assert segment(*refused) == 2
+    assert "post_optimise: pretraining follows masks by a memory of its own" in capsys.readouterr().err

@@ -44,10 +44,11 @@ def test_heads_that_do_not_divide_are_refused(sizes):
 
 
 def test_a_segmenter_or_window_of_another_method_is_refused():
-    with pytest.raises(
-        ModelError, match=r"segmenter.kind is sam1, but model.method is glus.*set kind to sam2, or method"
-    ):
-        ModelConfig(segmenter=SegmenterConfig(kind="sam1"))
+    for method in ("glus", "pretraining"):
+        with pytest.raises(
+            ModelError, match=rf"segmenter.kind is sam1, but model.method is {method}.*set kind to sam2, or method"
+        ):
+            ModelConfig(method=method, segmenter=SegmenterConfig(kind="sam1"))
     with pytest.raises(ModelError, match=r"sliding_window=2047: the family llama has no window here; set it to 0"):
         LanguageConfig(sliding_window=2047)
 

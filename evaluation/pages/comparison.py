@@ -17,6 +17,7 @@ from glus.common.terminal import cell, plain
 from glus.evaluation.pages.comparison_sections import RANKS, SYSTEM, Compared, Scores, comparison_sections, curve_order
 from glus.evaluation.pages.curves import COLOURS, curve_file, draw_curves
 from glus.evaluation.pages.rows import ABSENT, Row, Section
+from glus.evaluation.results.mean_metrics import LOST, LOST_NAMES
 from glus.evaluation.results.published_results import PublishedTable
 
 
@@ -106,7 +107,7 @@ def render(template: str, **values: Any) -> str:
     """One of the pages of this folder with its values; text is escaped, an unknown value is an error."""
     folder = FileSystemLoader(Path(__file__).parent)
     jinja = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    jinja.globals["absent"] = ABSENT
+    jinja.globals |= {"absent": ABSENT, "lost_parts": dict(zip(LOST, LOST_NAMES, strict=True))}
     jinja.filters["breakable"] = _breakable
     return jinja.get_template(template).render(**values)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from glus.evaluation.pages.evaluation_page import pick_examples, write_report
 from glus.evaluation.pages.overlays import contact_strip
 from glus.evaluation.predict.predictions import expression_folder, write_masks
+from glus.evaluation.results.mean_metrics import LOST_NAMES
 from glus.evaluation.results.summary import summarise
 from glus.evaluation.score.scoring import score_split
 
@@ -69,6 +70,7 @@ def test_the_page_shows_figures_kinds_control_and_pictures(mevis, revos, half_ri
             assert f"{metrics.drop:.1f}" in text
     assert "Partial evaluation." in text
     assert "without target" in text
+    assert "".join(f"<th>{name}</th>" for name in ("J", *LOST_NAMES)) in text
     strips, films = pictures[:12], pictures[12:]
     assert all(place.name.count("-") == 2 for place in strips)
     shown = {place.relative_to(page.parent).as_posix() for place in films}

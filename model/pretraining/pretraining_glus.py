@@ -48,7 +48,7 @@ class StandIns(nn.Module):
             self.language = nn.Linear(config.language.hidden_size, sum(self.groups))
         if given.place_cells:
             self.place = nn.Linear(config.prompt_width, given.place_cells**2)
-        self.cells = given.place_cells
+        self.cells, self.language_groups = given.place_cells, given.language_groups
 
     def place_loss(self, states: Tensor, masks: Sequence[MasksLike]) -> Tensor:
         """Cross-entropy of the cells that an object covers, by their share; frames without it count for nothing.
@@ -65,19 +65,21 @@ class StandIns(nn.Module):
 
     def tower_loss(self, patches: Tensor, batch: LabelledBatch) -> Tensor:
         """Loss of patches of the vision tower, float [V, Q, P, hidden], by the attributes of their object."""
-        return self._named(self.tower(patches), batch)
+        return self._named(self.tower(patches), batch, ())
 
     def language_loss(self, tokens: Tensor, batch: LabelledBatch) -> Tensor:
         """Loss of tokens of frames inside the language model, float [V, Q, P, hidden], one a patch."""
-        return self._named(self.language(tokens), batch)
+        return self._named(self.language(tokens), batch, self.language_groups)
 
-    def _named(self, logits: Tensor, batch: LabelledBatch) -> Tensor:
+    def _named(self, logits: Tensor, batch: LabelledBatch, groups: Sequence[int]) -> Tensor:
         side = round(logits.shape[2] ** 0.5)
         labels = torch.stack(
             [_labels(m.painted(), a, side) for m, a in zip(batch.object_masks, batch.attributes, strict=True)]
         )
         losses = []
         for group, of_group in enumerate(logits.float().split(self.groups, dim=-1)):
+            if groups and group not in groups:
+                continue
             label = labels[..., group]
             empty, known = label == -2, label >= 0
             of_patch = F.cross_entropy(

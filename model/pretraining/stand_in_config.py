@@ -27,6 +27,8 @@ class StandInConfig:
     """The same for a frame's tokens after `language_layer` layers of the language model."""
     language_layer: int = 2
     """Layer of the language model whose states name attributes."""
+    language_groups: tuple[int, ...] = ()
+    """The groups that this loss names, counted from 0; empty: all. A single frame cannot tell a motion."""
     points: float = 0.0
     """Length of points that prompt the segmenter instead of [SEG]: one on the object in the first query frame, nothing
     afterwards, so that the memory must follow it. 0 prompts with [SEG].
@@ -36,5 +38,11 @@ class StandInConfig:
         check_bounds("model.stand_ins", self, _STAND_INS)
         if (self.tower or self.language) and not self.attributes:
             raise ModelError("model.stand_ins.attributes is empty: say how many words each group has")
+        unknown = [group for group in self.language_groups if not 0 <= group < len(self.attributes)]
+        if unknown:
+            raise ModelError(
+                f"model.stand_ins.language_groups={list(self.language_groups)}: {unknown[0]} is none of the "
+                f"{len(self.attributes)} groups of model.stand_ins.attributes, counted from 0"
+            )
         if self.place and not self.place_cells:
             raise ModelError("model.stand_ins.place_cells is 0: say into how many cells a side a frame is cut")

@@ -21,7 +21,7 @@ HEADS = StandInConfig(attributes=(3, 2), place_cells=4)
 NOTHING = LossConfig(cross_entropy=0, mask_bce=0, mask_dice=0, contrastive=0)
 
 
-def config(loss: LossConfig = NOTHING, **stand_ins: float) -> ModelConfig:
+def config(loss: LossConfig = NOTHING, **stand_ins: float | tuple[int, ...]) -> ModelConfig:
     sizes = tiny_config()
     return replace(
         sizes,
@@ -33,7 +33,7 @@ def config(loss: LossConfig = NOTHING, **stand_ins: float) -> ModelConfig:
     )
 
 
-def model(loss: LossConfig = NOTHING, **stand_ins: float) -> PretrainingGlus:
+def model(loss: LossConfig = NOTHING, **stand_ins: float | tuple[int, ...]) -> PretrainingGlus:
     torch.manual_seed(0)
     return PretrainingGlus(config(loss, **stand_ins), VOCABULARY, SEG)
 
@@ -118,6 +118,20 @@ def test_a_patch_names_the_words_of_its_object_and_patches_without_one_name_noth
     filled = right.clone()
     filled[0, 0, 1:] = right[0, 0, 0]
     assert named(filled, masks, [[1, 0]]) == pytest.approx(25), "a quarter for patches without an object, in each group"
+
+
+def test_a_single_frame_is_not_asked_for_motion(batch: Batch) -> None:
+    """The language loss names the groups that it is told to: in a batch, all is the sum of the first and the rest."""
+
+    def loss(*groups: int) -> float:
+        pretraining = model(language=1.0, language_layer=1, language_groups=groups)
+        with torch.no_grad():
+            return pretraining(batch).losses["words_of_language"].item()
+
+    assert loss(0) > 0 and loss(1) > 0
+    assert loss(0) + loss(1) == pytest.approx(loss(), rel=1e-5)
+    with pytest.raises(ModelError, match="language_groups=.*2 is none of the 2 groups"):
+        StandInConfig(attributes=(3, 2), language_groups=(2,))
 
 
 def test_points_name_the_middle_of_each_object_once() -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from glus.common.errors import DataError
 from glus.data_pipeline.raw.annotated_split import AnnotatedSplit, read_entries
-from glus.data_pipeline.raw.annotation_file import read_annotation
-from glus.data_pipeline.raw.json_members import open_members
+from glus.data_pipeline.raw.annotation_file import open_members, read_annotation
 from glus.data_pipeline.raw.mask_sources import RleTable
 
 SPLITS = ("train",)

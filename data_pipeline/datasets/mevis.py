@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from glus.data_pipeline.raw.annotated_split import AnnotatedSplit, read_entries
-from glus.data_pipeline.raw.json_members import open_members
+from glus.data_pipeline.raw.annotation_file import open_members
 from glus.data_pipeline.raw.mask_sources import RleTable
 
 SPLITS = ("train", "valid_u", "valid")

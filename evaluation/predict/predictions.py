@@ -14,12 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glus.common.errors import EvaluationError
-from glus.common.files import make_folder_aside
+from glus.common.files import is_there, make_folder_aside
+from glus.common.json_file import read_object
 from glus.common.names import check_name, check_path, check_unique
 from glus.data_pipeline.raw.frame_names import PNG_ENDINGS, only_file, split_ending
 from glus.data_pipeline.raw.records import Expression, check_names
+from glus.data_pipeline.sampling.frame_labels import CHECKPOINT, WEIGHTS
 from glus.data_pipeline.shards.reader import VideoEntry
 from glus.evaluation.predict.mask_png import encode_mask, read_mask
+
+#: Next to the folder of masks: which model made them, with which settings (provenance.py writes it).
+RECORD = "predictions.json"
 
 
 def split_folder(root: Path, dataset: str, split: str) -> Path:
@@ -201,3 +206,15 @@ def _put_in_place(aside: Path, folder: Path) -> None:
 
 def _label(entry: VideoEntry, expression: Expression) -> str:
     return f"{entry.dataset}/{entry.split} video {entry.video} expression {expression.id}"
+
+
+def model_of(masks: Path) -> dict[str, str]:
+    """Checkpoint and SHA-256 of the weights that predicted `masks`; nothing where no record lies next to their folder.
+
+    It needs no torch. Raises EvaluationError where the record is damaged.
+    """
+    file = masks.parent / RECORD
+    if not is_there(file):
+        return {}
+    found = read_object(file, "record of predictions", raises=EvaluationError, remedy="predict again")
+    return {name: str(found.get(name, "")) for name in (CHECKPOINT, WEIGHTS)}

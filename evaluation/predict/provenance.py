@@ -16,8 +16,8 @@ from glus.common.errors import EvaluationError
 from glus.common.files import is_there
 from glus.common.json_file import read_as
 from glus.data_pipeline.shards.reader import ShardedSplit
-from glus.evaluation.predict.model_record import RECORD as RECORD
 from glus.evaluation.predict.model_source import ModelSource
+from glus.evaluation.predict.predictions import RECORD as RECORD
 from glus.evaluation.predict.worklist import RECORDS, Counted
 
 FORMAT = 1

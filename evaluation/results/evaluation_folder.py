@@ -8,7 +8,7 @@ from typing import Any
 from glus.common.errors import EvaluationError
 from glus.common.files import is_there
 from glus.common.json_file import read_object
-from glus.evaluation.predict.model_record import RECORD
+from glus.evaluation.predict.predictions import RECORD
 from glus.evaluation.results.scores_file import SCORES, Scored, read_scores
 from glus.evaluation.results.summary import named_metrics
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from glus.common.errors import LaunchError
 from glus.common.terminal import one_line
 from glus.data_pipeline.sampling.frame_labels import CHECKPOINT, WEIGHTS
-from glus.evaluation.predict.model_record import model_of
 from glus.evaluation.predict.model_source import ModelSource
+from glus.evaluation.predict.predictions import model_of
 from glus.evaluation.predict.provenance import MASKS
 from glus.evaluation.results.scores_file import Scored, read_scores
 from glus.evaluation.results.summary import BenchmarkSummary

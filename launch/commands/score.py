@@ -11,8 +11,7 @@ from glus.common.terminal import plain
 from glus.data_pipeline.shards.reader import ShardedSplit, open_splits
 from glus.data_pipeline.shards.storage import Storage
 from glus.evaluation.pages.evaluation_page import write_report
-from glus.evaluation.predict.model_record import model_of
-from glus.evaluation.predict.predictions import split_folder
+from glus.evaluation.predict.predictions import model_of, split_folder
 from glus.evaluation.results.frame_scores import write_frame_scores
 from glus.evaluation.results.scores_file import write_scores
 from glus.evaluation.results.summary import Summary

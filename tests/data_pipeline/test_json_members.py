@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glus.common.errors import DataError
-from glus.data_pipeline.raw.annotation_file import read_annotation
-from glus.data_pipeline.raw.json_members import JsonMembers, open_members
+from glus.data_pipeline.raw.annotation_file import JsonMembers, open_members, read_annotation
 
 TEXTS = st.text(alphabet=st.sampled_from('a0[]{}",:\\é \n'), max_size=6)
 VALUES = st.recursive(

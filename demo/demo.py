@@ -13,6 +13,7 @@ import psutil
 from glus.demo.demo_summary import print_summary, summarise_demo
 from glus.demo.stages import Stage, StageFailed, Stages
 from glus.demo.synthetic.demo_datasets import VIDEO_DATASETS
+from glus.training.tracking.mlflow_client import TRAINING_PAGE
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SPLITS = ("mevis/valid_u", "ref_davis17/valid", "revos/valid", "reason_vos/valid")
@@ -236,13 +237,14 @@ def _print_places(out: Path) -> None:
     print(f"pictures: {out / 'eval' / RUNS[0].name / 'overlays'}")
     print(f"runs side by side: {out / 'compare' / 'comparison.html'}")
     print(f"results: {out / 'summary.json'}")
-    print(f'MLflow\'s page on these runs (choose "Model training" at its top left): {mlflow_command(out)}')
+    print_mlflow(out)
 
 
-def mlflow_command(out: Path) -> str:
-    """The command that opens MLflow's page, as it runs from here."""
+def print_mlflow(out: Path) -> None:
+    """Print the command that serves MLflow's page, as it runs from here, and the page's address."""
     mlflow = Path(sys.executable).with_name("mlflow")
     shown: Path | str = mlflow if mlflow.is_file() else "mlflow"
     if isinstance(shown, Path) and shown.is_relative_to(Path.cwd()):
         shown = shown.relative_to(Path.cwd())
-    return f"{shown} ui --backend-store-uri {tracking_place(out)}"
+    served = f"{shown} ui --backend-store-uri {tracking_place(out)}"
+    print(f"MLflow's page: {served}, then open http://127.0.0.1:5000{TRAINING_PAGE}")

@@ -13,7 +13,7 @@ from glus.demo.demo import (
     TRAIN_CODE,
     checkpoint_files,
     evaluation_stage,
-    mlflow_command,
+    print_mlflow,
     set_up_seconds,
     shard_manifests,
     tracking_place,
@@ -123,4 +123,4 @@ def _summarise(config: DemoDavisConfig, stages: Stages) -> None:
     print(f"report: {config.out / 'eval' / 'report.html'}")
     print(f"pictures: {config.out / 'eval' / 'overlays'}")
     print(f"results: {config.out / 'summary.json'}")
-    print(f"MLflow's page on this run: {mlflow_command(config.out)}")
+    print_mlflow(config.out)

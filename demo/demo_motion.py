@@ -17,7 +17,7 @@ from glus.demo.demo import (
     encoder_file,
     encoder_stage,
     evaluation_stage,
-    mlflow_command,
+    print_mlflow,
     set_up_seconds,
     shard_manifests,
     tracking_place,
@@ -183,7 +183,7 @@ def _summarise(config: DemoMotionConfig, stages: Stages, names: list[str]) -> No
     for name in names:
         print(f"report, {name.replace('_', ' ')}: {config.out / 'eval' / name / 'report.html'}")
     print(f"results: {config.out / 'summary.json'}")
-    print(f"MLflow's page on these runs: {mlflow_command(config.out)}")
+    print_mlflow(config.out)
 
 
 def _of_twins(summary: Summary) -> float | None:

@@ -17,7 +17,7 @@ from glus.demo.demo import (
     encoder_file,
     encoder_stage,
     evaluation_stage,
-    mlflow_command,
+    print_mlflow,
     set_up_seconds,
     shard_manifests,
     tracking_place,
@@ -118,7 +118,7 @@ def _summarise(config: DemoVideoLisaConfig, stages: Stages) -> None:
     print_cost(summary)
     print(f"report: {config.out / 'eval' / 'report.html'}")
     print(f"results: {config.out / 'summary.json'}")
-    print(f"MLflow's page on this run: {mlflow_command(config.out)}")
+    print_mlflow(config.out)
 
 
 def _with_all(summary: Summary) -> dict[str, float | None]:

@@ -283,7 +283,7 @@ def test_each_checkpoint_is_a_logged_model_once_with_its_figures_and_the_best_ha
     assert sorted(model.tags["checkpoint"] for model in models) == ["step-000300", "step-000600"]
     assert all(model.source_run_id == tracker.run_id for model in models)
     figures = {model.tags["checkpoint"]: {each.key: each.value for each in model.metrics} for model in models}
-    assert figures["step-000300"]["eval/overall/JF"] == 41.0
+    assert figures["step-000300"]["JF/overall"] == 41.0
     version = client.get_model_version_by_alias(config.experiment, "best")
     best = client.get_model_version(config.experiment, version.version)
     [model] = [each for each in models if best.source == each.artifact_location]

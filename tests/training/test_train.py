@@ -20,6 +20,7 @@ from glus.training.metrics.cost import Load, step_cost
 from glus.training.metrics.profiling import FOLDER, OPERATIONS, TRACE
 from glus.training.run_config import RunConfig
 from glus.training.stopping.health import FILE, refuse_non_finite
+from glus.training.tracking.metric_groups import shown_name
 from glus.training.tracking.recorded_runs import RunRecord, find_runs
 from glus.training.train import sample_plan, train
 
@@ -61,6 +62,8 @@ def test_a_run_records_where_its_time_and_memory_go(record: RunRecord) -> None:
     for name in ("waiting_for_data_share", "outside_step_share", "contrastive_share"):
         assert 0 <= record.metrics[name] <= 1, name
     assert record.metrics["system/node-0/memory_percent"] > 0
+    losses = {name for name in record.metrics if shown_name(name).startswith("Loss/")}
+    assert losses == {"total", "cross_entropy", "mask_bce", "mask_dice", "contrastive"}
 
 
 def test_mfu_is_model_flop_over_time_and_peak(run: RunConfig, record: RunRecord) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from glus.common.errors import TrainingError, first_line
 from glus.common.urls import hide_secrets
 from glus.training.tracking.artifact_place import FOLDER
+from glus.training.tracking.metric_groups import plain_name, shown_name
 from glus.training.tracking.metrics_file import Record, checked_name
 from glus.training.tracking.tracking_place import (
     TrackingConfig,
@@ -35,8 +36,10 @@ PARAMETERS_A_CALL = 100
 #: Parameters (or their beginnings) that change no metric: how a run is kept, not what it is.
 NOT_OF_METRICS = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang_minutes", "tracking.")
 
-#: MLflow's page then opens as one of trainings; without it, it takes an experiment for one of prompts.
+#: What a training's experiment is. MLflow 3.17 records it, and opens its page as one of prompts all the same.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+#: Its page for trainings, below the server's address.
+TRAINING_PAGE = "/#/experiments?workflowType=machine_learning"
 
 #: Set before MLflow is imported, where the user has not: two quick tries instead of minutes, no pages of migrations.
 ENVIRONMENT = {
@@ -94,7 +97,8 @@ def metrics_of(values: Mapping[str, float], step: int, model_id: str | None = No
     from mlflow.entities import Metric
 
     now_ms = int(time.time() * 1000)
-    return [Metric(checked_name(name), float(value), now_ms, step, model_id=model_id) for name, value in values.items()]
+    names = {name: shown_name(checked_name(name)) for name in values}
+    return [Metric(names[name], float(value), now_ms, step, model_id=model_id) for name, value in values.items()]
 
 
 def _client(config: TrackingConfig, file: Path | None) -> "MlflowClient":
@@ -308,9 +312,11 @@ def record_parameters(client: "MlflowClient", run: "Run", params: Mapping[str, s
 
 
 def recorded_points(client: "MlflowClient", run: "Run") -> frozenset[tuple[str, int]]:
-    """(name, step) of all that is recorded."""
+    """(plain name, step) of all that is recorded."""
     return frozenset(
-        (name, point.step) for name in run.data.metrics for point in client.get_metric_history(run.info.run_id, name)
+        (plain_name(shown), point.step)
+        for shown in run.data.metrics
+        for point in client.get_metric_history(run.info.run_id, shown)
     )
 
 
@@ -319,7 +325,7 @@ def metric_of(record: Record) -> "Metric":
     from mlflow.entities import Metric
 
     name, value, timestamp, step = record
-    return Metric(checked_name(name), value, timestamp, step)
+    return Metric(shown_name(checked_name(name)), value, timestamp, step)
 
 
 def record_dataset(client: "MlflowClient", run_id: str, name: str, fingerprint: str, counts: Mapping[str, int]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from glus.common.errors import TrainingError
 from glus.training.tracking.artifact_place import read_artifact
+from glus.training.tracking.metric_groups import plain_name
 from glus.training.tracking.mlflow_client import client_of, experiment_id, mlflow_errors
 from glus.training.tracking.tracking_place import TrackingConfig, place_of
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One recorded run. `metrics` holds each metric's last value, `history` all of them as (step, value) in order."""
+    """One recorded run. `metrics` holds each metric's last value, `history` all of them as (step, value) in order.
+
+    Metrics have their plain names (metric_groups.py).
+    """
 
     run_id: str
     name: str
@@ -72,11 +76,12 @@ def _the_run(runs: "Sequence[Run]", name: str, config: TrackingConfig) -> "Run":
 
 
 def _run_record(client: "MlflowClient", run: "Run") -> RunRecord:
+    # A run that an earlier version began has a metric under two names.
+    points: dict[str, list[Metric]] = {}
+    for shown in run.data.metrics:
+        points.setdefault(plain_name(shown), []).extend(client.get_metric_history(run.info.run_id, shown))
     history = {
-        name: tuple(
-            (point.step, _value(point.value)) for point in _in_order(client.get_metric_history(run.info.run_id, name))
-        )
-        for name in run.data.metrics
+        name: tuple((point.step, _value(point.value)) for point in _in_order(found)) for name, found in points.items()
     }
     return RunRecord(
         run_id=run.info.run_id,

@@ -100,8 +100,10 @@ class Tracker:
         """
         metrics = metrics_of(values, step)
         if self._metrics and metrics:
-            self._metrics.append({each.key: each.value for each in metrics}, metrics[0].timestamp, step)
-        self._delivery.put(each for each in metrics if (each.key, step) not in self._recorded)
+            plain = {name: each.value for name, each in zip(values, metrics, strict=True)}
+            self._metrics.append(plain, metrics[0].timestamp, step)
+        known = {name for name in values if (name, step) in self._recorded}
+        self._delivery.put(each for name, each in zip(values, metrics, strict=True) if name not in known)
 
     def sync(self) -> None:
         """Bring the run's file to the disk, before a checkpoint that relies on it. Raises TrainingError."""

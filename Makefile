@@ -34,11 +34,11 @@ CODE := $(wildcard $(FOLDERS) tests benchmarks examples setup.py)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-short demo-davis test test-fast lint types unit-tests gpu-wheels clean
+.PHONY: help env env-page demo demo-short demo-davis test test-fast lint types unit-tests gpu-wheels clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
-	@echo "more: env, lint, types, unit-tests, demo-short, demo-davis DATA=FOLDER, gpu-wheels, clean"
+	@echo "more: env, env-page, lint, types, unit-tests, demo-short, demo-davis DATA=FOLDER, gpu-wheels, clean"
 
 env: $(STAMP)
 
@@ -58,6 +58,10 @@ $(STAMP): $(wildcard requirements/*) pyproject.toml setup.py
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 	@echo "environment: ready"
+
+# For `glus page`. --no-deps: requirements/lock_page.txt says why.
+env-page: env
+	@$(INSTALL) --no-deps -r requirements/lock_page.txt
 
 # The demo's seconds include the set-up, so its start is noted before the environment is made.
 demo demo-short: export GLUS_DEMO_STARTED := $(shell date +%s)

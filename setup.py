@@ -1,4 +1,4 @@
-"""The one dynamic part of the metadata: dependencies, from requirements/run.in. All else is in pyproject.toml."""
+"""The dynamic part of the metadata: dependencies, from requirements/run.in and page.in. All else: pyproject.toml."""
 
 from pathlib import Path
 
@@ -11,4 +11,4 @@ def requirements(name: str) -> list[str]:
     return [kept for line in lines if (kept := line.split("#")[0].strip())]
 
 
-setup(install_requires=requirements("run"))
+setup(install_requires=requirements("run"), extras_require={"page": requirements("page")})

@@ -104,6 +104,11 @@ COMMANDS = {
         first="video",
         makes="out",
     ),
+    "page": Command(
+        "glus.launch.commands.page:page",
+        "glus.launch.commands.page:PageConfig",
+        "a page in the browser that segments uploaded videos",
+    ),
     "score": Command(
         "glus.launch.commands.score:score",
         "glus.launch.commands.score:ScoreConfig",

@@ -28,6 +28,7 @@ ONLY_FILE = {
     "sam2": "model/sam2_parts.py",
     "deepspeed": "training/engines/deepspeed_engine.py",
     "mlflow": "training/tracking/mlflow_client.py",
+    "gradio": "evaluation/segment/web_page.py",
     "huggingface_hub": "model/released/hub.py and launch/commands/model_card.py",
 }
 LONGEST_FILE = 400

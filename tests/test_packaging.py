@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -36,8 +37,11 @@ def test_the_wheel_holds_every_module_and_data_file(unpacked: Path) -> None:
     assert {path.name for path in unpacked.iterdir()} == {"glus", f"glus-{VERSION}.dist-info"}
 
 
-def test_the_wheel_names_its_command_and_licence(unpacked: Path) -> None:
+def test_the_wheel_names_its_command_its_extra_and_its_licence(unpacked: Path) -> None:
     info = unpacked / f"glus-{VERSION}.dist-info"
+    asked = [Requirement(line) for line in metadata.PathDistribution(info).requires or []]
+    extra = [each for each in asked if each.marker and each.marker.evaluate({"extra": "page"})]
+    assert [each.name for each in extra] == ["gradio"]
     assert "glus = glus.launch.cli:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
     assert "Apache" in (info / "METADATA").read_text(encoding="utf-8")
     assert list(info.rglob("LICENSE"))
@@ -98,11 +102,15 @@ def pins(name: str) -> dict[str, Version]:
     return {canonicalize_name(pin[1]): Version(pin[2]) for pin in found if pin}
 
 
-def wanted_lines() -> list[str]:
-    """The requirements of run.in, dev.in and no_deps.in, extras and all."""
+#: What the page's pins ask for in vain (requirements/lock_page.txt says why).
+PAGE_ASKS = {"pillow"}
+
+
+def wanted_lines(names: Sequence[str] = ("run.in", "dev.in", "no_deps.in")) -> list[str]:
+    """The requirements of these files, extras and all."""
     lines = [
         line.split("#")[0].strip()
-        for name in ("run.in", "dev.in", "no_deps.in")
+        for name in names
         for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
     ]
     return [line for line in lines if line]
@@ -114,6 +122,25 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
         requirement = Requirement(line)
         version = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{line}, but {version} is pinned"
+
+
+def test_the_pins_of_the_page_are_complete_too() -> None:
+    page = pins("lock_page.txt")
+    [line] = wanted_lines(["page.in"])
+    assert Requirement(line).specifier.contains(page["gradio"])
+    known = pins("lock.txt") | pins("lock_build.txt")
+    assert not page.keys() & known.keys()
+    if importlib.util.find_spec("gradio") is None:
+        pytest.skip("gradio is not installed: make env-page (.ci/run does)")
+    missing = set()
+    for need in (Requirement(each) for name in page for each in metadata.requires(name) or []):
+        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+            continue
+        name = canonicalize_name(need.name)
+        version = page.get(name) or known.get(name)
+        if version is None or not need.specifier.contains(version, prereleases=True):
+            missing.add(name)
+    assert missing == PAGE_ASKS
 
 
 def test_wheels_for_a_gpu_machine_have_the_pinned_versions() -> None:

@@ -26,8 +26,8 @@ from glus.evaluation.segment.given_frames import GivenFrames, clip_of_frames
 from glus.model.released.hub import hub_id
 from glus.training.devices import Kind, Precision, choose_device, choose_precision, claim
 
-#: A video file, a folder of JPEG or PNG frames, or frames in memory.
-Video = str | PathLike[str] | GivenFrames
+#: A video file, a folder of JPEG or PNG frames, one of both that is open already, or frames in memory.
+Video = str | PathLike[str] | Clip | GivenFrames
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class GlusPredictor:
         """All masks of a video. They take E x T x H x W bytes; `stream` holds one frame at a time.
 
         video: a video file, a folder of JPEG or PNG frames, a list of frames (NumPy or torch uint8 [H, W, 3], or PIL),
-            or uint8 [T, H, W, 3] of NumPy or torch; RGB.
+            or uint8 [T, H, W, 3] of NumPy or torch; RGB. Or a Clip (clip.py), which stays open.
         expressions: what to segment, in words; E of them, which go through the video together.
         key_frame: the frame to begin at, counted from 0; VideoLISA has none.
         Raises EvaluationError for an empty expression or too little memory, DataError for a video that cannot be read
@@ -156,7 +156,7 @@ def _checked_texts(expressions: str | Sequence[str]) -> tuple[str, ...]:
 def _opened(video: Video) -> Iterator[Clip]:
     """A Clip; the frames of a file lie in a temporary folder until the block ends."""
     if not isinstance(video, (str, PathLike)):
-        yield clip_of_frames(video)
+        yield video if isinstance(video, Clip) else clip_of_frames(video)
         return
     with tempfile.TemporaryDirectory(prefix="glus-frames-") as scratch:
         yield open_clip(Path(video), Path(scratch) / "frames")

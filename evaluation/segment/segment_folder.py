@@ -2,6 +2,7 @@
 
 OUT/masks/VIDEO/EXP_ID/FRAME.png    one a frame, in the one form of masks (mask_png.py): 8-bit grey, 0 and 255
 OUT/meta_expressions.json           which expression an EXP_ID is, as in MeViS, and what was counted
+OUT/overlay.mp4, contact_sheet.png  pictures of it (segment_pictures.py)
 """
 
 import json
@@ -21,6 +22,7 @@ from glus.evaluation.predict.mask_png import encode_mask, read_mask
 from glus.evaluation.segment.clip import Clip
 
 MASKS, DOCUMENT = "masks", "meta_expressions.json"
+OVERLAY, SHEET = "overlay.mp4", "contact_sheet.png"
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from glus.evaluation.segment.clip import Clip, open_clip
 from glus.evaluation.segment.segment_folder import (
     DOCUMENT,
     MASKS,
+    OVERLAY,
+    SHEET,
     MaskFiles,
     Outcome,
     check_free,
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
     from glus.evaluation.predict.model_source import ModelSource
     from glus.training.devices import Kind
-
-OVERLAY, SHEET = "overlay.mp4", "contact_sheet.png"
 
 
 @dataclass(frozen=True)

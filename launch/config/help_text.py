@@ -41,6 +41,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'glus segment clip.mp4 "the dog on the left" "the ball" --weights build/glus_a --out build/masks',
         'glus segment frames/ "the dog" --weights build/glus_a --out build/masks --key-frame 12',
     ),
+    "page": (
+        "glus page --weights build/glus_a",
+        "glus page --weights Swindl/GLUS-S --videos /data/videos --port 8000",
+    ),
     "score": ("glus score predictions=build/eval shards=/data/shards out=build/scores",),
     "package": ("glus package predictions=build/eval shards=/data/shards split=mevis/valid out=mevis_valid.zip",),
     "report": ("glus report build/glus_a/eval build/glus_s/eval out=build/report",),

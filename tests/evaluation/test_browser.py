@@ -1,15 +1,13 @@
 """The report as a person sees it: opened in a real browser without a server, looked at, and moved by its slider."""
 
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from glus.evaluation.pages.comparison import write_comparison
 from glus.evaluation.pages.evaluation_page import pick_examples, write_report
@@ -20,28 +18,15 @@ from glus.evaluation.pages.viewer import find_expression
 from glus.evaluation.results.scores_file import read_scores, write_scores
 from glus.evaluation.results.summary import EVALUATION, named_metrics, summarise
 from glus.evaluation.score.scoring import score_split
+from tests.browsing import opened_page, started_browser
 
 pytestmark = pytest.mark.slow
-
-NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
-#: As root and in small containers Chromium has neither a sandbox nor much shared memory.
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-
-
-def browser_file() -> str | None:
-    """The Chromium of this machine, or that of GLUS_CHROMIUM."""
-    return os.environ.get("GLUS_CHROMIUM") or next((place for name in NAMES if (place := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    place = browser_file()
-    if place is None:
-        pytest.skip("no Chromium here: apt install chromium, or name one in GLUS_CHROMIUM (.ci/run installs it)")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=place, args=SWITCHES, timeout=90_000)
+    with started_browser() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
@@ -52,10 +37,7 @@ def complaints() -> list[str]:
 
 @pytest.fixture
 def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
-    opened = browser.new_page(viewport={"width": 1240, "height": 900})
-    opened.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))
+    opened = opened_page(browser, complaints)
     yield opened
     opened.close()
 

@@ -7,13 +7,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of one decoded frame, for E expressions.
+    """What memory attention reads of one decoded frame of N tokens, for E expressions (model/memory_attention.py).
 
-    features: float [E, D, h, w], the encoded frame and mask; position: float [E, D, h, w], its spatial encoding.
+    keys: one a layer, float [E, N, C], their places encoded; values: with `projected` one a layer, float [E, N, C],
+    else the frame's own tokens alone, float [E, N, D], which each layer projects once they are mixed.
     """
 
-    features: Tensor
-    position: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    projected: bool
 
 
 @dataclass(frozen=True)

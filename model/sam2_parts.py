@@ -3,6 +3,7 @@
 Everything not named in SegmenterConfig is as in the released sam2_hiera_*.yaml.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sam2.modeling.backbones.hieradet import Hiera
     from sam2.modeling.memory_attention import MemoryAttention
     from sam2.modeling.sam.mask_decoder import MaskDecoder
+    from sam2.modeling.sam.transformer import RoPEAttention
     from sam2.modeling.sam2_base import SAM2Base
 
 
@@ -129,6 +131,21 @@ def reset_layer_scales(model: torch.nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if ".memory_encoder.fuser.layers." in name and name.endswith(".gamma"):
             parameter.fill_(LAYER_SCALE)
+
+
+def rotate(attention: "RoPEAttention", tokens: torch.Tensor) -> torch.Tensor:
+    """Tokens of square frames, float [n, N, C], with their places encoded as `attention` does (one head)."""
+    from sam2.modeling.position_encoding import apply_rotary_enc
+
+    count = tokens.shape[1]
+    if len(attention.freqs_cis) != count:
+        side = math.isqrt(count)
+        attention.freqs_cis = attention.compute_cis(end_x=side, end_y=side)
+    attention.freqs_cis = attention.freqs_cis.to(tokens.device)
+    one_head = tokens.unsqueeze(1)
+    rotated: torch.Tensor
+    rotated, _ = apply_rotary_enc(one_head, one_head[:, :, :0], attention.freqs_cis)
+    return rotated.squeeze(1)
 
 
 def _memory_attention(config: SegmenterConfig):  # type: ignore[no-untyped-def]

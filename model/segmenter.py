@@ -4,13 +4,14 @@ Under ZeRO-3 this module is a leaf: sam2 reads parameters outside their modules'
 encoder's tables), so all of them are gathered together, once for a clip.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glus.model.memory import Memory, MemoryBank
+from glus.model.memory_attention import Begun, begin_attention, drops, look_back, remember_tokens, rows_of
 from glus.model.model_config import SegmenterConfig
 from glus.model.preprocess import for_segmenter
 from glus.model.sam2_parts import build_sam2
@@ -23,16 +24,22 @@ ABSENT = -1024.0
 class FrameFeatures:
     """SAM 2's features of N frames, finest first: float [N, C/8, 4h, 4w], [N, C/4, 2h, 2w], [N, C, h, w].
 
-    position: float [N, C, h, w], the encoding of the coarsest.
+    position: float [N, C, h, w], the encoding of the coarsest; begun: where memory attention of them has begun.
     """
 
     levels: tuple[Tensor, Tensor, Tensor]
     position: Tensor
+    begun: Begun | None = None
 
     def pick(self, index: Tensor) -> "FrameFeatures":
-        """Features of the frames `index` (int64 [E]), repeated where it repeats."""
-        fine, middle, coarse = self.levels
-        return FrameFeatures((fine[index], middle[index], coarse[index]), self.position[index])
+        """Features of the frames `index` (int64 [E]), repeated where it repeats; one frame is not copied."""
+        fine, middle, coarse, position = (rows_of(each, index) for each in (*self.levels, self.position))
+        return FrameFeatures((fine, middle, coarse), position)
+
+    def every(self, first: int, stride: int) -> "FrameFeatures":
+        """Features of the frames first, first + stride, ...; not copied."""
+        fine, middle, coarse = (level[first::stride] for level in self.levels)
+        return FrameFeatures((fine, middle, coarse), self.position[first::stride])
 
 
 class Segmenter(nn.Module):
@@ -49,15 +56,16 @@ class Segmenter(nn.Module):
         pixels: float [V, Q, 3, S, S], normalised; prompts: float [E, Q, C]; video_of: int64 [E].
         Returns float [E, Q, S/4, S/4].
         """
-        videos, queries = pixels.shape[:2]
+        queries = pixels.shape[1]
         video_of = video_of.to(pixels.device, non_blocking=True)
         features = self.encode(pixels.flatten(0, 1))
         bank = MemoryBank.empty(self.config.memories)
         logits = []
         for frame in range(queries):
-            of_frame = features.pick(video_of * queries + frame)
             # No frame attends to the last one.
-            masks, bank = self.step(of_frame, prompts[:, frame], bank, frame, remember=frame + 1 < queries)
+            last = frame + 1 == queries
+            of_frame = features.every(frame, queries)
+            masks, bank = self.step(of_frame, prompts[:, frame], bank, frame, remember=not last, frame_of=video_of)
             logits.append(masks)
         return torch.stack(logits, dim=1)
 
@@ -92,33 +100,46 @@ class Segmenter(nn.Module):
         stride: int = 1,
         remember: bool = True,
         shown: Tensor | None = None,
+        frame_of: Tensor | None = None,
     ) -> tuple[Tensor, MemoryBank]:
         """Decode one frame for E expressions and, with `remember`, add it to the memory.
 
-        features: of that frame, one row an expression; prompts: float [E, C]; position: place in the clip;
-        stride: the memory's (1 in training, 3 in the reference's inference); shown: bool [E], False where the object
-        is to be remembered as absent whatever the logits say.
+        features: of that frame in V videos; prompts: float [E, C]; position: place in the clip; stride: the memory's (1
+        in training, 3 in the reference's inference); shown: bool [E], False where the object is to be remembered as
+        absent whatever the logits say; frame_of: int64 [E], which of the V is an expression's (left out: one each).
         Returns low-resolution logits [E, S/4, S/4] and the new bank.
         """
-        conditioned = self._look_back(features, bank.for_frame(position, stride) if self.config.use_memory else [])
-        logits = self._decode(conditioned, features, prompts)
+        if frame_of is None:
+            frame_of = torch.arange(len(prompts), device=prompts.device)
+        memories = bank.for_frame(position, stride) if self.config.use_memory else []
+        of_each = features.pick(frame_of)
+        if memories:
+            conditioned = self._look_back(features, frame_of, memories)
+        else:
+            conditioned = of_each.levels[-1] + self.sam2.no_mem_embed.view(1, -1, 1, 1)
+        logits = self._decode(conditioned, of_each, prompts)
         if self.config.use_memory and remember:
             bank = bank.with_frame(position, self._remember(conditioned, logits, shown), stride)
         return logits[:, 0], bank
 
-    def _look_back(self, features: FrameFeatures, memories: list[Memory]) -> Tensor:
-        coarse = features.levels[-1]
-        if not memories:
-            return coarse + self.sam2.no_mem_embed.view(1, -1, 1, 1)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_memory):
-            out = self.sam2.memory_attention(
-                curr=[_tokens(coarse)],
-                curr_pos=[_tokens(features.position)],
-                memory=torch.cat([_tokens(memory.features) for memory in memories]),
-                memory_pos=torch.cat([_tokens(memory.position) for memory in memories]),
-                num_obj_ptr_tokens=0,
-            )
-        return out.permute(1, 2, 0).reshape(coarse.shape)
+    def begin(self, features: FrameFeatures) -> FrameFeatures:
+        """The same features, with what all calls of `step` that look back from these frames have in common."""
+        with self._memory_gradients():
+            tokens, places = _rows_of_tokens(features.levels[-1]), _rows_of_tokens(features.position)
+            return replace(features, begun=begin_attention(self.sam2.memory_attention, tokens, places))
+
+    def _look_back(self, features: FrameFeatures, frame_of: Tensor, memories: list[Memory]) -> Tensor:
+        attention = self.sam2.memory_attention
+        with self._memory_gradients():
+            if drops(attention):
+                features, frame_of = features.pick(frame_of), torch.arange(len(frame_of), device=frame_of.device)
+            begun = features.begun or self.begin(features).begun
+            assert begun is not None
+            out = look_back(attention, begun, frame_of, memories)
+        return out.transpose(1, 2).unflatten(2, features.levels[-1].shape[-2:])
+
+    def _memory_gradients(self) -> torch.set_grad_enabled:
+        return torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_memory)
 
     def _decode(self, conditioned: Tensor, features: FrameFeatures, prompts: Tensor) -> Tensor:
         encoder = self.sam2.sam_prompt_encoder
@@ -148,8 +169,15 @@ class Segmenter(nn.Module):
             object_score_logits=None,
             is_mask_from_pts=False,
         )
-        # The encoding is the same for all expressions: one copy is held.
-        return Memory(features, position[0][:1].expand_as(position[0]))
+        with self._memory_gradients():
+            # The encoding is the same for all expressions.
+            places = _rows_of_tokens(position[0][:1])
+            return remember_tokens(self.sam2.memory_attention, _rows_of_tokens(features), places)
+
+
+def _rows_of_tokens(grid: Tensor) -> Tensor:
+    """[N, C, h, w] -> [N, h*w, C]."""
+    return grid.flatten(2).transpose(1, 2)
 
 
 def _tokens(grid: Tensor) -> Tensor:

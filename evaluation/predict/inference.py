@@ -1,7 +1,7 @@
 """Predict the masks of one video's expressions and write them; skips expressions whose masks are on disk."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from glus.common.errors import EvaluationError, ModelError
 from glus.data_pipeline.raw.records import Expression
 from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 from glus.evaluation.predict.asking import ASKING, Asked
+from glus.evaluation.predict.background import WriteBehind
 from glus.evaluation.predict.inference_config import InferenceConfig, Predicted
 from glus.evaluation.predict.key_frames import KeyFrames
 from glus.evaluation.predict.model_source import Loaded
@@ -75,11 +76,14 @@ def predict_video(
     with ExitStack() as stack:
         count = stack.enter_context(counting_tokens(loaded.model.language.llama))
         writers = [stack.enter_context(writing_masks(out, entry, expression)) for expression in due]
+        # Ends first: no thread writes into a folder that is renamed or removed.
+        behind = stack.enter_context(WriteBehind())
+        stack.enter_context(closing(shown))
         try:
             for seen in shown:
                 silent += seen.answered.count(False)
                 for row, mask in zip(seen.expressions, seen.masks, strict=True):
-                    writers[row].write(seen.index, mask)
+                    behind.call(writers[row].write, seen.index, mask)
         except ModelError as error:
             raise EvaluationError(f"{where}: {error}") from error
     return Predicted(len(due), found, len(due) * frames, silent, count.tokens)

@@ -1,6 +1,6 @@
 """A model, a video's frames and expressions in; masks out, frame by frame."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glus.evaluation.predict.asking import ASKING, Asked
+from glus.evaluation.predict.background import ReadAhead
 from glus.evaluation.predict.inference_config import InferenceConfig
 from glus.evaluation.predict.model_source import Loaded
 
@@ -33,20 +34,27 @@ def masks_of_video(
     frames: int,
     asked: Asked,
     device: torch.device,
-) -> Iterator[ShownFrame]:
+) -> Generator[ShownFrame, None, None]:
     """Each expression's mask of each frame, once, in the order in which the video is gone through.
 
-    frame: index -> uint8 [H, W, 3] RGB, read when it is needed; device: the model's. What is held does not grow with
-    the video.
+    frame: index -> uint8 [H, W, 3] RGB, called in a thread, a few frames ahead (background.py); device: the model's.
+    What is held does not grow with the video. A GPU is waited for where a frame's masks and answers are copied from it,
+    and nowhere else: prompts are laid out on the CPU.
     How it is asked follows from its method (asking.py).
     Raises EvaluationError for an empty expression, ModelError where one does not fit the model's positions or a key
     frame is not in the video.
     """
 
-    def picture(index: int) -> Tensor:
-        return torch.from_numpy(frame(index)).permute(2, 0, 1).to(device)
+    def read(index: int) -> Tensor:
+        pixels = torch.from_numpy(frame(index)).permute(2, 0, 1)
+        # From pinned memory it is copied while the GPU computes.
+        return pixels.pin_memory() if device.type == "cuda" else pixels
 
-    followed = ASKING[loaded.model.config.method].masks(loaded, config, picture, frames, asked, device)
-    for seen in followed:
-        masks = ((seen.logits > 0) & seen.answered[:, None, None]).cpu().numpy()
-        yield ShownFrame(seen.index, seen.expressions.tolist(), masks, seen.answered.tolist())
+    with ReadAhead(read, frames) as ahead:
+
+        def picture(index: int) -> Tensor:
+            return ahead(index).to(device, non_blocking=True)
+
+        for seen in ASKING[loaded.model.config.method].masks(loaded, config, picture, frames, asked, device):
+            masks = ((seen.logits > 0) & seen.answered[:, None, None]).cpu().numpy()
+            yield ShownFrame(seen.index, seen.expressions.tolist(), masks, seen.answered.tolist())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from glus.common.errors import EvaluationError
 from glus.common.files import make_folder_aside
+from glus.evaluation.predict.background import WriteBehind
 from glus.evaluation.predict.mask_png import encode_mask, read_mask
 from glus.evaluation.segment.clip import Clip
 
@@ -76,8 +77,18 @@ class MaskFiles:
     outcomes: list[Outcome]
     _made: set[int] = field(default_factory=set)
 
-    def write(self, index: int, expressions: Sequence[int], masks: NDArray[np.bool_], answered: Sequence[bool]) -> None:
-        """Write frame `index` of some expressions: masks bool [n, H, W]; one that was not answered is to be empty."""
+    def write(
+        self,
+        index: int,
+        expressions: Sequence[int],
+        masks: NDArray[np.bool_],
+        answered: Sequence[bool],
+        behind: WriteBehind,
+    ) -> None:
+        """Write frame `index` of some expressions: masks bool [n, H, W]; one that was not answered is to be empty.
+
+        They are counted at once, and written by `behind`.
+        """
         for expression, mask, seg in zip(expressions, masks, answered, strict=True):
             if expression not in self._made:
                 self._place(expression, index).parent.mkdir(parents=True)
@@ -85,7 +96,7 @@ class MaskFiles:
             outcome = self.outcomes[expression]
             outcome.frames_without_seg += not seg
             outcome.frames_with_mask += bool(mask.any())
-            self._place(expression, index).write_bytes(encode_mask(mask))
+            behind.call(_write_mask, self._place(expression, index), mask)
 
     def read(self, index: int) -> NDArray[np.bool_]:
         """Masks of frame `index`, bool [E, H, W]."""
@@ -112,3 +123,7 @@ class MaskFiles:
 
     def _place(self, expression: int, index: int) -> Path:
         return self.folder / MASKS / self.clip.name / str(expression) / f"{self.clip.frame_names[index]}.png"
+
+
+def _write_mask(place: Path, mask: NDArray[np.bool_]) -> None:
+    place.write_bytes(encode_mask(mask))

@@ -1,6 +1,7 @@
 """`glus segment VIDEO "expression" ["expression" ...] --weights DIR --out DIR`: masks, an overlay, a contact sheet."""
 
 import shutil
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -199,6 +200,7 @@ def _key_frames(config: SegmentConfig, clip: Clip) -> list[int]:
 def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles, kind: "Kind") -> None:
     import torch
 
+    from glus.evaluation.predict.background import WriteBehind
     from glus.evaluation.predict.video_masks import Asked, masks_of_video
 
     device = torch.device(kind)
@@ -212,8 +214,9 @@ def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles,
     followed = masks_of_video(loaded, config.inference, clip.read, len(clip), asked, device)
     # Frames between the first key frame and the last are passed in both directions.
     passes = len(clip) - min(keys) + max(keys)
-    for seen in progress(followed, desc=f"segment {clip.name}", unit="frame", total=passes):
-        files.write(seen.index, seen.expressions, seen.masks, seen.answered)
+    with WriteBehind() as behind, closing(followed):
+        for seen in progress(followed, desc=f"segment {clip.name}", unit="frame", total=passes):
+            files.write(seen.index, seen.expressions, seen.masks, seen.answered, behind)
 
 
 def _write_pictures(config: SegmentConfig, files: MaskFiles) -> None:

@@ -15,7 +15,10 @@ Prompts = Callable[[int], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class VideoPrompts:
-    """Prompts of E expressions. by_frames[n - 1]: ids int64 [E, L] and attention bool [E, L] for n query frames."""
+    """Prompts of E expressions, on the CPU.
+
+    by_frames[n - 1]: ids int64 [E, L] and attention bool [E, L] for n query frames.
+    """
 
     by_frames: tuple[tuple[Tensor, Tensor], ...]
     context: int
@@ -27,7 +30,8 @@ class VideoPrompts:
         Raises ModelError, naming the expression by its place, where a prompt has other frames than those, or takes
         more than `max_positions` positions with `frame_tokens` for each frame.
         """
-        given = tuple(prompts(queries) for queries in range(1, window + 1))
+        asked = (prompts(queries) for queries in range(1, window + 1))
+        given = tuple((ids.cpu(), attention.cpu()) for ids, attention in asked)
         for queries, (ids, attention) in enumerate(given, start=1):
             frames_of = (ids == IMAGE_TOKEN_ID).sum(1)
             positions = attention.sum(1) + frames_of * (frame_tokens - 1)

@@ -24,8 +24,8 @@ class FrameMasks:
     """Masks of one frame for E expressions: all of them, unless their key frames differ.
 
     logits: float [E, H, W] at the frame's size, a mask where above 0; answered: bool [E], whether the language model
-    answered with [SEG] (a mask for which it did not is to be taken as empty, and counted); expressions: int64 [E],
-    which of the expressions asked about the rows are.
+    answered with [SEG] (a mask for which it did not is to be taken as empty, and counted); expressions: int64 [E] on
+    the CPU, which of the expressions asked about the rows are.
     """
 
     index: int
@@ -48,7 +48,7 @@ class InferenceOptions:
 class _Track:
     """Expressions that share their key frame, on their way. recent: tokens of the last frames, float [1, P, hidden]."""
 
-    rows: Tensor  # int64 [E]
+    rows: Tensor  # int64 [E], on the CPU
     banks: tuple[MemoryBank, ...]  # one a chunk of rows
     position: int = 0
     recent: tuple[Tensor, ...] = ()
@@ -88,35 +88,39 @@ class VideoSegmenter:
         at_key: dict[int, _Track] = {}
         for index in range(min(tracks), frames):
             due = [key for key in tracks if key <= index]
-            yield self._step(index, tracks, due)
+            yield self._step(index, tracks, due, index == frames - 1)
             if index in tracks:
                 at_key[index] = tracks[index]
         # The way back begins with what was known after the key frame, which is not decoded again.
         tracks = at_key
         for index in range(max(tracks) - 1, -1, -1):
-            yield self._step(index, tracks, [key for key in tracks if key > index])
+            yield self._step(index, tracks, [key for key in tracks if key > index], index == 0)
 
     def _track(self, key: int, key_frames: Sequence[int]) -> _Track:
-        device = self._prompts.by_frames[0][0].device
-        rows = torch.tensor([row for row, frame in enumerate(key_frames) if frame == key], device=device)
+        rows = torch.tensor([row for row, frame in enumerate(key_frames) if frame == key])
         chunks = len(rows.split(self._options.expressions_together))
         return _Track(rows, (MemoryBank.empty(self._segmenter.config.memories),) * chunks)
 
-    def _step(self, index: int, tracks: dict[int, _Track], due: list[int]) -> FrameMasks:
-        """Frame `index` for the tracks of the key frames `due`, which replace the former ones."""
+    def _step(self, index: int, tracks: dict[int, _Track], due: list[int], last: bool) -> FrameMasks:
+        """Frame `index` for the tracks of the key frames `due`, which replace the former ones.
+
+        last: whether it is the last frame of this direction.
+        """
         picture = self._frame(index).unsqueeze(0)
         tokens = self._held[index] if index in self._held else self._tokens(picture)
         features = self._features(picture)
+        if self._segmenter.config.use_memory and any(tracks[key].position for key in due):
+            features = self._segmenter.begin(features)
         low, answered = [], []
         for key in due:
-            tracks[key], logits, seen = self._advance(tracks[key], tokens, features)
+            tracks[key], logits, seen = self._advance(tracks[key], tokens, features, last)
             low += logits
             answered += seen
         full = self._segmenter.full_size(torch.cat(low), *picture.shape[-2:])
         return FrameMasks(index, full, torch.cat(answered), torch.cat([tracks[key].rows for key in due]))
 
     def _advance(
-        self, track: _Track, tokens: Tensor, features: FrameFeatures
+        self, track: _Track, tokens: Tensor, features: FrameFeatures, last: bool
     ) -> tuple[_Track, list[Tensor], list[Tensor]]:
         """The track after one more frame; low-resolution logits [E, S/4, S/4] and answers [E] of each chunk."""
         recent = (*track.recent, tokens)[-self._options.window :]
@@ -126,19 +130,22 @@ class VideoSegmenter:
         prefix, start, shown = self._shared(ids, attention, frames)
         ids, attention, frames = ids[:, start:], attention[:, start:], frames[shown:]
         banks, logits, answered = [], [], []
-        chunks = torch.arange(len(ids), device=ids.device).split(self._options.expressions_together)
+        chunks = torch.arange(len(ids)).split(self._options.expressions_together)
         for rows, bank in zip(chunks, track.banks, strict=True):
             real = int(attention[rows].sum(1).max())
             given = ids[rows, :real], attention[rows, :real], frames.unsqueeze(0)
-            last = self._language.read(*given, prefix=prefix).last()
-            seen = self._language.logits(last).argmax(-1) == self._language.seg_id
+            state = self._language.read(*given, prefix=prefix).last()
+            seen = self._language.logits(state).argmax(-1) == self._language.seg_id
             low, bank = self._segmenter.step(
-                features.pick(torch.zeros_like(rows)),
-                self._language.seg_states(last),
+                features,
+                self._language.seg_states(state),
                 bank,
                 track.position,
                 self._options.memory_stride,
+                # The way back begins with the memory of the key frame.
+                remember=not last or track.position == 0,
                 shown=seen,
+                frame_of=torch.zeros(len(rows), dtype=torch.int64, device=state.device),
             )
             banks.append(bank)
             logits.append(low)

@@ -10,7 +10,7 @@ from glus.model.memory import Memory, MemoryBank
 
 def memory_of(frame: int) -> Memory:
     """A memory that names its frame."""
-    return Memory(torch.full((1, 1, 1, 1), float(frame)), torch.zeros(1, 1, 1, 1))
+    return Memory((torch.full((1, 1, 1), float(frame)),), (torch.zeros(1, 1, 1),), projected=False)
 
 
 def after(frames: int, stride: int, size: int = 7) -> MemoryBank:
@@ -21,7 +21,7 @@ def after(frames: int, stride: int, size: int = 7) -> MemoryBank:
 
 
 def seen(bank: MemoryBank, frame: int, stride: int) -> list[int]:
-    return [int(memory.features.item()) for memory in bank.for_frame(frame, stride)]
+    return [int(memory.keys[0].item()) for memory in bank.for_frame(frame, stride)]
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,11 @@ def test_a_step_leaves_the_bank_it_was_given_as_it_was(pixels, prompts):
     model = segmenter()
     features = model.encode(pixels)
     _, first = model.step(features.pick(torch.tensor([0, 0])), prompts[:, 0], MemoryBank.empty(7), 0)
-    before = first.memories[0].features.clone()
+    before = first.memories[0].values[0].clone()
     once, second = model.step(features.pick(torch.tensor([1, 1])), prompts[:, 1], first, 1)
     again, _ = model.step(features.pick(torch.tensor([1, 1])), prompts[:, 1], first, 1)
     assert list(first.memories) == [0] and list(second.memories) == [0, 1]
-    assert torch.equal(first.memories[0].features, before) and torch.equal(once, again)
+    assert torch.equal(first.memories[0].values[0], before) and torch.equal(once, again)
 
 
 @torch.no_grad()
@@ -89,8 +89,8 @@ def test_an_object_that_is_not_shown_is_remembered_as_absent_and_the_others_are_
     masks, seen = model.step(features, prompts[:, 0], empty, 0)
     same, absent = model.step(features, prompts[:, 0], empty, 0, shown=shown)
     assert torch.equal(masks, same)  # the logits are what they are; what is remembered differs
-    assert torch.equal(absent.memories[0].features[0], seen.memories[0].features[0])
-    assert (absent.memories[0].features[1] - seen.memories[0].features[1]).abs().max() > 1e-3
+    assert torch.equal(absent.memories[0].values[0][0], seen.memories[0].values[0][0])
+    assert (absent.memories[0].values[0][1] - seen.memories[0].values[0][1]).abs().max() > 1e-3
     # Another prompt leaves the same absence behind (with memory-free features, which it has not changed).
     _, other = model.step(features, -prompts[:, 0], empty, 0, shown=shown)
-    assert torch.equal(other.memories[0].features[1], absent.memories[0].features[1])
+    assert torch.equal(other.memories[0].values[0][1], absent.memories[0].values[0][1])

@@ -103,7 +103,7 @@ def _query(layer: Any, state: Tensor) -> Tensor:
 
 
 def _mix(query: Tensor, frame_of: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-    """softmax(query @ keys.T / sqrt(C)) @ values, of several memories: float [E, N, D]; keys [E, N, C], values [E, N, D].
+    """softmax(query @ keys.T / sqrt(C)) @ values over several memories, keys [E, N, C], values [E, N, D]: [E, N, D].
 
     Softmax goes on from block to block of keys, as in FlashAttention (Dao et al. 2022).
     """

@@ -56,7 +56,6 @@ class Ask(Protocol):
         picture: Picture,
         frames: int,
         asked: Asked,
-        device: torch.device,
         /,
     ) -> "Iterator[FrameMasks]": ...
 
@@ -85,7 +84,7 @@ def check_text(text: str, name: str) -> None:
 
 
 class VideoPrompts:
-    """Called with the number of query frames: ids int64 [E, L] and attention bool [E, L] on `device`.
+    """Called with the number of query frames: ids int64 [E, L] and attention bool [E, L], on the CPU.
 
     `names` says in messages which expression a text is. Raises EvaluationError for a text with nothing in it.
     """
@@ -98,13 +97,12 @@ class VideoPrompts:
         context_frames: int,
         templates: Style,
         trailing_blank: bool,
-        device: torch.device,
         wordings: Sequence[str] = (),
     ):
         for text, name in zip(texts, names, strict=True):
             check_text(text, name)
         self._tokenizer, self._texts, self._context_frames = tokenizer, texts, context_frames
-        self._templates, self._trailing_blank, self._device = templates, trailing_blank, device
+        self._templates, self._trailing_blank = templates, trailing_blank
         self._wordings, self._names = wordings or ("expression",) * len(texts), names
 
     def __call__(self, queries: int) -> tuple[Tensor, Tensor]:
@@ -113,8 +111,7 @@ class VideoPrompts:
             self._templates.ask(text, wording, self._context_frames, queries, self._trailing_blank)
             for text, wording in zip(self._texts, self._wordings, strict=True)
         ]
-        ids, attention = padded_ids([self._tokenizer.encode(prompt) for prompt in prompts], self._tokenizer.pad_id)
-        return ids.to(self._device), attention.to(self._device)
+        return padded_ids([self._tokenizer.encode(prompt) for prompt in prompts], self._tokenizer.pad_id)
 
     def with_given_answers(self) -> tuple[Tensor, Tensor]:
         """The prompts of a style that gives the answer, one <image> and one [SEG] each, cut as the reference cuts.
@@ -133,7 +130,7 @@ class VideoPrompts:
         return ids, attention
 
 
-def _prompts(loaded: Loaded, config: InferenceConfig, asked: Asked, device: torch.device) -> VideoPrompts:
+def _prompts(loaded: Loaded, config: InferenceConfig, asked: Asked) -> VideoPrompts:
     sampling = loaded.sampling
     words = templates_named(sampling.prompts)
     loaded.tokenizer.check_has(words.tokens, sampling.prompts)
@@ -144,13 +141,12 @@ def _prompts(loaded: Loaded, config: InferenceConfig, asked: Asked, device: torc
         sampling.context_frames,
         words,
         config.trailing_blank,
-        device,
         asked.wordings,
     )
 
 
 def _ask_in_windows(
-    loaded: Loaded, config: InferenceConfig, picture: Picture, frames: int, asked: Asked, device: torch.device
+    loaded: Loaded, config: InferenceConfig, picture: Picture, frames: int, asked: Asked
 ) -> "Iterator[FrameMasks]":
     """GLUS: context frames, a window of query frames, memory, key frames."""
     _refuse_post_optimise(config)
@@ -159,7 +155,7 @@ def _ask_in_windows(
         picture,
         frames,
         middle_context(frames, loaded.sampling.context_frames),
-        _prompts(loaded, config, asked, device),
+        _prompts(loaded, config, asked),
         window=loaded.sampling.query_frames,
         memory_stride=config.memory_stride,
         key_frame=asked.key_frames,
@@ -168,7 +164,7 @@ def _ask_in_windows(
 
 
 def _ask_once(
-    loaded: Loaded, config: InferenceConfig, picture: Picture, frames: int, asked: Asked, device: torch.device
+    loaded: Loaded, config: InferenceConfig, picture: Picture, frames: int, asked: Asked
 ) -> "Iterator[FrameMasks]":
     """VideoLISA: one prompt over sparse and dense frames, then each frame alone."""
     if any(asked.key_frames):
@@ -181,7 +177,7 @@ def _ask_once(
         frames,
         sparse,
         dense,
-        _prompts(loaded, config, asked, device).with_given_answers(),
+        _prompts(loaded, config, asked).with_given_answers(),
         expressions_together=config.expressions_together,
     )
     if loaded.propagation is None:

@@ -55,6 +55,6 @@ def masks_of_video(
         def picture(index: int) -> Tensor:
             return ahead(index).to(device, non_blocking=True)
 
-        for seen in ASKING[loaded.model.config.method].masks(loaded, config, picture, frames, asked, device):
+        for seen in ASKING[loaded.model.config.method].masks(loaded, config, picture, frames, asked):
             masks = ((seen.logits > 0) & seen.answered[:, None, None]).cpu().numpy()
             yield ShownFrame(seen.index, seen.expressions.tolist(), masks, seen.answered.tolist())

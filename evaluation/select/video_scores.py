@@ -53,7 +53,7 @@ def scores_of_video(
         return torch.from_numpy(frame(index)).permute(2, 0, 1).to(device)
 
     def prompts(references: int) -> tuple[Tensor, Tensor]:
-        return VideoPrompts(loaded.tokenizer, texts, names, references, style, False, device)(1)
+        return VideoPrompts(loaded.tokenizer, texts, names, references, style, False)(1)
 
     model: Selector = cast(Any, loaded.model)
     try:

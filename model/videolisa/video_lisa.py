@@ -67,7 +67,7 @@ def seg_states(
         else:
             begun = 0
     states = []
-    for rows in torch.arange(len(ids), device=ids.device).split(together):
+    for rows in torch.arange(len(ids)).split(together):
         stop = int(ends[rows].max()) + 1
         given = ids[rows, begun:stop], attention[rows, begun:stop], tokens.unsqueeze(0)
         reading = language.read(*given, prefix=prefix)
@@ -161,7 +161,7 @@ class VideoLisa(nn.Module):
                 f"{len(sparse)} sparse and {len(dense)} dense frames, outside the video {outside}: show at least "
                 f"one of each, from 0 to {frames - 1}"
             )
-        ids, attention = prompt
+        ids, attention = (each.cpu() for each in prompt)  # laid out there: a GPU is not waited for
         sizes = self.config
         shown = len(sparse) + len(dense) * sizes.vision.tokens_per_frame
         check_prompts(ids, attention, self.language.seg_id, shown, sizes.language.max_positions)
@@ -171,15 +171,15 @@ class VideoLisa(nn.Module):
         at = [torch.tensor([place[index] for index in each], device=tokens.device) for each in (sparse, dense)]
         video = video_tokens(tokens, *at)
         prompts = seg_states(self.language, video, ids, attention, expressions_together, reuse_prefix)
-        rows = torch.arange(len(ids), device=ids.device)
+        every = torch.ones(len(ids), dtype=torch.bool, device=prompts.device)
         for index in range(frames):
             picture = frame(index).unsqueeze(0)
             features = self.segmenter.encode(self.segmenter.pixels(picture, self.language.dtype))
             low = torch.cat(
                 [
-                    self.segmenter.decode(features.pick(torch.zeros_like(chunk)), prompts[chunk])
-                    for chunk in rows.split(expressions_together)
+                    self.segmenter.decode(features.pick(torch.zeros_like(chunk[:, 0], dtype=torch.int64)), chunk)
+                    for chunk in prompts.split(expressions_together)
                 ]
             )
             full = self.segmenter.full_size(low, *picture.shape[-2:])
-            yield FrameMasks(index, full, torch.ones_like(rows, dtype=torch.bool), rows)
+            yield FrameMasks(index, full, every, torch.arange(len(ids)))

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from glus.common.errors import DataError, EvaluationError, TrainingError
 from glus.data_pipeline.batches.conversations import templates_named
@@ -54,7 +53,7 @@ def test_an_is_sent_that_is_no_yes_or_no_is_refused(is_sent):
 def prompts(*texts: str, wordings: tuple[str, ...] = ()) -> VideoPrompts:
     tokenizer, words = Tokenizer(PHI3), templates_named("videolisa")
     names = [f"expression {number}" for number in range(len(texts))]
-    return VideoPrompts(tokenizer, texts, names, 32, words, True, torch.device("cpu"), wordings)
+    return VideoPrompts(tokenizer, texts, names, 32, words, True, wordings)
 
 
 @pytest.mark.parametrize(

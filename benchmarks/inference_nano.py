@@ -42,6 +42,7 @@ _PARTS = {
     "language.prefix": "language model",
     "segmenter.pixels": "pixels for SAM 2",
     "segmenter.encode": "SAM 2 image encoder",
+    "segmenter.begin": "SAM 2 memory attention",
     "segmenter._look_back": "SAM 2 memory attention",
     "segmenter._decode": "SAM 2 mask decoder",
     "segmenter._remember": "SAM 2 memory encoder",
@@ -53,19 +54,24 @@ _PARTS = {
 def timed_parts(model: Glus) -> Iterator[dict[str, float]]:
     """Yield the processor seconds of each part, which grow while the model runs in the block."""
     seconds: dict[str, float] = defaultdict(float)
+    running: list[str] = []
 
     def timed(part: str, run: Callable[..., Any], *args: Any, **keys: Any) -> Any:
+        if running:  # counted by the part that calls it
+            return run(*args, **keys)
+        running.append(part)
         began = time.process_time()
         try:
             return run(*args, **keys)
         finally:
-            seconds[part] += time.process_time() - began
+            seconds[running.pop()] += time.process_time() - began
 
     owners: list[tuple[Any, str]] = []
     for name, part in _PARTS.items():
         owner, method = getattr(model, name.split(".")[0]), name.split(".")[1]
-        setattr(owner, method, partial(timed, part, getattr(owner, method)))
-        owners.append((owner, method))
+        if hasattr(owner, method):  # another checkout may be without
+            setattr(owner, method, partial(timed, part, getattr(owner, method)))
+            owners.append((owner, method))
     try:
         yield seconds
     finally:

@@ -18,7 +18,7 @@ Parameters are read through their own modules, inside `Segmenter.forward`, which
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,8 @@ from torch import Tensor
 from glus.model.memory import Memory
 from glus.model.sam2_parts import rotate
 
-if TYPE_CHECKING:
-    from sam2.modeling.memory_attention import MemoryAttention
-
+#: sam2's MemoryAttention, which sam2_parts builds.
+MemoryAttention = Any
 #: Queries a thread and keys that are compared at a time on a CPU: the scores stay in its cache.
 _QUERIES, _KEYS = 256, 1024
 
@@ -42,19 +41,19 @@ class Begun:
     query: Tensor
 
 
-def drops(attention: "MemoryAttention") -> bool:
+def drops(attention: MemoryAttention) -> bool:
     """Whether dropout is drawn, for each expression apart."""
     return bool(attention.training and attention.layers[0].dropout_value)
 
 
-def begin_attention(attention: "MemoryAttention", frames: Tensor, places: Tensor) -> Begun:
+def begin_attention(attention: MemoryAttention, frames: Tensor, places: Tensor) -> Begun:
     """What no memory and no expression changes. frames, places: tokens of V frames and their encoding, [V, N, C]."""
     layer = attention.layers[0]
     state = layer._forward_sa(frames + 0.1 * places, None)
     return Begun(state, _query(layer, state))
 
 
-def remember_tokens(attention: "MemoryAttention", tokens: Tensor, places: Tensor) -> Memory:
+def remember_tokens(attention: MemoryAttention, tokens: Tensor, places: Tensor) -> Memory:
     """Keys and values of a decoded frame. tokens: float [E, N, D]; places: float [1, N, D], their encoding."""
     crosses = [layer.cross_attn_image for layer in attention.layers]
     placed = tokens + places
@@ -65,7 +64,7 @@ def remember_tokens(attention: "MemoryAttention", tokens: Tensor, places: Tensor
     return Memory(keys, tuple(cross.v_proj(tokens) for cross in crosses), projected=True)
 
 
-def look_back(attention: "MemoryAttention", begun: Begun, frame_of: Tensor, memories: Sequence[Memory]) -> Tensor:
+def look_back(attention: MemoryAttention, begun: Begun, frame_of: Tensor, memories: Sequence[Memory]) -> Tensor:
     """Tokens of E expressions that have looked at one memory or more: float [E, N, C].
 
     begun: of V frames (of the expressions, one row each, where dropout is drawn); frame_of: int64 [E].

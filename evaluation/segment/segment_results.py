@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from glus.evaluation.predict.background import WriteBehind
 from glus.evaluation.segment.clip import open_clip
 from glus.evaluation.segment.predictor import GlusPredictor
 from glus.evaluation.segment.segment_folder import DOCUMENT, MASKS, OVERLAY, SHEET, MaskFiles, Outcome
@@ -70,9 +71,10 @@ def _write(
     outcomes = [Outcome(text, clip.index_of_key_frame(key_frame)) for text in texts]
     files = MaskFiles(folder, clip, outcomes)
     report("segmenting", 0, len(clip))
-    for done, frame in enumerate(predictor.stream(clip, texts, key_frame), 1):
-        files.write(frame.index, range(len(texts)), frame.masks, frame.answered.tolist())
-        report("segmenting", done, len(clip))
+    with WriteBehind() as behind:
+        for done, frame in enumerate(predictor.stream(clip, texts, key_frame), 1):
+            files.write(frame.index, range(len(texts)), frame.masks, frame.answered.tolist(), behind)
+            report("segmenting", done, len(clip))
     for index in write_overlay_video(folder / OVERLAY, clip, files.read, texts, 0):
         report("drawing", index + 1, len(clip))
     write_contact_sheet(folder / SHEET, clip, files.read, texts)

@@ -58,7 +58,7 @@ LOOPBACK = {"127.0.0.1", "localhost"}
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with DIR, a random GLUS as released; clip.mp4; videos/ to choose from."""
+    """A folder with DIR, a random GLUS as released; clip.mp4; text.mp4, which is no video; videos/ to choose from."""
     root = tmp_path_factory.mktemp("page")
     write_clip(write_glus(root / "DIR") / "clip_vision_tower")
     random = np.random.Generator(np.random.Philox(7))
@@ -66,6 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(root / "clip.mp4", list(random.integers(0, 256, (FRAMES, 48, 64, 3), np.uint8)), "mp4v")
     for index in range(2):
         Image.fromarray(random.integers(0, 256, (48, 64, 3), np.uint8)).save(root / f"videos/frames/{index}.png")
+    (root / "text.mp4").write_text("no video\n" * 100)
     (root / "tmp").mkdir()
     return root
 
@@ -135,9 +136,24 @@ def upload(page: Page, file: Path) -> None:
     page.locator(f"a[href$='{file.name}']").wait_for()
 
 
+def remove_upload(page: Page) -> None:
+    page.get_by_label("Clear").first.click()
+    page.locator("input[type=file]").first.wait_for(state="attached")
+
+
 def ask(page: Page, *texts: str) -> None:
     page.get_by_label("Expressions").fill("\n".join(texts))
     page.get_by_role("button", name="Segment").click()
+
+
+def shown_message(page: Page) -> str:
+    """The message that the page shows, which is then closed."""
+    toast = page.locator(".toast-body")
+    toast.wait_for()
+    text = toast.inner_text()
+    page.get_by_test_id("toast-close").click()
+    toast.wait_for(state="detached")
+    return text
 
 
 def errors(complaints: list[str]) -> list[str]:
@@ -178,6 +194,33 @@ def test_a_visitor_uploads_a_video_and_takes_away_the_masks_of_two_expressions(
     assert errors(complaints) == []
     assert set(served.hosts.read_text().split()) <= LOOPBACK
     assert {host for host, _ in listening(served.process.pid)} == {"127.0.0.1"}
+
+
+@needs_gradio
+@pytest.mark.timeout(1800)
+def test_what_a_visitor_can_fix_is_a_message_and_the_page_goes_on(
+    page: Page, complaints: list[str], world: Path
+) -> None:
+    ask(page, "the ball")
+    assert "no video: upload one or choose one of the list" in shown_message(page)
+    upload(page, world / "text.mp4")
+    ask(page, "the ball")
+    message = shown_message(page)
+    assert "text.mp4: " in message and "video" in message and str(world) not in message
+    ask(page, *(f"thing {number}" for number in range(200)))
+    assert "200 expressions, but this page takes 20 at once" in shown_message(page)
+    ask(page, " ")
+    assert "no expression: say in words what is to be segmented" in shown_message(page)
+    remove_upload(page)
+    page.get_by_label("Or a video of the server").click()
+    page.get_by_role("option", name="frames").click()
+    page.get_by_role("spinbutton").fill("9")
+    ask(page, "the ball")
+    assert "key_frame=9: video frames has 2 frames, 0 to 1" in shown_message(page)
+    page.get_by_role("spinbutton").fill("1")
+    ask(page, "the ball")
+    page.locator(ARCHIVE).wait_for()
+    assert errors(complaints) == []
 
 
 @needs_gradio

@@ -19,6 +19,7 @@ from glus.data_pipeline.batches.batch import Batch
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.adapter import write_adapter
 from glus.training.checkpoints.integrity import note_digests
 from glus.training.checkpoints.keeping import remove_others
 from glus.training.contrast import ContrastiveLoss
@@ -164,6 +165,7 @@ class Trainer:
                 written=time.time(),
             )
             checkpoint.write(path, weights, state, without_secrets(asdict(self.config)), self.tokenizer.path)
+            write_adapter(path, weights, self.config.model.lora, self.config.weights.tokenizer)
         self.engine.barrier()
         self.engine.save(path / checkpoint.ENGINE)
         if self.contrast:

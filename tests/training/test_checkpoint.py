@@ -49,7 +49,7 @@ def test_latest_names_the_newest_and_nothing_half_written_is_left(trained: RunCo
     assert newest == folder / "step-000004" == checkpoint.resolve(newest)
     state = checkpoint.read_state(newest)
     assert (state.step, state.seed, state.ranks) == (4, trained.seed, 1)
-    files = {"model.safetensors", "run.json", "config.json", "tokenizer", "engine", "digests"}
+    files = {"model.safetensors", "run.json", "config.json", "tokenizer", "engine", "digests", "adapter"}
     assert set(os.listdir(newest)) == files
     assert checkpoint.read_config(newest)["model"]["language"]["hidden_size"] == 32
 

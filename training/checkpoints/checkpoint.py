@@ -1,6 +1,6 @@
 """Checkpoints: written to a temporary folder, then renamed; `latest` moves last and names a complete one.
 
-OUT/checkpoints/step-000300/{model.safetensors, run.json, config.json, tokenizer/, engine/, digests/}
+OUT/checkpoints/step-000300/{model.safetensors, run.json, config.json, tokenizer/, adapter/, engine/, digests/}
 OUT/checkpoints/latest        the name of the newest
 """
 

@@ -11,14 +11,15 @@ from pathlib import Path, PurePosixPath
 from glus.common.errors import TrainingError, UserError
 from glus.common.files import is_there, open_regular, sha256_of, unreadable
 from glus.common.json_file import read_as
+from glus.training.checkpoints.adapter import ADAPTER
 from glus.training.checkpoints.checkpoint import CONTRAST, ENGINE, RUN, WEIGHTS, read_state, sync
 
 DIGESTS = "digests"
 #: What one rank alone writes: DeepSpeed's name for it, and its bank of [SEG] states.
 _OF_A_RANK = re.compile(r"_pp_rank_(\d+)_|^contrast/[^0-9]*(\d+)")
 
-#: Read only by a run that resumes.
-_STATE_ALONE = (f"{ENGINE}/", f"{CONTRAST}/")
+#: Not read by who predicts or starts a run with it.
+_STATE_ALONE = (f"{ENGINE}/", f"{CONTRAST}/", f"{ADAPTER}/")
 _LARGEST_NOTE = 64_000_000
 
 

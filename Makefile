@@ -8,6 +8,7 @@
 #   TORCH_INDEX=URL             where torch comes from. PyPI's torch for Linux brings CUDA with it (3 GB); on a machine
 #                               without a GPU https://download.pytorch.org/whl/cpu is much smaller.
 #   TESTERS=2                   processes that run tests; 0 runs them in one, as pytest itself does
+#   ATTN_JOBS=4                 (env-gpu) compilers at once for flash-attn
 #   GPU_PYTHON=3.12             (gpu-wheels) the Python of the machine with the GPU
 #   DATA=/path                  (demo-davis) the folder that holds DAVIS17/, or DAVIS17 itself
 
@@ -34,11 +35,11 @@ CODE := $(wildcard $(FOLDERS) tests benchmarks examples setup.py)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-page demo demo-short demo-davis test test-fast lint types unit-tests gpu-wheels clean
+.PHONY: help env env-gpu env-page demo demo-short demo-davis test test-fast lint types unit-tests gpu-wheels clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
-	@echo "more: env, env-page, lint, types, unit-tests, demo-short, demo-davis DATA=FOLDER, gpu-wheels, clean"
+	@echo "more: env, env-gpu, env-page, lint, types, unit-tests, demo-short, demo-davis DATA=FOLDER, gpu-wheels, clean"
 
 env: $(STAMP)
 
@@ -62,6 +63,17 @@ $(STAMP): $(wildcard requirements/*) pyproject.toml setup.py
 # For `glus page`. --no-deps: requirements/lock_page.txt says why.
 env-page: env
 	@$(INSTALL) --no-deps -r requirements/lock_page.txt
+
+# docs/gpu.md. ATTN_JOBS compilers at once take up to 9 GB each; the build takes from ten minutes to an hour.
+ATTN_JOBS ?= 4
+env-gpu: env
+	@command -v nvcc >/dev/null || test -x "$$CUDA_HOME/bin/nvcc" || { \
+		echo "make env-gpu: no nvcc here; install the CUDA toolkit of torch's CUDA version, or set CUDA_HOME" >&2; exit 2; }
+	@$(BIN)/python -c "import sys, torch; sys.exit(torch.version.cuda is None)" || { \
+		echo "make env-gpu: this torch has no CUDA; leave TORCH_INDEX empty and run make env again" >&2; exit 2; }
+	@echo "environment: flash-attn, built here"
+	@MAX_JOBS=$(ATTN_JOBS) $(INSTALL) --no-deps --no-build-isolation -r requirements/gpu.in
+	@$(BIN)/python -c "import flash_attn; print('environment: flash-attn', flash_attn.__version__)"
 
 # The demo's seconds include the set-up, so its start is noted before the environment is made.
 demo demo-short: export GLUS_DEMO_STARTED := $(shell date +%s)

@@ -9,6 +9,7 @@ DEMO is the folder of `glus demo`: shards, tokenizer, image encoder. On a CPU th
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -85,6 +86,17 @@ def of_tests(printed: str) -> dict[str, Any]:
     return {"tests": printed.strip().splitlines()[-1]}
 
 
+def _flash_rows(step: Sequence[str], device: str) -> list[Row]:
+    """flash-attn against torch's attention, where it is installed and there is a GPU."""
+    if device == "cpu" or importlib.util.find_spec("flash_attn") is None:
+        return []
+    alone = (*step, "--steps", "2", "--no-share", "--attention")
+    return [
+        Row("step 7B, flash-attn", (*alone, "flash_attention_2"), 240, of_json),
+        Row("step 7B, torch's attention, no packed rows", (*alone, "sdpa"), 240, of_json),
+    ]
+
+
 def rows(out: Path, demo: Path, gpu: bool) -> list[Row]:
     """All checks, those first that say most."""
     bench = str(ROOT / "benchmarks")
@@ -130,6 +142,7 @@ def rows(out: Path, demo: Path, gpu: bool) -> list[Row]:
         train("resumed", f"engine.precision={precision}", "steps=80", into="bf16"),
         Row("step 7B, stage 2", (*step, "--steps", "4", "--stage", "2"), 240, of_json),
         Row("step 7B, optimizer offloaded", (*step, "--steps", "3", "--offload", "optimizer"), 240, of_json),
+        *_flash_rows(step, device),
         train("profile", f"engine.precision={precision}", "steps=12", "profile=3"),
         Row("loader", (sys.executable, f"{bench}/data_loader.py", "--samples", "80"), 120, of_json),
         Row(

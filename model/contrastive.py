@@ -33,7 +33,7 @@ class SegTokens:
     """N [SEG] states and what each stands for.
 
     states: float [N, C]; video, expression (within its video), frame: int64 [N]; objects: bool [N, O], the object
-    set, as columns of its video.
+    set, as columns of its video. All but the states may be on the CPU: a GPU is then not waited for.
     """
 
     states: Tensor
@@ -46,16 +46,16 @@ class SegTokens:
     def of(states: Tensor, batch: BatchIds, splits: Sequence[int] | None = None) -> "SegTokens":
         """Return the states float [E, Q, C] of a batch; with `splits`, only those of expressions of these."""
         queries = states.shape[1]
-        rows = torch.arange(len(states), device=states.device)
+        rows = torch.arange(len(states))
         if splits is not None:
-            wanted = torch.tensor(list(splits), dtype=torch.long, device=states.device)
-            rows = rows[torch.isin(batch.split, wanted)]
+            rows = rows[torch.isin(batch.split.cpu(), torch.tensor(list(splits), dtype=torch.long))]
+        ids = rows.to(batch.video_key.device)
         return SegTokens(
-            states[rows].flatten(0, 1),
-            batch.video_key[rows].repeat_interleave(queries),
-            batch.expression[rows].repeat_interleave(queries),
-            batch.query_numbers[batch.video_of.to(states.device, non_blocking=True)[rows]].flatten(),
-            batch.objects[rows].repeat_interleave(queries, dim=0),
+            states[rows.to(states.device, non_blocking=True)].flatten(0, 1),
+            batch.video_key[ids].repeat_interleave(queries),
+            batch.expression[ids].repeat_interleave(queries),
+            batch.query_numbers[batch.video_of.to(ids.device)[ids]].flatten(),
+            batch.objects[ids].repeat_interleave(queries, dim=0),
         )
 
     def partners(self, frames: Frames) -> Tensor:
@@ -95,18 +95,20 @@ def object_contrastive_loss(
     The loss is 0, attached to the graph, where nothing has a positive.
     Cost for N states of C numbers, n of them own: 4nNC FLOP forward, twice that backward, and nN numbers kept.
     """
+    device = tokens.states.device
     positive = tokens.partners(frames)
     anchors = positive.any(1)
-    considered = (positive | tokens.rivals())[own]
+    # Rows without a positive stay, compared with everything and masked: their number would have to be waited for.
+    considered = (positive | tokens.rivals() | ~anchors[:, None])[own].to(device, non_blocking=True)
+    positive = positive[own].to(device, non_blocking=True)
+    count = anchors.sum().to(device, non_blocking=True)
     unit = F.normalize(tokens.states.float(), dim=-1)
     similarity = unit[own] @ unit.T / temperature
-    rows = anchors[own]
-    similarity, considered, positive = similarity[rows], considered[rows], positive[own][rows]
     log_sum = torch.logsumexp(similarity.masked_fill(~considered, float("-inf")), dim=-1, keepdim=True)
-    apart = (log_sum - similarity).masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1)
+    apart = (log_sum - similarity).masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1).clamp(min=1)
     # In the graph whatever it holds: with several ranks, each must take its part in the backward pass.
     attached = tokens.states.float().sum() * 0.0
-    return Contrasted(apart.sum() / anchors.sum().clamp(min=1) + attached, anchors.sum(), len(anchors))
+    return Contrasted(apart.sum() / count.clamp(min=1) + attached, count, len(anchors))
 
 
 #: Integers kept with each state: video, expression, frame, object set.
@@ -117,7 +119,7 @@ _STATES = "bank.states"
 
 
 class TokenBank:
-    """The reference's loss. Holds the last `size` [SEG] states, float32 [B, C], and what they stand for, int64 [B, 4].
+    """The reference's loss. Holds the last `size` [SEG] states, float32 [B, C], and on the CPU int64 [B, 4], their ids.
 
     Source: the reference's utils/contrastive_loss.py and utils/seg_token_bank.py. The bank holds the last 512 states,
     those of the micro-batch at hand among them, without gradient; each rank has its own. What the reference keeps under
@@ -138,7 +140,9 @@ class TokenBank:
         `random` (a generator on the CPU); states without a positive, or with fewer negatives in the bank, add nothing,
         and a single one left adds nothing either. The loss is the mean over the others, 0 where there are none.
         """
-        numbers = torch.stack([tokens.video, tokens.expression, tokens.frame, _set_numbers(tokens.objects)], dim=1)
+        device = tokens.states.device
+        kinds = tokens.video, tokens.expression, tokens.frame, _set_numbers(tokens.objects)
+        numbers = torch.stack([each.cpu() for each in kinds], dim=1)
         self._take(tokens.states.detach().float(), numbers)
         assert self._states is not None and self._numbers is not None
         held = self._numbers
@@ -152,26 +156,28 @@ class TokenBank:
         attached = tokens.states.float().sum() * 0.0
         count = int(anchors.sum())
         if count < 2:
-            return Contrasted(attached, anchors.sum() * 0, len(anchors))
+            return Contrasted(attached, torch.zeros((), dtype=torch.long, device=device), len(anchors))
         drawn = torch.cat(
             [_draw(positive[anchors], 1, random), _draw(negative[anchors], self.negatives, random)], dim=1
         )
-        states = tokens.states.float()[anchors].unsqueeze(1)
-        similarity = F.cosine_similarity(states, self._states[drawn], dim=-1) / self.temperature
+        rows = anchors.nonzero().flatten().to(device, non_blocking=True)
+        states = tokens.states.float()[rows].unsqueeze(1)
+        others = self._states[drawn.to(device, non_blocking=True)]
+        similarity = F.cosine_similarity(states, others, dim=-1) / self.temperature
         loss = (torch.logsumexp(similarity, dim=1) - similarity[:, 0]).mean()
-        return Contrasted(loss + attached, anchors.sum(), len(anchors))
+        return Contrasted(loss + attached, anchors.sum().to(device, non_blocking=True), len(anchors))
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps; empty as long as nothing was taken in."""
         if self._states is None or self._numbers is None:
             return {}
-        return {_STATES: self._states.cpu(), _NUMBERS: self._numbers.cpu()}
+        return {_STATES: self._states.cpu(), _NUMBERS: self._numbers}
 
     def restore(self, state: dict[str, Tensor], device: torch.device) -> bool:
         """Go on with what `state` gave. False: the ids of an older version mean nothing here, the bank begins empty."""
         known = _NUMBERS in state
         self._states = state[_STATES].to(device) if known else None
-        self._numbers = state[_NUMBERS].to(device) if known else None
+        self._numbers = state[_NUMBERS].cpu() if known else None
         return known
 
     def _take(self, states: Tensor, numbers: Tensor) -> None:
@@ -182,7 +188,7 @@ class TokenBank:
 
 def _draw(allowed: Tensor, count: int, random: torch.Generator) -> Tensor:
     """int64 [n, count]: for each row of `allowed` (bool [n, B]), places where it is true, with repetition."""
-    return torch.multinomial(allowed.float().cpu(), count, replacement=True, generator=random).to(allowed.device)
+    return torch.multinomial(allowed.float(), count, replacement=True, generator=random)
 
 
 def _set_numbers(objects: Tensor) -> Tensor:

@@ -143,6 +143,14 @@ def test_the_pins_of_the_page_are_complete_too() -> None:
     assert missing == PAGE_ASKS
 
 
+def test_what_only_gpu_machines_build_is_pinned_and_needs_nothing_more() -> None:
+    lines = (ROOT / "requirements" / "gpu.in").read_text(encoding="utf-8").splitlines()
+    pinned = [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
+    assert pinned and all(PIN.fullmatch(line) for line in pinned)
+    assert not {canonicalize_name(line.split("==")[0]) for line in pinned} & pins("lock.txt").keys()
+    assert {"einops", "torch"} <= pins("lock.txt").keys()  # flash-attn's own requirements
+
+
 def test_wheels_for_a_gpu_machine_have_the_pinned_versions() -> None:
     pinned = pins("lock.txt") | pins("lock_no_isolation.txt")
     wheels = pins("gpu_wheels.txt")

@@ -136,10 +136,11 @@ def _joined(parts: Sequence[SegTokens]) -> SegTokens:
 
 def _gather(tokens: SegTokens, group: ProcessGroup | None) -> tuple[SegTokens, slice]:
     """The tokens of all ranks of a pool, and which of them are this rank's."""
-    counts, width = row_counts(len(tokens.states), tokens.objects.shape[1], tokens.states.device, group)
+    device = tokens.states.device
+    counts, width = row_counts(len(tokens.states), tokens.objects.shape[1], device, group)
     numbers = torch.stack([tokens.video, tokens.expression, tokens.frame], dim=1)
     packed = torch.cat([numbers, _widened(tokens.objects, width).long()], dim=1)
-    packed = gather_rows(packed, counts, group)
+    packed = gather_rows(packed.to(device, non_blocking=True), counts, group)
     states = gather_rows(tokens.states.float(), counts, group)
     first = sum(counts[: torch.distributed.get_rank(group)])
     found = SegTokens(states, packed[:, 0], packed[:, 1], packed[:, 2], packed[:, 3:].bool())

@@ -21,7 +21,10 @@ from glus.data_pipeline.sampling.sample_plan import SamplePlan, Slot
 from glus.data_pipeline.shards.reader import ShardedSplit, distinct_sets
 
 #: Fields that `Batch.to` leaves where they are.
-_ON_THE_CPU = ("ids", "attention", "answer", "video_of")
+_ON_THE_CPU = (
+    *("ids", "attention", "answer", "video_of"),
+    *("query_numbers", "split", "video_key", "expression", "objects"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device (asynchronously from pinned memory), but for what is read on the CPU.
 
-        ids, attention, answer and video_of stay there: the model lays out its rows by them.
+        ids, attention, answer and video_of stay there: the model lays out its rows by them. What identifies [SEG]
+        states stays too: the contrastive loss finds its pairs by it.
         """
         return self._each(lambda part: part.to(device, non_blocking=True))
 

@@ -1,6 +1,7 @@
-"""`glus plan CONFIG --nodes N --gpus-per-node G`: what a run would take, before it takes it.
+"""`glus plan CONFIG --nodes N --gpus-per-node G`: what a run would take, and which settings would take less.
 
-Each function's docstring has its formula, and docs/reproduce.md explains them. The model is built without weights.
+`--trace` runs a micro-batch on a pretended GPU instead (plan_trace.py). Each function's docstring has its formula, and
+docs/reproduce.md explains them. The model is built without weights.
 """
 
 import math
@@ -16,14 +17,17 @@ from torch import nn
 from glus.common.errors import LaunchError
 from glus.common.terminal import cell
 from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.launch.commands.plan_advice import Estimate, advice
+from glus.launch.commands.plan_trace import print_trace
 from glus.launch.config.configuration import load_config
-from glus.model.methods import AnyModel
 from glus.model.model_config import Method
 from glus.training.build import build_to_count
 from glus.training.engines.choose import LEAVES, accumulation_for, check_shares
 from glus.training.metrics.cost import Load, StepCost, step_cost
 from glus.training.metrics.prompt_tokens import READINGS, Shown
 from glus.training.run_config import RunConfig
+from glus.training.trace.gpus import gpu_named
+from glus.training.trace.traced import Sizes as TraceSizes
 
 GIB, TERA = 2**30, 10**12
 #: Elements of DeepSpeed's buckets for reducing gradients (training/engines/deepspeed_engine.py), and for fetching
@@ -58,8 +62,14 @@ class PlanConfig:
     """Rows of a frame (masks are compared at their own size)."""
     width: int = 1280
     """Columns of a frame."""
-    peak_tflops: float = 989.0
-    """Dense bf16 FLOP a second of one GPU, in 10^12 (H100 and H200)."""
+    trace: bool = False
+    """Run one micro-batch and a short video on a pretended GPU, on the CPU and without weights: peak memory, FLOP,
+    kernels and roofline by part, host syncs. Exit code 2 where something in it would fail or wait on a GPU.
+    """
+    gpu: str = "NVIDIA H100 80GB HBM3"
+    """GPU whose data sheet is taken, by the name that torch gives it."""
+    peak_tflops: float = 0.0
+    """Dense bf16 FLOP a second of one GPU, in 10^12; 0: that of `gpu`."""
     efficiency: float = 0.35
     """The part of it that is reached: an assumption until it is measured (benchmarks/training_step.py)."""
     node_gigabytes: float = 450.0
@@ -71,9 +81,11 @@ class PlanConfig:
         for name in ("nodes", "gpus_per_node", "height", "width"):
             if getattr(self, name) < 1:
                 raise LaunchError(f"{name}={getattr(self, name)}: it must be at least 1")
-        for name in ("peak_tflops", "efficiency", "node_gigabytes", "wire_gigabytes"):
+        for name in ("efficiency", "node_gigabytes", "wire_gigabytes"):
             if not 0 < getattr(self, name) < math.inf:
                 raise LaunchError(f"{name}={getattr(self, name)}: it must be a number above 0")
+        if not 0 <= self.peak_tflops < math.inf:
+            raise LaunchError(f"peak_tflops={self.peak_tflops}: it must be a number from 0 up")
 
 
 @dataclass(frozen=True)
@@ -176,32 +188,70 @@ def load_of(config: RunConfig, plan: PlanConfig, videos: int) -> Load:
     return Load(videos, frames, sampling.query_frames, expressions, tokens, pixels)
 
 
-def plan(asked: PlanConfig) -> None:
-    """Print what the run would take. Raises LaunchError or TrainingError where it could not run so."""
+@dataclass(frozen=True)
+class Machines:
+    """What a plan assumes of them; reached: FLOP a second of a GPU; bandwidth: bytes a second and GPU."""
+
+    ranks: int
+    reached: float
+    bandwidth: float
+
+    @classmethod
+    def of(cls, asked: PlanConfig) -> "Machines":
+        """Raises TrainingError for an unknown GPU."""
+        peak = asked.peak_tflops * TERA or gpu_named(asked.gpu).peak[torch.bfloat16]
+        gigabytes = asked.wire_gigabytes if asked.nodes > 1 else asked.node_gigabytes
+        return cls(asked.nodes * asked.gpus_per_node, peak * asked.efficiency, gigabytes * 1e9)
+
+
+def flop_of_step(config: RunConfig, asked: PlanConfig, cost: StepCost) -> tuple[float, float]:
+    """FLOP of the model in a step, and those that are computed again."""
+    step = load_of(config, asked, config.global_batch_size)
+    again = cost.recomputed_flop(step) if config.engine.gradient_checkpointing else 0.0
+    return cost.model_flop(step), again
+
+
+def memory_of(config: RunConfig, asked: PlanConfig, sizes: Sizes, cost: StepCost, ranks: int) -> dict[str, int]:
+    """Bytes of a GPU, by what they are for."""
+    micro = load_of(config, asked, config.engine.micro_batch_size)
+    return held_bytes(config, sizes, ranks) | passing_bytes(config, sizes, cost, micro)
+
+
+def estimated(config: RunConfig, asked: PlanConfig, sizes: Sizes, cost: StepCost, machines: Machines) -> Estimate:
+    """Memory and seconds of a step. Raises TrainingError where the global batch does not divide."""
+    ranks = machines.ranks
+    wire = wire_bytes(config, sizes, ranks, accumulation_for(config, ranks))
+    computing = sum(flop_of_step(config, asked, cost)) / (ranks * machines.reached)
+    memory = sum(memory_of(config, asked, sizes, cost, ranks).values())
+    return Estimate(memory, computing, wire / machines.bandwidth, wire)
+
+
+def plan(asked: PlanConfig) -> int:
+    """Print what the run would take, or with `trace` what one micro-batch does; returns 2 where a trace is refused.
+
+    Raises LaunchError or TrainingError where it could not run so.
+    """
     config = load_config(RunConfig, asked.config, asked.changes)
-    ranks = asked.nodes * asked.gpus_per_node
+    machines = Machines.of(asked)
+    ranks = machines.ranks
+    if asked.trace:
+        return print_trace(config, asked.gpu, TraceSizes(*_vocabulary(config), asked.height, asked.width))
     check_shares(config, ranks)
-    model = _model(config)
+    model = build_to_count(config, *_vocabulary(config))
     sizes = Sizes.of(model)
     cost = step_cost(model, torch.bfloat16 if config.engine.precision == "bf16" else torch.float32)
     accumulation = accumulation_for(config, ranks)
-    held = held_bytes(config, sizes, ranks)
-    held |= passing_bytes(config, sizes, cost, load_of(config, asked, config.engine.micro_batch_size))
-    step = load_of(config, asked, config.global_batch_size)
-    again = cost.recomputed_flop(step) if config.engine.gradient_checkpointing else 0.0
-    flop = cost.model_flop(step)
-    wire = wire_bytes(config, sizes, ranks, accumulation)
-    computing = (flop + again) / (ranks * asked.peak_tflops * TERA * asked.efficiency)
-    sending = wire / ((asked.wire_gigabytes if asked.nodes > 1 else asked.node_gigabytes) * 1e9)
-    # Fetching ahead hides the shorter of the two.
-    seconds = max(computing, sending)
+    held = memory_of(config, asked, sizes, cost, ranks)
+    flop, again = flop_of_step(config, asked, cost)
+    found = estimated(config, asked, sizes, cost, machines)
+    computing, sending, seconds = found.computing, found.sending, found.seconds
     rows = [(f"memory of a GPU: {name}", f"{size / GIB:.2f} GiB") for name, size in held.items()]
     rows += [
-        ("memory of a GPU in all", f"{sum(held.values()) / GIB:.2f} GiB"),
+        ("memory of a GPU in all", f"{found.memory / GIB:.2f} GiB"),
         ("parameters, of these trained", f"{sum(sizes.every):,}, {sum(sizes.trained):,}"),
         ("micro-batches of a rank in a step", f"{accumulation} of {config.engine.micro_batch_size} videos"),
         ("FLOP of a step", f"{flop / TERA:,.0f} x 10^12, and {again / TERA:,.0f} recomputed"),
-        ("received by a GPU in a step", f"{wire / 1e9:,.1f} GB"),
+        ("received by a GPU in a step", f"{found.received / 1e9:,.1f} GB"),
         ("seconds of a step", f"{seconds:.2f} (computing {computing:.2f}, sending {sending:.2f}, the longer counts)"),
         ("the complete run", f"{config.steps:,} steps, {seconds * config.steps / 3600:,.1f} hours"),
         ("GPU-hours", f"{seconds * config.steps / 3600 * ranks:,.0f}"),
@@ -212,12 +262,17 @@ def plan(asked: PlanConfig) -> None:
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+    memory = gpu_named(asked.gpu).memory
+    print("advice, by the formulas above (docs/reproduce.md):")
+    for line in advice(config, ranks, asked.nodes, memory, lambda each: estimated(each, asked, sizes, cost, machines)):
+        print(f"  {line}")
+    return 0
 
 
-def _model(config: RunConfig) -> AnyModel:
-    """The run's model without weights; without a tokenizer at hand, with the released one's number of tokens."""
+def _vocabulary(config: RunConfig) -> tuple[int, int]:
+    """Tokens and the id of [SEG]; without a tokenizer at hand those of the released one."""
     place = config.model.tokenizer or config.weights.tokenizer
     if place and Path(place).exists():
         tokenizer = Tokenizer(Path(place))
-        return build_to_count(config, tokenizer.vocab_size, tokenizer.seg_id)
-    return build_to_count(config, *_RELEASED_VOCABULARY[config.model.method])
+        return tokenizer.vocab_size, tokenizer.seg_id
+    return _RELEASED_VOCABULARY[config.model.method]

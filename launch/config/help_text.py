@@ -56,7 +56,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "glus completion bash >~/.local/share/bash-completion/completions/glus",
         "glus completion zsh >~/.zfunc/_glus",
     ),
-    "plan": ("glus plan configs/glus_a.yaml --nodes 1 --gpus-per-node 8",),
+    "plan": (
+        "glus plan configs/glus_a.yaml --nodes 1 --gpus-per-node 8",
+        "glus plan --trace configs/glus_a.yaml",
+    ),
     "doctor": ("glus doctor configs/glus_a.yaml",),
     "submit": (
         "glus submit train configs/glus_a.yaml nodes=2",

@@ -21,6 +21,7 @@ from glus.data_pipeline.shards.reader import open_splits
 from glus.data_pipeline.shards.storage import Storage
 from glus.launch.config.configuration import load_config
 from glus.launch.ranks.nodes import Nodes
+from glus.launch.slurm.doctor_gpu import flash_attention
 from glus.launch.slurm.doctor_network import Meeting, meet
 from glus.training.build import build_for_training
 from glus.training.checkpoints import checkpoint
@@ -137,11 +138,7 @@ def _gpus(run: RunConfig, least_free: float) -> Iterator[Finding]:
         busy = "" if total - taken >= least_free * total else "somebody else is on it: nvidia-smi names them"
         yield Finding(f"GPU {number}", name, busy)
     if run.model.language.attention == "flash_attention_2":
-        try:
-            yield Finding("flash-attn", metadata.version("flash-attn"))
-        except metadata.PackageNotFoundError:
-            remedy = "install it, or set model.language.attention=sdpa"
-            yield Finding("flash-attn", "not installed, and the config asks for it", remedy)
+        yield _finding("flash-attn", lambda: flash_attention(torch.device("cuda", 0) if count else None))
 
 
 def _weights(run: RunConfig) -> str:

@@ -58,7 +58,7 @@ def wrong(run: RunConfig) -> str:
         ("model.tokenizer={folder}/none", "weights: no SentencePiece model at .*"),
         ("out=/dev/null/run", "disk: /dev/null/run cannot be written .*: choose another `out`"),
         ('trainable=["x.*"]', "weights: trainable: 'x.*' matches no parameter"),
-        ("model.language.attention=flash_attention_2", "flash-attn: not installed, .*: install it, or set"),
+        ("model.language.attention=flash_attention_2", "flash-attn: not installed, .*: run `make env-gpu`, or set"),
     ],
 )
 def test_what_is_lacking_is_told_with_what_to_do(change: str, message: str, tiny_run: TinyRun, tmp_path: Path) -> None:

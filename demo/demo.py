@@ -247,4 +247,5 @@ def print_mlflow(out: Path) -> None:
     if isinstance(shown, Path) and shown.is_relative_to(Path.cwd()):
         shown = shown.relative_to(Path.cwd())
     served = f"{shown} ui --backend-store-uri {tracking_place(out)}"
-    print(f"MLflow's page: {served}, then open http://127.0.0.1:5000{TRAINING_PAGE}")
+    # The first experiment that is made in a new file.
+    print(f"MLflow's page: {served}, then open http://127.0.0.1:5000{TRAINING_PAGE.format(1)}")

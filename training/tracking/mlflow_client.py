@@ -38,8 +38,9 @@ NOT_OF_METRICS = ("ranks", "workers", "log_every", "checkpoint_", "keep.", "hang
 
 #: What a training's experiment is. MLflow 3.17 records it, and opens its page as one of prompts all the same.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-#: Its page for trainings, below the server's address.
-TRAINING_PAGE = "/#/experiments?workflowType=machine_learning"
+#: An experiment's page for trainings, below the server's address, by its id. The list of experiments does not hand its
+#: own workflowType on.
+TRAINING_PAGE = "/#/experiments/{}/runs?workflowType=machine_learning"
 
 #: Set before MLflow is imported, where the user has not: two quick tries instead of minutes, no pages of migrations.
 ENVIRONMENT = {

@@ -163,6 +163,7 @@ def errors(complaints: list[str]) -> list[str]:
 
 
 @needs_gradio
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_visitor_uploads_a_video_and_takes_away_the_masks_of_two_expressions(
     served: Served, page: Page, complaints: list[str], world: Path, predictor: GlusPredictor
@@ -197,6 +198,7 @@ def test_a_visitor_uploads_a_video_and_takes_away_the_masks_of_two_expressions(
 
 
 @needs_gradio
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_what_a_visitor_can_fix_is_a_message_and_the_page_goes_on(
     page: Page, complaints: list[str], world: Path

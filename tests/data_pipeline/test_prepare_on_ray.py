@@ -75,6 +75,20 @@ def test_a_cluster_that_is_not_there_is_told_at_once_and_nothing_is_written(sour
 
 
 @pytest.mark.timeout(600)
+def test_a_ray_that_does_not_start_in_time_is_told_in_one_line(source, tmp_path, monkeypatch):
+    """A busy machine: Ray waits 30 s for its own processes, then raises a bare Exception."""
+
+    def too_late(**options: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", too_late)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # of the other tests here
+    with pytest.raises(DataError, match="Ray cannot be started here: .* timed out .* when less else runs"):
+        prepare(PrepareConfig(("mevis:train",), source, tmp_path / "out"))
+    assert not list(tmp_path.glob("out/**/*.tar"))
+
+
 def test_a_killed_worker_and_a_killed_driver_change_no_byte_and_lose_or_double_nothing(
     source, wanted, four_cpus, tmp_path
 ):

@@ -25,10 +25,12 @@ from glus.demo.demo import (
 )
 from glus.demo.demo_summary import kinds_of, print_cost, read_summary, shown, took, write_summary
 from glus.demo.stages import Stage, StageFailed, Stages
-from glus.demo.synthetic.demo_datasets import TWINS, VIDEO_DATASETS
+from glus.demo.synthetic.demo_datasets import TWINS
 from glus.evaluation.results.summary import Summary
 
 TWIN_SPLIT = "demo_twins/valid"
+#: Those of configs/motion_data.yaml.
+DATASETS = ("mevis", "refer_youtube_vos", "ref_davis17", "revos")
 _MASKS = ("model.loss.mask_bce=2", "model.loss.mask_dice=2", "model.loss.cross_entropy=0.05")
 _DECODER = (
     '"segmenter.sam2.sam_mask_decoder.*"',
@@ -36,7 +38,17 @@ _DECODER = (
     '"segmenter.sam2.sam_prompt_encoder.no_mask_embed.*"',
 )
 _MEMORY = ('"segmenter.sam2.memory_attention.*"', '"segmenter.sam2.memory_encoder.*"')
-_PLACE, _SINGLE = '"stand_ins.place.*"', ("sampling.single_frame=true", "sampling.context_frames=0")
+_HEADS = ('"stand_ins.place.*"', '"stand_ins.language.*"')
+_SINGLE = ("sampling.single_frame=true", "sampling.context_frames=0", "sampling.expressions=3")
+#: Of sampling.attributes in configs/motion.yaml: shape and colour. A single frame cannot tell a motion.
+_LOOK = "model.stand_ins.language_groups=[1, 2]"
+_PLACES = ("model.stand_ins.place=1", "model.stand_ins.language=0.5")
+#: Datasets whose expressions are mostly about look and place.
+_LOOK_FIRST = "sampling.mixture={mevis/train: 1, refer_youtube_vos/train: 3, ref_davis17/train: 1, revos/train: 1}"
+_TOP = (
+    *('"language.llama.model.layers.2.*"', '"language.llama.model.norm.*"', '"language.llama.model.embed_tokens.*"'),
+    *('"language.llama.lm_head.*"', '"language.text_hidden_fcs.*"', '"stand_ins.place.*"'),
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,10 @@ class MotionStage:
     evaluated: bool = False
 
 
-def _batch(videos: int) -> tuple[str, ...]:
-    return (f"global_batch_size={videos}", f"engine.micro_batch_size={videos // 2}")
+def _steps(steps: int, fall: int, videos: int) -> tuple[str, ...]:
+    """Steps of a stage, of which the learning rate falls in the last `fall`, with so many videos each."""
+    of_batch = (f"global_batch_size={videos}", f"engine.micro_batch_size={videos // 2}")
+    return (f"steps={steps}", f"optimizer.decay_steps={fall}", *of_batch)
 
 
 #: In order. What each stands in for: docs/study.md.
@@ -59,40 +73,56 @@ STAGES = (
     MotionStage(
         "words_of_tower",
         "",
-        ("steps=400", "model.stand_ins.tower=1", "sampling.context_frames=0", "sampling.expressions=1", *_batch(32)),
+        (*_steps(400, 370, 32), "model.stand_ins.tower=1", "sampling.context_frames=0", "sampling.expressions=1"),
         ('"language.vision_tower.*"', '"stand_ins.tower.*"'),
     ),
     MotionStage(
         "words_of_language",
         "words_of_tower",
-        ("steps=460", "model.stand_ins.language=1", "sampling.expressions=1", *_batch(32)),
+        (*_steps(1100, 1070, 32), "model.stand_ins.language=1", "sampling.expressions=1"),
         (
             *('"language.vision_tower.*"', '"language.mm_projector.*"', '"language.llama.model.layers.[01].*"'),
             *('"language.llama.model.embed_tokens.*"', '"stand_ins.language.*"'),
         ),
     ),
     MotionStage(
-        "single_frames",
+        "first_places",
         "words_of_language",
-        (
-            *("steps=800", "model.stand_ins.place=0.5", *_MASKS, *_SINGLE, *_batch(24), "sampling.expressions=3"),
-            "model.segmenter.use_memory=false",
-            "sampling.mixture={mevis/train: 1, refer_youtube_vos/train: 3, ref_davis17/train: 2, revos/train: 2}",
-        ),
-        ('"language.*"', _PLACE, *_DECODER),
-        evaluated=True,
+        (*_steps(450, 420, 24), *_PLACES, "sampling.expressions=3", _LOOK_FIRST),
+        ('"language.*"', *_HEADS),
     ),
     MotionStage(
-        "places",
-        "single_frames",
-        ("steps=700", "model.stand_ins.place=1", *_batch(16)),
-        ('"language.*"', _PLACE),
+        "places_of_top_layer",
+        "first_places",
+        (*_steps(700, 670, 24), "model.stand_ins.place=1", *_SINGLE, _LOOK_FIRST),
+        _TOP,
+    ),
+    MotionStage(
+        "places_in_frames",
+        "places_of_top_layer",
+        (*_steps(550, 180, 24), *_PLACES, _LOOK, *_SINGLE, _LOOK_FIRST),
+        ('"language.*"', *_HEADS),
+    ),
+    MotionStage(
+        "places_in_clips",
+        "places_in_frames",
+        (*_steps(700, 230, 16), *_PLACES),
+        ('"language.*"', *_HEADS),
+    ),
+    MotionStage(
+        "masks",
+        "places_in_clips",
+        (*_steps(500, 250, 24), *_MASKS[:2], "model.segmenter.use_memory=false", *_SINGLE, _LOOK_FIRST),
+        _DECODER,
     ),
     MotionStage(
         "clips",
-        "places",
-        ("steps=500", "model.stand_ins.place=0.5", *_MASKS, "sampling.query_frames=2", *_batch(8)),
-        ('"language.*"', _PLACE, *_DECODER, *_MEMORY),
+        "masks",
+        (
+            *(*_steps(500, 170, 8), *_MASKS, "model.stand_ins.place=0.5", "model.stand_ins.language=0.3"),
+            "sampling.query_frames=2",
+        ),
+        ('"language.*"', *_HEADS, *_DECODER, *_MEMORY),
         evaluated=True,
     ),
 )
@@ -118,7 +148,7 @@ class DemoMotionConfig:
     """Overrides for every training, as key=value."""
     encoder_changes: tuple[str, ...] = ()
     """Overrides for the image encoder's, as key=value."""
-    splits: tuple[str, ...] = (TWIN_SPLIT, *SPLITS)
+    splits: tuple[str, ...] = (TWIN_SPLIT, *SPLITS[:3])
     """What is evaluated."""
 
 
@@ -132,7 +162,7 @@ def demo_motion(config: DemoMotionConfig) -> int:
     stages = Stages(config.out, total=3 + len(STAGES) + len(evaluated))
     with_terminate_as_interrupt()
     try:
-        for each in data_stages(config.out, config.data, config.data_changes, (*VIDEO_DATASETS, *TWINS)):
+        for each in data_stages(config.out, config.data, config.data_changes, (*DATASETS, *TWINS)):
             stages.run(each)
         stages.run(encoder_stage(config.out, config.encoder, config.train, (), config.encoder_changes))
         for stage in STAGES:

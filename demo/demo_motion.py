@@ -40,7 +40,7 @@ _DECODER = (
 _MEMORY = ('"segmenter.sam2.memory_attention.*"', '"segmenter.sam2.memory_encoder.*"')
 _HEADS = ('"stand_ins.place.*"', '"stand_ins.language.*"')
 _SINGLE = ("sampling.single_frame=true", "sampling.context_frames=0", "sampling.expressions=3")
-#: Of sampling.attributes in configs/motion.yaml: shape and colour. A single frame cannot tell a motion.
+#: Of sampling.attributes in configs/motion.yaml: shape and colour. A single frame does not show motion.
 _LOOK = "model.stand_ins.language_groups=[1, 2]"
 _PLACES = ("model.stand_ins.place=1", "model.stand_ins.language=0.5")
 #: Datasets whose expressions are mostly about look and place.

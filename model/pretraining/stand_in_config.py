@@ -28,7 +28,7 @@ class StandInConfig:
     language_layer: int = 2
     """Layer of the language model whose states name attributes."""
     language_groups: tuple[int, ...] = ()
-    """The groups that this loss names, counted from 0; empty: all. A single frame cannot tell a motion."""
+    """The groups that this loss names, counted from 0; empty: all. A single frame does not show motion."""
     points: float = 0.0
     """Length of points that prompt the segmenter instead of [SEG]: one on the object in the first query frame, nothing
     afterwards, so that the memory must follow it. 0 prompts with [SEG].

@@ -31,10 +31,24 @@ TRAINING = (
         once=True,
     ),
     AllowedSync(
-        "model/segmenter.py:Segmenter._look_back",
+        "model/memory_attention.py:begin_attention",
         "copy to the GPU",
-        8,
-        "rotary tables of SAM 2's memory attention, two a layer, kept by sam2 for the process",
+        1,
+        "rotary table of SAM 2's memory attention, first layer's self-attention, kept for the process",
+        once=True,
+    ),
+    AllowedSync(
+        "model/memory_attention.py:look_back",
+        "copy to the GPU",
+        3,
+        "the same, self-attention of the other layers",
+        once=True,
+    ),
+    AllowedSync(
+        "model/sam2_parts.py:rotate",
+        "copy to the GPU",
+        4,
+        "the same, a layer's attention to memories",
         once=True,
     ),
 )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glus.common.errors import DataError, EvaluationError, ModelError, UserError
+from glus.evaluation.predict.background import AHEAD
 from glus.launch import cli
 from glus.predictor import GlusPredictor
 from tests.model.videolisa_releases import write_clip336, write_videolisa
@@ -127,8 +128,8 @@ def test_a_stream_goes_from_the_key_frame_both_ways_and_reads_frames_as_it_goes(
     stream = predictor.stream(pictures, TEXTS, key_frame=30)
     begun = list(islice(stream, 3))
     assert [(frame.index, frame.name) for frame in begun] == [(30, "00030"), (31, "00031"), (32, "00032")]
-    # The context frames, and what has been segmented so far.
-    assert len(read) <= 2 + 3
+    # The context frames, what has been segmented so far, and what is read ahead.
+    assert len(read) <= 2 + 3 + AHEAD
     rest = list(stream)
     assert [frame.index for frame in rest] == [*range(33, 40), *reversed(range(30))]
     for frame in [*begun, *rest]:

@@ -198,12 +198,13 @@ def test_a_conversation_may_lose_what_follows_its_last_seg(plan, tokenizer):
         collate(changed, [slot], tokenizer, max_text_tokens=whole.ids.shape[1] - 3)
 
 
-def test_moving_a_batch_moves_all_but_what_rows_are_laid_out_by_and_keeps_the_names(batch):
+def test_moving_a_batch_moves_all_but_what_is_read_on_the_cpu_and_keeps_the_names(batch):
     moved = batch.to("meta")
-    assert {each.device.type for each in (moved.ids, moved.attention, moved.answer, moved.video_of)} == {"cpu"}
-    singles = (moved.context, moved.query, moved.query_numbers)
+    rows = (moved.ids, moved.attention, moved.answer, moved.video_of)
+    identity = (moved.query_numbers, moved.split, moved.video_key, moved.expression, moved.objects)
+    assert {each.device.type for each in (*rows, *identity)} == {"cpu"}
     runs = [each for masks in moved.masks for each in (masks.begins, masks.ends, masks.set_of)]
-    tensors = [*moved.frames, *runs, *singles, moved.split, moved.video_key, moved.expression, moved.objects]
+    tensors = [*moved.frames, *runs, moved.context, moved.query]
     assert {each.device.type for each in tensors} == {"meta"}
     assert moved.names == batch.names and [each.shape for each in moved.masks] == [each.shape for each in batch.masks]
     assert torch.equal(batch.to("cpu").ids, batch.ids)

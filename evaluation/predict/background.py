@@ -18,20 +18,21 @@ P = ParamSpec("P")
 class ReadAhead(Generic[T]):
     """Call it with the index of a frame: what `read` gives. A context manager that ends its thread.
 
-    Where frames are asked for one after the other, forward or backward, the next ones are read meanwhile. All calls of
-    `read` are made in one thread, one at a time. Its error is raised where that frame is asked for.
+    From the third frame in a row on, forward or backward, the next ones are read meanwhile. All calls of `read` are
+    made in one thread, one at a time. Its error is raised where that frame is asked for.
     """
 
     def __init__(self, read: Callable[[int], T], frames: int):
         self._read, self._frames = read, frames
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self._begun: dict[int, Future[T]] = {}
-        self._last: int | None = None
+        self._last, self._step = -1, 0
 
     def __call__(self, index: int) -> T:
-        step = 0 if self._last is None else index - self._last
-        self._last = index
-        due = [index, *range(index + step, index + step * (AHEAD + 1), step)] if step in (1, -1) else [index]
+        step = index - self._last
+        in_a_row = step in (1, -1) and step == self._step
+        self._last, self._step = index, step
+        due = [index, *range(index + step, index + step * (AHEAD + 1), step)] if in_a_row else [index]
         for frame in self._begun.keys() - set(due):
             self._begun.pop(frame).cancel()
         for frame in due:

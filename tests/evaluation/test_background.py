@@ -49,18 +49,26 @@ def test_frames_asked_for_in_a_row_are_read_before_they_are_asked_for(order):
     with ReadAhead(reader, FRAMES) as ahead:
         for place, index in enumerate(asked):
             assert ahead(index) == index
-            if place:
+            if place > 1:
                 for next_one in asked[place + 1 : place + 1 + AHEAD]:
                     reader.wait_for(next_one)
                 assert set(reader.read) <= set(asked[: place + 1 + AHEAD])
     assert reader.read == asked and len(reader.threads) == 1
 
 
-def test_context_frames_and_the_way_back_give_each_frame_that_is_asked_for():
-    asked, reader = [1, 3, 5, 7, 4, 5, 6, 7, 8, 3, 2, 1, 0], Reader()
+@pytest.mark.parametrize("context", [[1, 3, 5, 7], [3, 5], [4]])
+def test_neither_context_frames_nor_the_turn_at_the_end_have_a_frame_read_for_nothing(context):
+    asked, reader = [*context, 4, 5, 6, 7, 8, 3, 2, 1, 0], Reader()
     with ReadAhead(reader, FRAMES) as ahead:
         assert [ahead(index) for index in asked] == asked
-    # At a turn, at most so many frames are read for nothing.
+    assert reader.read == asked
+
+
+def test_frames_that_are_not_asked_for_after_all_are_dropped():
+    reader = Reader()
+    with ReadAhead(reader, FRAMES) as ahead:
+        asked = [0, 1, 2, 8, 7, 3, 2]
+        assert [ahead(index) for index in asked] == asked
     assert len(reader.read) <= len(asked) + AHEAD
 
 

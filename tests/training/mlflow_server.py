@@ -35,7 +35,7 @@ def serving(command: list[str], folder: Path, health: str) -> Iterator[str]:
             [*command, str(port)], stdout=output, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 400
         while time.monotonic() < deadline and process.poll() is None:
             try:
                 requests.get(uri + health, timeout=1)

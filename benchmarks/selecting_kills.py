@@ -82,7 +82,8 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
     chance, again, left = random.Random(options.seed), 0, 0
     for number in range(1, options.kills + 1):
         before, at_work = done(folder, "killed"), number % 4 != 0
-        after = chance.uniform(0, (seconds - first) / options.kills if at_work else first)
+        # Half a share of the work each: the other half is done while a killed command ends.
+        after = chance.uniform(0, (seconds - first) / (2 * options.kills) if at_work else first)
         victim = VICTIMS[number % 3]
         left += kill_once(folder, options.processes, after, at_work, victim)
         now = done(folder, "killed")

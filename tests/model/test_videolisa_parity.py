@@ -199,7 +199,7 @@ def segment(videolisa: VideoLisaRecording, clip: str, key: str) -> Segmented:
     dense = [sparse[place] for place in facts["dense_index"]]
     ids = torch.tensor([facts["input_ids"]]).repeat(2, 1)
     low, hidden, prompts, tokens = [], [], [], []
-    decode, project, encode = model.segmenter.decode, model.language.seg_states, model.language.encode_frames
+    decode, project, encode = model.segmenter.decode, model.language.seg_states, model.language.frame_tokens
 
     def keep(into, function):
         def kept(*given):
@@ -211,7 +211,7 @@ def segment(videolisa: VideoLisaRecording, clip: str, key: str) -> Segmented:
 
     model.segmenter.decode = keep(low, decode)
     model.language.seg_states = keep(hidden, project)
-    model.language.encode_frames = keep(tokens, encode)
+    model.language.frame_tokens = keep(tokens, encode)
     attention = torch.ones_like(ids, dtype=torch.bool)
     followed = list(model.segment_video(lambda index: frames[index], len(frames), sparse, dense, (ids, attention)))
     assert [each.index for each in followed] == list(range(len(frames)))

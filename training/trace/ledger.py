@@ -65,10 +65,6 @@ class Ledger:
         finally:
             self.phase = before
 
-    def forget_peak(self) -> None:
-        """Begin a new peak from what is held now."""
-        self.peak = 0
-
     def began(self) -> None:
         """Another operation is dispatched."""
         self._at = None

@@ -51,19 +51,6 @@ class Where:
     place: str
 
 
-def _of_code(code: CodeType) -> tuple[str, str]:
-    """(part, place) of a frame's code, each "" where it has none."""
-    # By identity: a code object's own hash looks at all of it.
-    known = _CODES.get(id(code))
-    if known is None:
-        known = _CODES[id(code)] = (*_look_up(code), code)
-    return known[0], known[1]
-
-
-#: id of a code object -> part, place and the object, which keeps the id its own.
-_CODES: dict[int, tuple[str, str, CodeType]] = {}
-
-
 def _look_up(code: CodeType) -> tuple[str, str]:
     file = Path(code.co_filename).resolve()
     part = next(
@@ -80,10 +67,12 @@ class Parts:
     #: From which number of a node on the graph belongs to which part; numbers rise.
     _numbers: list[int] = field(default_factory=list)
     _names: list[Where] = field(default_factory=list)
+    #: id of a code object -> part, place and the object, which keeps the id its own: its hash looks at all of it.
+    _codes: dict[int, tuple[str, str, CodeType]] = field(default_factory=dict)
 
     def now(self) -> Where:
         """Where the operation that is being dispatched belongs."""
-        found = _stack()
+        found = self._stack()
         node: Any = torch._C._current_autograd_node()
         if node is None:
             self._note(found)
@@ -103,11 +92,17 @@ class Parts:
             self._numbers.append(number)
             self._names.append(found)
 
+    def _stack(self) -> Where:
+        frame, part, place = sys._getframe(2), "", ""
+        while frame is not None and not (part and place):
+            of_part, of_place = self._of_code(frame.f_code)
+            part, place = part or of_part, place or of_place
+            frame = frame.f_back  # type: ignore[assignment]
+        return Where(part or OTHER, place)
 
-def _stack() -> Where:
-    frame, part, place = sys._getframe(2), "", ""
-    while frame is not None and not (part and place):
-        of_part, of_place = _of_code(frame.f_code)
-        part, place = part or of_part, place or of_place
-        frame = frame.f_back  # type: ignore[assignment]
-    return Where(part or OTHER, place)
+    def _of_code(self, code: CodeType) -> tuple[str, str]:
+        """(part, place) of a frame's code, each "" where it has none."""
+        known = self._codes.get(id(code))
+        if known is None:
+            known = self._codes[id(code)] = (*_look_up(code), code)
+        return known[0], known[1]

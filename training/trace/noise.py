@@ -1,9 +1,12 @@
 """A micro-batch of noise at the sizes of a config: GLUS's prompts in number and length, frames without content."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from glus.common.errors import TrainingError
-from glus.data_pipeline.batches.batch import Batch
+from glus.data_pipeline.batches.batch import Batch, padded_ids
 from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.model.language.prompt_rows import IMAGE_TOKEN_ID
 from glus.training.metrics.prompt_tokens import READINGS
@@ -33,23 +36,41 @@ def noise_batch(config: RunConfig, seg_id: int, height: int, width: int) -> Batc
         words = reading.text - reading.shared_text - queries - _SHORTER * (row % each)
         drawn = torch.randint(_WORDS.start, _WORDS.stop, (max(words, 1),), generator=random).tolist()
         prompts.append([*begin, *drawn, *rest])
-    longest = max(map(len, prompts))
-    ids = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in prompts])
-    real = torch.tensor([[True] * len(prompt) + [False] * (longest - len(prompt)) for prompt in prompts])
     masks = torch.zeros(each, queries, height, width, dtype=torch.bool)
     masks[..., : height // 2, : width // 2] = True
+    frames = torch.zeros(context + queries, height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    return batch_of(prompts, seg_id, (context, queries), [frames] * videos, [MaskRuns.of(masks)] * videos)
+
+
+def batch_of(
+    prompts: Sequence[Sequence[int]],
+    seg_id: int,
+    shown: tuple[int, int],
+    frames: list[Tensor],
+    masks: list[MaskRuns],
+    first_video: int = 0,
+) -> Batch:
+    """Videos with as many of the prompts each, all for one object: the contrastive loss has partners.
+
+    prompts: token ids; shown: numbers of context and query frames; frames: V x uint8 [F, 3, H, W]; masks: bool
+    [E_v, Q, H, W] of each.
+    """
+    (context, queries), rows, videos = shown, len(prompts), len(frames)
+    each = rows // videos
+    ids, real = padded_ids(prompts, 0)
+    video_of = torch.arange(videos).repeat_interleave(each)
     return Batch(
-        frames=[torch.zeros(context + queries, height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)] * videos,
+        frames=frames,
         context=torch.arange(context).repeat(videos, 1),
         query=torch.arange(context, context + queries).repeat(videos, 1),
         query_numbers=torch.arange(queries).repeat(videos, 1),
-        video_of=torch.arange(videos).repeat_interleave(each),
+        video_of=video_of,
         ids=ids,
         attention=real,
         answer=ids == seg_id,
-        masks=[MaskRuns.of(masks)] * videos,
+        masks=masks,
         split=torch.zeros(rows, dtype=torch.int64),
-        video_key=torch.arange(videos).repeat_interleave(each),
+        video_key=video_of + first_video,
         expression=torch.arange(each).repeat(videos),
         objects=torch.ones(rows, 1, dtype=torch.bool),
         names=[f"noise/train/{row // each}/{row % each}" for row in range(rows)],

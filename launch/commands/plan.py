@@ -6,6 +6,7 @@ docs/reproduce.md explains them. The model is built without weights.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -190,18 +191,20 @@ def load_of(config: RunConfig, plan: PlanConfig, videos: int) -> Load:
 
 @dataclass(frozen=True)
 class Machines:
-    """What a plan assumes of them; reached: FLOP a second of a GPU; bandwidth: bytes a second and GPU."""
+    """What a plan assumes of them; memory: bytes of a GPU; reached: its FLOP a second; bandwidth: bytes a second."""
 
     ranks: int
+    memory: int
     reached: float
     bandwidth: float
 
     @classmethod
     def of(cls, asked: PlanConfig) -> "Machines":
         """Raises TrainingError for an unknown GPU."""
-        peak = asked.peak_tflops * TERA or gpu_named(asked.gpu).peak[torch.bfloat16]
+        gpu = gpu_named(asked.gpu)
+        peak = asked.peak_tflops * TERA or gpu.peak[torch.bfloat16]
         gigabytes = asked.wire_gigabytes if asked.nodes > 1 else asked.node_gigabytes
-        return cls(asked.nodes * asked.gpus_per_node, peak * asked.efficiency, gigabytes * 1e9)
+        return cls(asked.nodes * asked.gpus_per_node, gpu.memory, peak * asked.efficiency, gigabytes * 1e9)
 
 
 def flop_of_step(config: RunConfig, asked: PlanConfig, cost: StepCost) -> tuple[float, float]:
@@ -262,9 +265,9 @@ def plan(asked: PlanConfig) -> int:
     for row in rows:
         table.add_row(*row)
     Console().print(table)
-    memory = gpu_named(asked.gpu).memory
     print("advice, by the formulas above (docs/reproduce.md):")
-    for line in advice(config, ranks, asked.nodes, memory, lambda each: estimated(each, asked, sizes, cost, machines)):
+    estimate = partial(estimated, asked=asked, sizes=sizes, cost=cost, machines=machines)
+    for line in advice(config, ranks, asked.nodes, machines.memory, estimate):
         print(f"  {line}")
     return 0
 

@@ -29,7 +29,7 @@ from glus.demo.synthetic.demo_datasets import TWINS
 from glus.evaluation.results.summary import Summary
 
 TWIN_SPLIT = "demo_twins/valid"
-#: Those of configs/motion_data.yaml.
+#: What is drawn: those whose training videos the stages read.
 DATASETS = ("mevis", "refer_youtube_vos", "ref_davis17", "revos")
 _MASKS = ("model.loss.mask_bce=2", "model.loss.mask_dice=2", "model.loss.cross_entropy=0.05")
 _DECODER = (
@@ -162,7 +162,8 @@ def demo_motion(config: DemoMotionConfig) -> int:
     stages = Stages(config.out, total=3 + len(STAGES) + len(evaluated))
     with_terminate_as_interrupt()
     try:
-        for each in data_stages(config.out, config.data, config.data_changes, (*DATASETS, *TWINS)):
+        drawn = (f"datasets=[{', '.join(DATASETS)}]", *config.data_changes)
+        for each in data_stages(config.out, config.data, drawn, (*DATASETS, *TWINS)):
             stages.run(each)
         stages.run(encoder_stage(config.out, config.encoder, config.train, (), config.encoder_changes))
         for stage in STAGES:

@@ -6,7 +6,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -29,6 +29,9 @@ from glus.demo.synthetic.demo_datasets import DemoDataConfig
 from glus.demo.synthetic.world import DemoWorldConfig
 from glus.launch.config.configuration import load_config
 from glus.training.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # A spawned process imports a test's own functions as `tests.FOLDER.test_MODULE`, so the repository must be on its path
 # (multiprocessing hands ours on). Last, not first: a bare `training` stays sam2's and never becomes ours.
@@ -69,6 +72,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(str(folder if folder.name == "slurm" else item.path)))
         if isinstance(item, pytest.Function) and SLOW_FIXTURES.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A Chromium that tests open pages in; they are skipped where none is installed."""
+    from tests.browsing import started_browser
+
+    with started_browser() as started:
+        yield started
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser says on its console or fails to load."""
+    return []
 
 
 @pytest.fixture(autouse=True)

@@ -18,21 +18,9 @@ from glus.evaluation.pages.viewer import find_expression
 from glus.evaluation.results.scores_file import read_scores, write_scores
 from glus.evaluation.results.summary import EVALUATION, named_metrics, summarise
 from glus.evaluation.score.scoring import score_split
-from tests.browsing import opened_page, started_browser
+from tests.browsing import opened_page
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with started_browser() as started:
-        yield started
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What the browser says on its console or fails to load."""
-    return []
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from glus.common.errors import LaunchError
 from glus.launch import cli
 from glus.launch.commands.page import PageConfig, refuse_early
 from glus.predictor import GlusPredictor
-from tests.browsing import opened_page, started_browser
+from tests.browsing import opened_page
 from tests.model.releases import write_clip, write_glus
 from tests.running import listening, unused_ports
 from tests.videos import write_video
@@ -104,18 +104,6 @@ def served(world: Path) -> Iterator[Served]:
         assert process.wait(timeout=120) == 0
         assert process.stdout.read() == "page: ended; uploads and results are removed\n"
     assert list((world / "tmp").iterdir()) == []
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with started_browser() as started:
-        yield started
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What the browser says on its console or fails to load."""
-    return []
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from glus.training.tracking.code_version import code_version
 from glus.training.tracking.evaluation_record import log_evaluation
 from glus.training.tracking.mlflow_client import TRAINING_PAGE
 from glus.training.tracking.tracking import Tracker
 from glus.training.tracking.tracking_place import TrackingConfig
-from tests.browsing import opened_page, started_browser
+from tests.browsing import opened_page
 from tests.training.mlflow_server import mlflow_server
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.slow]
@@ -47,11 +47,10 @@ def address(fresh_database: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    with started_browser() as browser:
-        opened = opened_page(browser, [], 1400)
-        opened.set_default_timeout(WAIT_MS)
-        yield opened
+def page(browser: Browser) -> Page:
+    opened = opened_page(browser, [], 1400)
+    opened.set_default_timeout(WAIT_MS)
+    return opened
 
 
 def test_a_training_is_found_and_says_what_it_is_how_good_and_where_its_report_is(address: str, page: Page) -> None:

@@ -55,7 +55,7 @@ class StandIns(nn.Module):
 
         states: [SEG] states float [E, Q, C]; masks: those of each video, bool [E_v, Q, H, W], in order.
         """
-        shares = torch.cat([_shares(each.painted(), self.cells) for each in masks]).flatten(2)
+        shares = torch.cat([cell_shares(each.painted(), self.cells) for each in masks]).flatten(2)
         total = shares.sum(-1, keepdim=True)
         target = shares / total.clamp(min=1e-9)
         logits = self.place(states).float()
@@ -74,7 +74,7 @@ class StandIns(nn.Module):
     def _named(self, logits: Tensor, batch: LabelledBatch, groups: Sequence[int]) -> Tensor:
         side = round(logits.shape[2] ** 0.5)
         labels = torch.stack(
-            [_labels(m.painted(), a, side) for m, a in zip(batch.object_masks, batch.attributes, strict=True)]
+            [patch_labels(m.painted(), a, side) for m, a in zip(batch.object_masks, batch.attributes, strict=True)]
         )
         losses = []
         for group, of_group in enumerate(logits.float().split(self.groups, dim=-1)):
@@ -115,17 +115,17 @@ def point_prompts(segmenter: Segmenter, masks: Sequence[MasksLike], length: floa
     return torch.cat(prompts)
 
 
-def _shares(masks: Tensor, side: int) -> Tensor:
+def cell_shares(masks: Tensor, side: int) -> Tensor:
     """The share of each of side x side cells that masks bool [N, Q, H, W] cover, float [N, Q, side, side]."""
     return F.adaptive_avg_pool2d(masks.float().flatten(0, 1)[:, None], side).view(*masks.shape[:2], side, side)
 
 
-def _labels(masks: Tensor, attributes: Tensor, side: int) -> Tensor:
+def patch_labels(masks: Tensor, attributes: Tensor, side: int) -> Tensor:
     """The word of the object that covers most of each patch, int64 [Q, P, G]; -1: unknown, -2: no object there.
 
     masks: bool [O, Q, H, W]; attributes: int64 [O, G].
     """
-    cover, of = _shares(masks, side).flatten(2).max(0)
+    cover, of = cell_shares(masks, side).flatten(2).max(0)
     return torch.where((cover > COVERED)[..., None], attributes[of], torch.where(cover[..., None] > 0, -1, -2))
 
 
@@ -184,7 +184,7 @@ class PretrainingGlus(Glus):
             losses["words_of_tower"] = given.tower * self.stand_ins.tower_loss(patches[:, context:], batch)
         if self.reads or given.language:
             tokens = self.language.project(patches.flatten(0, 1)).unflatten(0, (videos, context + query))
-            reading, inside = self._read(batch, tokens)
+            reading, inside = self.read_inside(batch, tokens)
         if given.language:
             losses["words_of_language"] = given.language * self.stand_ins.language_loss(inside[:, context:], batch)
         if self.reads:
@@ -199,7 +199,7 @@ class PretrainingGlus(Glus):
             losses |= self._mask_losses(batch, [each[context:] for each in frames], prompts)
         return GlusOutput(losses, states)
 
-    def _read(self, batch: PretrainingBatch, tokens: Tensor) -> tuple[Reading, Tensor]:
+    def read_inside(self, batch: PretrainingBatch, tokens: Tensor) -> tuple[Reading, Tensor]:
         """Read all prompts, or the first of each video where no [SEG] is needed.
 
         tokens: float [V, F, P, hidden]. Returns the reading, and the states of the frames' tokens after

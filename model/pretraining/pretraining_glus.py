@@ -115,6 +115,13 @@ def point_prompts(segmenter: Segmenter, masks: Sequence[MasksLike], length: floa
     return torch.cat(prompts)
 
 
+def without_later(prompts: Tensor, share: float) -> Tensor:
+    """Prompts float [E, Q, C], zeros in `share` of the query frames after the first, drawn by torch's generator."""
+    left_out = torch.rand(prompts.shape[:2], device=prompts.device) < share
+    left_out[:, 0] = False
+    return prompts.masked_fill(left_out[..., None], 0)
+
+
 def cell_shares(masks: Tensor, side: int) -> Tensor:
     """The share of each of side x side cells that masks bool [N, Q, H, W] cover, float [N, Q, side, side]."""
     return F.adaptive_avg_pool2d(masks.float().flatten(0, 1)[:, None], side).view(*masks.shape[:2], side, side)
@@ -196,6 +203,8 @@ class PretrainingGlus(Glus):
             losses["place"] = given.place * self.stand_ins.place_loss(states, batch.masks)
         if self.segments:
             prompts = point_prompts(self.segmenter, batch.masks, given.points) if given.points else states
+            if given.unprompted and self.training:
+                prompts = without_later(prompts, given.unprompted)
             losses |= self._mask_losses(batch, [each[context:] for each in frames], prompts)
         return GlusOutput(losses, states)
 

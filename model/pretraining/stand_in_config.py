@@ -6,7 +6,7 @@ from glus.common.errors import ModelError
 from glus.model.bounds import check_bounds
 
 _STAND_INS = {
-    **{"attributes": (2, 4096), "place_cells": (0, 256), "language_layer": (1, 512)},
+    **{"attributes": (2, 4096), "place_cells": (0, 256), "language_layer": (1, 512), "unprompted": (0, 1)},
     **dict.fromkeys(("place", "tower", "language", "points"), (0, 1000000.0)),
 }
 
@@ -32,6 +32,10 @@ class StandInConfig:
     points: float = 0.0
     """Length of points that prompt the segmenter instead of [SEG]: one on the object in the first query frame, nothing
     afterwards, so that the memory must follow it. 0 prompts with [SEG].
+    """
+    unprompted: float = 0.0
+    """Share of query frames after the first whose [SEG] state is left out (zeros), so that the memory must follow the
+    object there.
     """
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from glus.data_pipeline.batches.batch import Batch
 from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.model.glus import Glus
 from glus.model.model_config import LossConfig, ModelConfig, VisionConfig
-from glus.model.pretraining.pretraining_glus import PretrainingGlus, StandIns, point_prompts
+from glus.model.pretraining.pretraining_glus import PretrainingGlus, StandIns, point_prompts, without_later
 from glus.model.pretraining.stand_in_config import StandInConfig
 
 from .tiny import HIGH, IMAGE, SEG, VOCABULARY, WIDE, tiny_batch, tiny_config
@@ -196,3 +196,18 @@ def test_with_the_losses_of_glus_alone_it_is_glus(batch: Batch) -> None:
 def test_a_stage_that_cannot_be_is_refused(make, message) -> None:
     with pytest.raises(ModelError, match=message):
         make()
+
+
+def test_later_query_frames_lose_their_prompt_in_the_share_that_is_asked() -> None:
+    torch.manual_seed(0)
+    left = without_later(torch.ones(500, 4, 3), 0.3).any(-1)
+    assert left[:, 0].all()
+    assert left[:, 1:].float().mean() == pytest.approx(0.7, abs=0.04)
+
+
+def test_prompts_are_left_out_in_training_alone(batch: Batch) -> None:
+    """Without any later prompt the masks of the first query frame stay, and those of the second change."""
+    loss = replace(NOTHING, mask_bce=1.0)
+    with_all, without = (model(loss, unprompted=share) for share in (0.0, 1.0))
+    assert with_all.eval()(batch).loss == without.eval()(batch).loss
+    assert with_all.train()(batch).loss != without.train()(batch).loss

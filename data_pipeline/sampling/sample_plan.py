@@ -70,6 +70,10 @@ class SamplingConfig:
     attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Groups of words that a batch labels each object with, for pretraining without released weights (attributes.py).
     """
+    kinds: tuple[str, ...] = ()
+    """Kinds of expressions that are drawn ("look", "motion", "relation", "several", "reasoning", as the annotation says
+    or the dataset's reader says); empty: all. One frame does not answer expressions about motion.
+    """
     single_frame: bool = False
     """Show one frame instead of all context and query frames: the control that cannot see motion."""
 
@@ -86,6 +90,8 @@ class SamplingConfig:
             references.check_references(self.least_context_frames, self.context_frames, self.query_frames)
         else:
             references.check_no_references(self.frame_choice, self.least_context_frames, self.frame_scores)
+        if self.kinds and self.frame_choice == "references":
+            raise DataError("sampling.kinds does not go with frame_choice references, whose labels say what is drawn")
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,7 @@ class SamplePlan:
         else:
             self._eligible = [_eligible(split, config) for split in self.splits]
         due = f"that {config.frame_scores} scores" if self.labels else "whose masks are known"
+        due += f" and whose kind is among sampling.kinds={list(config.kinds)}" if config.kinds else ""
         for split, eligible in zip(self.splits, self._eligible, strict=True):
             if not len(eligible):
                 raise DataError(
@@ -230,7 +237,7 @@ def _shortest(config: SamplingConfig) -> int:
 
 
 def _eligible(split: ShardedSplit, config: SamplingConfig) -> NDArray[np.int64]:
-    fits = (split.index.frame_counts() >= _shortest(config)) & (split.index.target_counts() > 0)
+    fits = (split.index.frame_counts() >= _shortest(config)) & (split.index.target_counts(config.kinds) > 0)
     return np.flatnonzero(fits)
 
 
@@ -239,12 +246,14 @@ def _draw_expressions(
 ) -> tuple[tuple[int, ...], bool]:
     """Numbers of the expressions of a slot, and whether an object with several and a rival are among them.
 
-    `labelled`, bool [E], says which may be drawn; None: all whose target is known.
+    `labelled`, bool [E], says which may be drawn; None: all whose target is known, and whose kind is wanted.
     The first one drawn is always among them, so that every expression is trained on, whatever groups its video has.
     """
     sets = entry.object_sets()
     if labelled is not None:
         sets = {number: objects for number, objects in sets.items() if labelled[number]}
+    if config.kinds:
+        sets = {number: objects for number, objects in sets.items() if entry.expressions[number].kind in config.kinds}
     known = list(sets)
     order = [known[place] for place in random.permutation(len(known))]
     if not config.group_by_object:

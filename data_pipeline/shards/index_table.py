@@ -299,10 +299,13 @@ class IndexTable(Sequence[VideoEntry]):
         """int64 [V]: frames of each video."""
         return np.asarray(np.diff(self._batch.column("frame_names").offsets.to_numpy()), dtype=np.int64)
 
-    def target_counts(self) -> NDArray[np.int64]:
-        """int64 [V]: expressions of each video whose objects are known."""
+    def target_counts(self, kinds: Sequence[str] = ()) -> NDArray[np.int64]:
+        """int64 [V]: expressions of each video whose objects are known, of some kinds alone where any are given."""
         lists = self._batch.column("expressions")
         bounds = lists.offsets.to_numpy()
-        objects = np.diff(lists.values.field("objects").offsets.to_numpy())
-        known = np.concatenate(([0], np.cumsum(objects > 0)))
+        counted = np.diff(lists.values.field("objects").offsets.to_numpy()) > 0
+        if kinds:
+            of_kind = pc.is_in(lists.values.field("kind"), value_set=pa.array(kinds))
+            counted &= of_kind.to_numpy(zero_copy_only=False)
+        known = np.concatenate(([0], np.cumsum(counted)))
         return np.asarray(known[bounds[1:]] - known[bounds[:-1]], dtype=np.int64)

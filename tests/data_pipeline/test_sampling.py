@@ -14,7 +14,7 @@ from glus.data_pipeline.batches.loader import Loader
 from glus.data_pipeline.sampling.sample_plan import SamplePlan, SamplingConfig, Slot, middle_context, random_context
 from glus.data_pipeline.shards.reader import ShardedSplit
 
-from .tiny_splits import write_splits
+from .tiny_splits import Drawing, draw, write_splits
 
 BOTH = SamplingConfig(mixture={"mevis/train": 3.0, "refer_youtube_vos/train": 1.0}, expressions=3)
 SLOTS = 6
@@ -258,3 +258,43 @@ def test_a_split_whose_videos_are_all_too_short_is_refused(splits):
     config = SamplingConfig(mixture={"mevis/train": 1.0}, query_frames=10)
     with pytest.raises(DataError, match="mevis/train has no video with 10 frames and an expression .* take it out of"):
         SamplePlan(splits, config, seed=0, slots=1)
+
+
+def of_kinds(drawing: Drawing, *kinds: str) -> Drawing:
+    said = [replace(each, kind=kind) for each, kind in zip(drawing.expressions, kinds, strict=True)]
+    return replace(drawing, expressions=tuple(said))
+
+
+@pytest.fixture(scope="module")
+def kinds_of_expressions(tmp_path_factory) -> list[ShardedSplit]:
+    """Video "moves" has a look whose target nobody knows: of it only motion can be drawn."""
+    videos = [
+        of_kinds(draw("both", 6, 32, 48, ["1", "4", "1", "4"]), "look", "motion", "motion", "relation"),
+        of_kinds(draw("moves", 6, 32, 48, ["1", "4", ""]), "motion", "motion", "look"),
+        of_kinds(draw("looks", 6, 32, 48, ["1", "4"]), "look", "look"),
+    ]
+    return write_splits(tmp_path_factory.mktemp("kinds"), {"mevis/train": videos})
+
+
+def test_expressions_of_the_kinds_asked_for_are_drawn_alone(kinds_of_expressions):
+    config = replace(BOTH, mixture={"mevis/train": 1.0}, kinds=("look", "relation"))
+    slots = drawn(SamplePlan(kinds_of_expressions, config, seed=0, slots=SLOTS), 30)
+    videos = kinds_of_expressions[0].videos
+    assert {videos[slot.video].video: set(slot.expressions) for slot in slots} == {"both": {0, 3}, "looks": {0, 1}}
+    every = SamplePlan(kinds_of_expressions, replace(config, kinds=(), expressions=4), seed=0, slots=SLOTS)
+    assert {videos[slot.video].video: set(slot.expressions) for slot in drawn(every, 30)} == {
+        "both": {0, 1, 2, 3},
+        "moves": {0, 1},
+        "looks": {0, 1},
+    }
+
+
+def test_a_split_without_the_kinds_asked_for_is_refused(kinds_of_expressions):
+    config = replace(BOTH, mixture={"mevis/train": 1.0}, kinds=("reasoning",))
+    with pytest.raises(DataError, match=r"whose kind is among sampling.kinds=\['reasoning'\]: take it"):
+        SamplePlan(kinds_of_expressions, config, seed=0, slots=SLOTS)
+
+
+def test_kinds_do_not_go_with_references():
+    with pytest.raises(DataError, match="sampling.kinds does not go with"):
+        replace(BOTH, frame_choice="references", query_frames=1, frame_scores="scores", kinds=("look",))

@@ -78,10 +78,10 @@ def drawn_splits() -> dict[str, list[Drawing]]:
     }
 
 
-def write_splits(root: Path) -> list[ShardedSplit]:
-    """Write `drawn_splits` below `root`, one shard a split, and open them."""
+def write_splits(root: Path, drawn: dict[str, list[Drawing]] | None = None) -> list[ShardedSplit]:
+    """Write `drawn`, else `drawn_splits`, below `root`, one shard a split, and open them."""
     splits = []
-    for place, drawings in drawn_splits().items():
+    for place, drawings in (drawn or drawn_splits()).items():
         dataset, split = place.split("/")
         samples = [encode_sample(_record(root / "frames", dataset, split, drawing)) for drawing in drawings]
         folder = root / place

@@ -241,7 +241,8 @@ def _half_interval(dataset: str, split: str, half: str) -> Callable[[Scored], In
 
 
 def _lost(metrics: Sequence[Mapping[str, float]]) -> tuple[list[Row], set[str]]:
-    labels = dict(zip(("J", *LOST, "object_accuracy"), ("J", *LOST_NAMES, "object accuracy"), strict=True))
+    keys = ("J", *LOST, "object_accuracy", "switches")
+    labels = dict(zip(keys, ("J", *LOST_NAMES, "object accuracy", "switches"), strict=True))
     names = {f"{EVALUATION}overall/{key}": label for key, label in labels.items()}
     if not any(f"{EVALUATION}overall/{LOST[0]}" in one for one in metrics):
         return [], set()

@@ -81,7 +81,7 @@ def metric_rows(runs: Sequence[Scored]) -> list[Row]:
 
 
 _METRICS = (("J", "J"), ("F", "F"), ("JF", "J&F"), ("drop", "text control, drop"))
-_LOST = (("object_accuracy", "object accuracy"), *((name, name) for name in LOST))
+_LOST = (("object_accuracy", "object accuracy"), ("switches", "switches"), *((name, name) for name in LOST))
 
 
 def gaps(scored: Sequence[Mapping[str, ExpressionScore]], common: Sequence[str]) -> list[PairedDifference]:

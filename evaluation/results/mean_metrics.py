@@ -23,8 +23,9 @@ class MeanMetrics:
     `missing` of the `expressions` had no prediction and count as 0. `controlled` of them have a text control:
     `matched_JF` is their J&F, `control_*` what they score with another expression's prediction, `drop` the
     difference of the two. A and R are ReVOS's accuracy and robustness. `lost_*` say where J is lost, and with J add up
-    to 100; `object_accuracy` is the share of frames with the target in which the mask is on it. `gIoU` (the mean of
-    IoU, which is J of one frame) and `cIoU` (intersections summed over unions summed) are those of images.
+    to 100; `object_accuracy` is the share of frames with the target in which the mask is on it, `switches` the share of
+    frames in which it is on another object than before (score/error_parts.py). `gIoU` (the mean of IoU, which is J of
+    one frame) and `cIoU` (intersections summed over unions summed) are those of images.
     `intervals` holds 95 % bootstrap intervals over videos of J, F and JF, where there are two videos or more.
     """
 
@@ -42,6 +43,7 @@ class MeanMetrics:
     A: float | None = None
     R: float | None = None
     object_accuracy: float | None = None
+    switches: float | None = None
     lost_mask: float | None = None
     lost_object: float | None = None
     lost_both: float | None = None
@@ -71,6 +73,7 @@ def mean_metrics(scores: Sequence[ExpressionScore]) -> MeanMetrics:
         A=_mean(score.A for score in scores),
         R=_mean(score.R for score in scores),
         object_accuracy=_mean(score.object_accuracy for score in scores),
+        switches=_mean(score.switches for score in scores),
         **_lost(lambda name: _mean(getattr(score, name) for score in scores)),
         gIoU=_mean(score.J for score in scores if score.union is not None),
         cIoU=_cumulative_iou(scores),
@@ -100,6 +103,7 @@ def unweighted(groups: Sequence[Sequence[ExpressionScore]]) -> MeanMetrics:
         A=mean("A"),
         R=mean("R"),
         object_accuracy=mean("object_accuracy"),
+        switches=mean("switches"),
         **_lost(mean),
         intervals=_intervals(groups) if all(part.expressions for part in parts) else {},
     )

@@ -11,7 +11,7 @@ from glus.evaluation.score.expression_score import WITHOUT_TARGET, ExpressionSco
 TYPE_NAMES = {0: "referring", 1: "reasoning"}
 """Names of ReVOS's own type_id."""
 _HALVES = tuple(TYPE_NAMES.values())
-_WHERE_LOST = ("object_accuracy", *LOST)
+_WHERE_LOST = ("object_accuracy", "switches", *LOST)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def named_metrics(summary: Summary) -> dict[str, float]:
     eval/reason_seg/val/{gIoU,cIoU}, also by kind (eval/reason_seg/val/sentence/gIoU),
     eval/ref_davis17/valid/merged/{J,F,JF,...},
     eval/overall/{J,F,JF,JF_low,JF_high}, eval/kind/motion/JF,
-    eval/{overall,mevis/valid_u,kind/motion}/{object_accuracy,lost_mask,lost_object,lost_both,lost_missed,lost_imagined},
+    eval/{overall,mevis/valid_u,kind/motion}/{object_accuracy,switches,lost_mask,lost_object,lost_both,lost_missed,
+    lost_imagined},
     eval/object_size/small/JF, eval/control/{JF,drop},
     eval/mevis/valid_u/videos_left_out where there are some, eval/partial (0 or 1).
     """

@@ -20,8 +20,9 @@ class ExpressionScore:
     such an expression has 0. A and R are ReVOS's and None elsewhere. The control metrics are None where the expression
     has no partner (scoring.py). `size` is the target's mean share of the frame, 0 to 1, over frames where it is seen
     (None where it never is), `rivals` the number of the video's other objects. `object_accuracy` and `lost_*`,
-    which add up to 100 with J, say where J is lost (error_parts.py). `intersection` and `union` are pixels, of image
-    benchmarks only (None elsewhere). `exchanged_with` names the expression
+    which add up to 100 with J, say where J is lost; `switches`, 0 to 100, how often the mask goes to another object,
+    None where the video has no rival (error_parts.py). `intersection` and `union` are pixels, of image benchmarks only
+    (None elsewhere). `exchanged_with` names the expression
     whose target this prediction fits instead of its own, while that one's prediction fits this target: ids may have
     been exchanged.
     """
@@ -49,6 +50,7 @@ class ExpressionScore:
     rivals: int | None = None
     frames_without_object: int | None = None
     object_accuracy: float | None = None
+    switches: float | None = None
     lost_mask: float | None = None
     lost_object: float | None = None
     lost_both: float | None = None

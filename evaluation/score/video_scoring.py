@@ -170,6 +170,7 @@ def _own_score(masks: VideoMasks, exp: Expression) -> tuple[ExpressionScore, lis
     score = replace(
         score,
         object_accuracy=parts.object_accuracy,
+        switches=parts.switches if masks.rivals[_objects(exp)] else None,
         lost_mask=lost["mask"],
         lost_object=lost["object"],
         lost_both=lost["both"],

@@ -83,12 +83,13 @@ def lost_table(summary: Summary) -> Table:
     """Where J is lost: with J the parts add up to 100."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("where J is lost")
-    for name in ("J", *LOST_NAMES, "object accuracy"):
+    for name in ("J", *LOST_NAMES, "object accuracy", "switches"):
         table.add_column(name, justify="right")
     rows = {each.benchmark: each.metrics for each in summary.benchmarks if each.scored}
     rows |= {f"kind: {kind}": metrics for kind, metrics in summary.kinds.items()}
     for name, metrics in (rows | {"all expressions": summary.overall}).items():
-        table.add_row(cell(name), *(_shown(getattr(metrics, key)) for key in ("J", *LOST, "object_accuracy")))
+        keys = ("J", *LOST, "object_accuracy", "switches")
+        table.add_row(cell(name), *(_shown(getattr(metrics, key)) for key in keys))
     return table
 
 

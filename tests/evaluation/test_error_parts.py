@@ -81,6 +81,37 @@ def test_accuracy_counts_frames_with_the_target_alone() -> None:
     assert error_parts(pack(pred), pack(absent), [], np.zeros(3)).object_accuracy is None
 
 
+def switches(*frames: Mask) -> float | None:
+    """Of masks in a clip whose target and two rivals stay where they are."""
+    pred, target, rivals = np.stack(frames), np.stack([TARGET] * len(frames)), (RIVAL, box(8, 1, 12, 5))
+    region, _ = jf_per_frame(pred, target)
+    packed = [pack(np.stack([each] * len(frames))) for each in rivals]
+    return error_parts(pack(pred), pack(target), packed, region).switches
+
+
+def test_switches_are_worked_out_by_hand() -> None:
+    other = box(8, 1, 12, 5)
+    assert switches(TARGET, TARGET, TARGET) == 0.0
+    assert switches(TARGET, RIVAL, RIVAL, TARGET, TARGET) == 50.0
+    assert switches(RIVAL, other, RIVAL) == 100.0, "between two rivals too"
+    assert switches(TARGET | box(0, 0, 1, 12), TARGET) == 0.0, "what a poor mask is on is what it fits best"
+    assert switches(TARGET | RIVAL, RIVAL) == 0.0, "of both, the larger part decides"
+
+
+def test_frames_on_no_object_are_passed_over() -> None:
+    background = box(8, 8, 12, 12)
+    assert switches(TARGET, NOTHING, TARGET) == 0.0, "lost and found again"
+    assert switches(TARGET, NOTHING, background, RIVAL) == 100.0, "lost and taken for another"
+    assert switches(NOTHING, TARGET, NOTHING) is None and switches(NOTHING, background) is None
+    assert error_parts(None, pack(np.stack([TARGET] * 3)), [], np.zeros(3)).switches is None
+
+
+def test_an_absent_target_is_no_object_that_a_mask_is_on() -> None:
+    pred, target = np.stack([TARGET, RIVAL, RIVAL]), np.stack([TARGET, NOTHING, NOTHING])
+    parts = error_parts(pack(pred), pack(target), [pack(np.stack([RIVAL] * 3))], np.zeros(3))
+    assert parts.on.tolist() == [0, 1, 1] and parts.switches == 50.0
+
+
 masks = arrays(bool, (10, 6, 7))
 
 
@@ -118,6 +149,7 @@ def test_parts_of_a_split_add_up_in_every_mean_and_reach_every_output(mevis: Sha
     assert overall.object_accuracy is not None and overall.object_accuracy < 80
     named = named_metrics(summarise(scored.scores))
     assert named["eval/overall/lost_object"] == overall.lost_object
-    assert {f"eval/mevis/valid_u/{name}" for name in ("object_accuracy", *LOST)} <= set(named)
+    assert {f"eval/mevis/valid_u/{name}" for name in ("object_accuracy", "switches", *LOST)} <= set(named)
+    assert all((score.switches is None) == (not score.rivals) for score in scored.scores if score.object_accuracy)
     of_frames = sum((frames.lost == 2).sum() for frames in scored.frames)
     assert of_frames > 0 and all(((frames.lost == 0) == (frames.J == 100)).all() for frames in scored.frames)

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from glus.common.errors import ModelError
 from glus.model.inference.video_prompts import Prompts, VideoPrompts
-from glus.model.inference.video_segmenter import FrameMasks, InferenceOptions, VideoSegmenter, checked_key_frames
+from glus.model.inference.video_segmenter import (
+    FrameMasks,
+    InferenceOptions,
+    PromptedFrames,
+    VideoSegmenter,
+    checked_key_frames,
+)
 from glus.model.language.language import Language
 from glus.model.losses import MasksLike, mask_losses, seg_cross_entropy
 from glus.model.model_config import ModelConfig
@@ -95,6 +101,8 @@ class Glus(nn.Module):
         key_frame: int | Sequence[int] = 0,
         expressions_together: int = 16,
         reuse_prefix: bool = True,
+        prompted_frames: PromptedFrames = "all",
+        use_memory: bool = True,
     ) -> Iterator[FrameMasks]:
         """Masks of E expressions, frame by frame: from the key frame on to the end, then from it back to the start.
 
@@ -105,7 +113,8 @@ class Glus(nn.Module):
         and the last key frame are encoded twice.
         Each frame is encoded once, whatever E; what is held does not grow with the video. The language model and the
         decoder take `expressions_together` expressions at a time. `reuse_prefix` False reads every prompt from its
-        first token (for comparison).
+        first token (for comparison). `prompted_frames` "first" prompts key frames alone, and all others by
+        zeros: what their masks know of the object came through the memory. `use_memory` False decodes without it.
         Raises ModelError for a video without frames, no expression, a prompt that does not fit, a wrong key frame.
         Source: the reference's inference (eval mode, its memory stride is 3).
         """
@@ -118,6 +127,8 @@ class Glus(nn.Module):
             prompts, steps, len(context), sizes.vision.tokens_per_frame, sizes.language.max_positions
         )
         keys = checked_key_frames(key_frame, video_prompts.expressions, frames)
-        options = InferenceOptions(window, memory_stride, expressions_together, reuse_prefix)
+        options = InferenceOptions(
+            window, memory_stride, expressions_together, reuse_prefix, prompted_frames, use_memory
+        )
         video = VideoSegmenter(self.language, self.segmenter, frame, context, video_prompts, options)
         yield from video.follow(frames, keys)

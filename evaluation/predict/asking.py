@@ -160,6 +160,8 @@ def _ask_in_windows(
         memory_stride=config.memory_stride,
         key_frame=asked.key_frames,
         expressions_together=config.expressions_together,
+        prompted_frames=config.prompted_frames,
+        use_memory=config.use_memory,
     )
 
 
@@ -227,10 +229,13 @@ def _refuse_post_optimise(config: InferenceConfig) -> None:
         )
 
 
-def refuse_reference_gamma(config: InferenceConfig, method: Method) -> None:
-    """Raise EvaluationError where the switch is set for a method whose memory encoder is not read."""
-    if config.reference_gamma and not ASKING[method].has_memory:
-        raise EvaluationError(f"inference.reference_gamma: {method} has no memory of frames; leave it out")
+def refuse_memory_switches(config: InferenceConfig, method: Method) -> None:
+    """Raise EvaluationError where a switch of the memory is set for a method without one."""
+    if ASKING[method].has_memory:
+        return
+    for name in ("reference_gamma", "prompted_frames", "use_memory"):
+        if getattr(config, name) != getattr(InferenceConfig, name):
+            raise EvaluationError(f"inference.{name}: {method} has no memory of frames; leave it out")
 
 
 def _glus_record(config: InferenceConfig, _: SamplingConfig) -> dict[str, int | bool | str]:
@@ -248,7 +253,7 @@ def _sha256(file: Path) -> str:
 def _videolisa_record(config: InferenceConfig, sampling: SamplingConfig) -> dict[str, int | bool | str]:
     if config.key_frames is not None:
         raise EvaluationError("inference.key_frames: VideoLISA segments each frame alone and has none; leave it out")
-    refuse_reference_gamma(config, "videolisa")
+    refuse_memory_switches(config, "videolisa")
     followed = {} if config.post_optimise is None else {"post_optimise": _sha256(config.post_optimise)}
     return {
         **followed,

@@ -36,6 +36,12 @@ class InferenceConfig:
     """GLUS alone: set the memory encoder's layer scales (gamma) to 1e-6, as the reference's inference does without
     saying so (docs/fidelity.md); false uses those that were trained.
     """
+    prompted_frames: Literal["all", "first"] = "all"
+    """GLUS alone: first prompts each expression's key frame by [SEG] and no later frame, so that masks there show what
+    the memory holds by itself; a measure of the memory, not a way to segment.
+    """
+    use_memory: bool = True
+    """GLUS alone: false decodes every frame without the memory, whatever the model was trained with."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16 takes half the memory and a half to a quarter of the time on a GPU, and changes some pixels (docs/gpu.md);
     auto takes it on GPUs, as the reference does, and float32 on the CPU.
@@ -50,9 +56,10 @@ class InferenceConfig:
         # A file of key frames gives one frame for each expression, whether those that it does not name were accepted.
         apart = ("key_frames", "missing_key_frames", "post_optimise")
         settings = {name: value for name, value in asdict(self).items() if name not in apart}
-        # Predictions of before this switch are those without it.
-        if not self.reference_gamma:
-            del settings["reference_gamma"]
+        # Predictions of before these switches are those without them.
+        for name, unchanged in (("reference_gamma", False), ("prompted_frames", "all"), ("use_memory", True)):
+            if settings[name] == unchanged:
+                del settings[name]
         if self.key_frames is None:
             return settings
         try:

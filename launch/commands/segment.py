@@ -72,7 +72,7 @@ def segment(config: SegmentConfig) -> None:
     Raises DataError, ModelError, TrainingError, EvaluationError or LaunchError, each with one clear message.
     """
     from glus.common.out_of_memory import memory_explained
-    from glus.evaluation.predict.asking import ASKING, check_segments, refuse_reference_gamma
+    from glus.evaluation.predict.asking import ASKING, check_segments, refuse_memory_switches
     from glus.evaluation.predict.model_source import ModelSource
     from glus.training.devices import choose_device
 
@@ -92,7 +92,7 @@ def segment(config: SegmentConfig) -> None:
         raise LaunchError(
             f"inference.post_optimise: {source.method} follows masks by a memory of its own; leave it out"
         )
-    refuse_reference_gamma(config.inference, source.method)
+    refuse_memory_switches(config.inference, source.method)
     source.check_weights()
     selector = _selector(config)
     with renamed_when_complete(config.out) as folder:

@@ -6,6 +6,7 @@ expression, encode all frames of the window again at each step, and read every p
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +35,10 @@ class FrameMasks:
     expressions: Tensor
 
 
+#: Frames that [SEG] prompts: all, or of each direction the key frame alone.
+PromptedFrames = Literal["all", "first"]
+
+
 @dataclass(frozen=True)
 class InferenceOptions:
     """Settings of `Glus.segment_video`, which documents them."""
@@ -42,16 +47,22 @@ class InferenceOptions:
     memory_stride: int
     expressions_together: int
     reuse_prefix: bool
+    prompted_frames: PromptedFrames = "all"
+    use_memory: bool = True
 
 
 @dataclass(frozen=True)
 class _Track:
-    """Expressions that share their key frame, on their way. recent: tokens of the last frames, float [1, P, hidden]."""
+    """Expressions that share their key frame, on their way. recent: tokens of the last frames, float [1, P, hidden].
+
+    answered: bool [E'] of each chunk, whether [SEG] was the answer in the last frame that was asked about.
+    """
 
     rows: Tensor  # int64 [E], on the CPU
     banks: tuple[MemoryBank, ...]  # one a chunk of rows
     position: int = 0
     recent: tuple[Tensor, ...] = ()
+    answered: tuple[Tensor, ...] = ()
 
 
 class VideoSegmenter:
@@ -96,6 +107,13 @@ class VideoSegmenter:
         for index in range(max(tracks) - 1, -1, -1):
             yield self._step(index, tracks, [key for key in tracks if key > index], index == 0)
 
+    @property
+    def _remembers(self) -> bool:
+        return self._segmenter.config.use_memory and self._options.use_memory
+
+    def _is_prompted(self, track: _Track) -> bool:
+        return self._options.prompted_frames == "all" or track.position == 0
+
     def _track(self, key: int, key_frames: Sequence[int]) -> _Track:
         rows = torch.tensor([row for row, frame in enumerate(key_frames) if frame == key])
         chunks = len(rows.split(self._options.expressions_together))
@@ -107,13 +125,19 @@ class VideoSegmenter:
         last: whether it is the last frame of this direction.
         """
         picture = self._frame(index).unsqueeze(0)
-        tokens = self._held[index] if index in self._held else self._tokens(picture)
         features = self._features(picture)
-        if self._segmenter.config.use_memory and any(tracks[key].position for key in due):
+        if self._remembers and any(tracks[key].position for key in due):
             features = self._segmenter.begin(features)
         low, answered = [], []
+        tokens: Tensor | None = None
         for key in due:
-            tracks[key], logits, seen = self._advance(tracks[key], tokens, features, last)
+            if self._is_prompted(tracks[key]):
+                if tokens is None:
+                    tokens = self._held[index] if index in self._held else self._tokens(picture)
+                prompted = self._advance(tracks[key], tokens, features, last)
+            else:
+                prompted = self._remember_alone(tracks[key], features, last)
+            tracks[key], logits, seen = prompted
             low += logits
             answered += seen
         full = self._segmenter.full_size(torch.cat(low), *picture.shape[-2:])
@@ -129,28 +153,52 @@ class VideoSegmenter:
         frames = torch.cat([self._context, *recent])
         prefix, start, shown = self._shared(ids, attention, frames)
         ids, attention, frames = ids[:, start:], attention[:, start:], frames[shown:]
-        banks, logits, answered = [], [], []
-        chunks = torch.arange(len(ids)).split(self._options.expressions_together)
-        for rows, bank in zip(chunks, track.banks, strict=True):
+        prompted: list[tuple[Tensor, Tensor]] = []
+        for rows in torch.arange(len(ids)).split(self._options.expressions_together):
             real = int(attention[rows].sum(1).max())
             given = ids[rows, :real], attention[rows, :real], frames.unsqueeze(0)
             state = self._language.read(*given, prefix=prefix).last()
             seen = self._language.logits(state).argmax(-1) == self._language.seg_id
-            low, bank = self._segmenter.step(
+            prompted.append((self._language.seg_states(state), seen))
+        return self._decode(track, prompted, features, last, recent)
+
+    def _remember_alone(
+        self, track: _Track, features: FrameFeatures, last: bool
+    ) -> tuple[_Track, list[Tensor], list[Tensor]]:
+        """`_advance` without [SEG]: zeros prompt, as model.stand_ins.points trains, and the memory must say the rest.
+
+        An expression that the key frame did not answer with [SEG] stays without mask.
+        """
+        width, dtype = self._segmenter.config.hidden_dim, self._language.dtype
+        prompted = [(torch.zeros(len(seen), width, dtype=dtype, device=seen.device), seen) for seen in track.answered]
+        return self._decode(track, prompted, features, last, track.recent)
+
+    def _decode(
+        self,
+        track: _Track,
+        prompted: Sequence[tuple[Tensor, Tensor]],
+        features: FrameFeatures,
+        last: bool,
+        recent: tuple[Tensor, ...],
+    ) -> tuple[_Track, list[Tensor], list[Tensor]]:
+        """Decode one frame by the prompts float [E', C] and answers bool [E'] of each chunk."""
+        banks, logits = [], []
+        for (prompts, seen), bank in zip(prompted, track.banks, strict=True):
+            low, kept = self._segmenter.step(
                 features,
-                self._language.seg_states(state),
+                prompts,
                 bank,
                 track.position,
                 self._options.memory_stride,
                 # The way back begins with the memory of the key frame.
-                remember=not last or track.position == 0,
+                remember=self._options.use_memory and (not last or track.position == 0),
                 shown=seen,
-                frame_of=torch.zeros(len(rows), dtype=torch.int64, device=state.device),
+                frame_of=torch.zeros(len(prompts), dtype=torch.int64, device=prompts.device),
             )
-            banks.append(bank)
+            banks.append(kept)
             logits.append(low)
-            answered.append(seen)
-        return _Track(track.rows, tuple(banks), track.position + 1, recent), logits, answered
+        answered = tuple(seen for _, seen in prompted)
+        return _Track(track.rows, tuple(banks), track.position + 1, recent, answered), logits, list(answered)
 
     def _shared(self, ids: Tensor, attention: Tensor, frames: Tensor) -> tuple[Prefix | None, int, int]:
         """Read the common beginning of this step's prompts once; returns prefix, and its numbers of ids and frames."""

@@ -91,6 +91,15 @@ def test_the_references_layer_scales_are_recorded_where_they_are_used_and_are_of
         ASKING["videolisa"].recorded(reset, SamplingConfig())
 
 
+@pytest.mark.parametrize(("switch", "value"), [("prompted_frames", "first"), ("use_memory", False)])
+def test_switches_of_the_memory_are_recorded_where_they_are_set_and_are_of_glus_alone(switch, value):
+    config = InferenceConfig(precision="fp32", **{switch: value})
+    assert switch not in InferenceConfig(precision="fp32").recorded()
+    assert ASKING["glus"].recorded(config, SamplingConfig())[switch] == value
+    with pytest.raises(EvaluationError, match=f"inference.{switch}: videolisa has no memory of frames; leave it out"):
+        ASKING["videolisa"].recorded(config, SPARSE_DENSE)
+
+
 def test_what_is_asked_is_recorded():
     config = InferenceConfig(precision="fp32")
     assert ASKING["glus"].recorded(config, SamplingConfig()) == config.recorded()

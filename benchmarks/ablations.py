@@ -25,12 +25,10 @@ from glus.demo.demo import (
     SPLITS,
     TRAIN_CODE,
     WITHOUT_MEMORY,
-    checkpoint_files,
     shard_manifests,
-    with_terminate_as_interrupt,
 )
-from glus.demo.stages import Stage, StageFailed, Stages
 from glus.launch.cli import CANNOT_WORK
+from glus.launch.stages import Stage, StageFailed, Stages, checkpoint_files, with_terminate_as_interrupt
 from glus.training.tracking.recorded_runs import RunRecord, find_runs
 from glus.training.tracking.run_record import run_of_folder
 from glus.training.tracking.tracking_place import TrackingConfig

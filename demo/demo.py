@@ -1,18 +1,16 @@
 """`glus demo`: data, training and evaluation on this machine. Each stage is a command of `glus` in its own process."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
 from glus.demo.demo_summary import print_summary, summarise_demo
-from glus.demo.stages import Stage, StageFailed, Stages
 from glus.demo.synthetic.demo_datasets import VIDEO_DATASETS
+from glus.launch.stages import Stage, StageFailed, Stages, checkpoint_files, with_terminate_as_interrupt
 from glus.training.tracking.mlflow_client import TRAINING_PAGE
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -122,15 +120,6 @@ def set_up_seconds() -> float | None:
         return None
 
 
-def with_terminate_as_interrupt() -> None:
-    """A terminated demo stops its stage as an interrupted one does."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-
-
 def data_stages(out: Path, data: Path, changes: tuple[str, ...], datasets: Sequence[str]) -> tuple[Stage, Stage]:
     """Draw OUT/raw by the config file `data` and its overrides, and prepare OUT/shards of `datasets`."""
     raw, shards = out / "raw", out / "shards"
@@ -198,14 +187,6 @@ def evaluation_stage(
     )
     inputs = (*checkpoint_files(run), *shard_manifests(out))
     return Stage(name, words, makes=(makes,), inputs=inputs, code=EVALUATE_CODE)
-
-
-def checkpoint_files(run: Path) -> tuple[Path, ...]:
-    """Files that identify the latest checkpoint of a run folder. Raises TrainingError where there is none."""
-    from glus.training.checkpoints import checkpoint
-
-    folder = checkpoint.resolve(run)
-    return folder / checkpoint.WEIGHTS, folder / checkpoint.RUN
 
 
 def _comparison(config: DemoConfig) -> Stage:

@@ -11,16 +11,14 @@ from glus.demo.demo import (
     DATA_CODE,
     PREPARE,
     TRAIN_CODE,
-    checkpoint_files,
     evaluation_stage,
     print_mlflow,
     set_up_seconds,
     shard_manifests,
     tracking_place,
-    with_terminate_as_interrupt,
 )
 from glus.demo.demo_summary import benchmarks_of, kinds_of, print_cost, read_summary, took, write_summary
-from glus.demo.stages import Stage, StageFailed, Stages
+from glus.launch.stages import Stage, StageFailed, Stages, checkpoint_files, with_terminate_as_interrupt
 from glus.training.checkpoints import checkpoint
 
 NAME = "DAVIS17"

@@ -12,7 +12,6 @@ from glus.demo.demo import (
     CONFIGS,
     SPLITS,
     TRAIN_CODE,
-    checkpoint_files,
     data_stages,
     encoder_file,
     encoder_stage,
@@ -21,12 +20,11 @@ from glus.demo.demo import (
     set_up_seconds,
     shard_manifests,
     tracking_place,
-    with_terminate_as_interrupt,
 )
 from glus.demo.demo_summary import kinds_of, print_cost, read_summary, shown, took, write_summary
-from glus.demo.stages import Stage, StageFailed, Stages
 from glus.demo.synthetic.demo_datasets import TWINS
 from glus.evaluation.results.summary import Summary
+from glus.launch.stages import Stage, StageFailed, Stages, checkpoint_files, with_terminate_as_interrupt
 
 TWIN_SPLIT = "demo_twins/valid"
 #: What is drawn: those whose training videos the stages read.

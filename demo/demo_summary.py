@@ -17,10 +17,10 @@ from glus.common.atomic import write_atomic
 from glus.common.cores import usable_cores
 from glus.common.json_file import parsed_as, read_object
 from glus.common.terminal import cell
-from glus.demo.peak_memory import GIGABYTE
-from glus.demo.stages import Stages
 from glus.evaluation.results.scores_file import read_scores
 from glus.evaluation.results.summary import Summary
+from glus.launch.peak_memory import GIGABYTE
+from glus.launch.stages import Stages
 from glus.training.tracking.code_version import code_version
 
 LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "sam2", "ray", "webdataset", "mlflow", "numpy")

@@ -21,12 +21,11 @@ from glus.demo.demo import (
     set_up_seconds,
     shard_manifests,
     tracking_place,
-    with_terminate_as_interrupt,
 )
 from glus.demo.demo_summary import benchmarks_of, kinds_of, print_cost, read_summary, shown, took, write_summary
-from glus.demo.stages import Stage, StageFailed, Stages
 from glus.demo.synthetic.demo_datasets import VIDEO_DATASETS
 from glus.evaluation.results.summary import Summary
+from glus.launch.stages import Stage, StageFailed, Stages, with_terminate_as_interrupt
 
 #: The video datasets of the demo and its two of images.
 DATASETS = (*VIDEO_DATASETS, "refcoco:train", "refcoco:val", "reason_seg:train", "reason_seg:val")

@@ -9,9 +9,9 @@ import pytest
 from glus.common.errors import LaunchError
 from glus.demo.demo import STARTED, set_up_seconds
 from glus.demo.demo_davis import root_of
-from glus.demo.peak_memory import MemoryWatch
-from glus.demo.stages import Stage, StageFailed, Stages
 from glus.launch import cli
+from glus.launch.peak_memory import MemoryWatch
+from glus.launch.stages import Stage, StageFailed, Stages
 
 pytestmark = pytest.mark.slow
 

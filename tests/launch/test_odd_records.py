@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from glus.common.errors import UserError
-from glus.demo.stages import Stages
 from glus.demo.synthetic.demo_data import RECORD as DEMO_DATA
 from glus.demo.synthetic.demo_data import write_demo_data
 from glus.demo.synthetic.demo_datasets import DemoDataConfig
 from glus.launch.ranks.attempts import ATTEMPTS, DONE, decide
+from glus.launch.stages import Stages
 from glus.training.run_config import RunConfig
 from glus.training.stopping.stopping import STOP, STOPPED, Cause, StopFlag, read_stopped
 from glus.training.tracking.run_record import FILE, located

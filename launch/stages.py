@@ -8,20 +8,22 @@ import contextlib
 import hashlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import LaunchError
 from glus.common.files import is_there, sha256_of
 from glus.common.json_file import parsed_as, read_object
-from glus.demo.peak_memory import MemoryWatch, Peak
 from glus.launch.config.yaml_text import read_yaml
+from glus.launch.peak_memory import MemoryWatch, Peak
 
 RECORD = "stages.json"
 FORMAT = 1
@@ -70,11 +72,14 @@ class StageFailed(Exception):
 
 
 class Stages:
-    """Runs stages in order and remembers them in `out`; `done` and `ran` hold those gone through so far."""
+    """Runs stages in order and remembers them in `out`; `done` and `ran` hold those gone through so far.
 
-    def __init__(self, out: Path, total: int) -> None:
+    What a stage made with other settings is removed, and the stage runs again; with `keep` it is refused instead.
+    """
+
+    def __init__(self, out: Path, total: int, keep: bool = False) -> None:
         """Raises LaunchError where the record of earlier runs cannot be read."""
-        self.out, self.total = out, total
+        self.out, self.total, self._keep = out, total, keep
         self.done: dict[str, Done] = {}
         self.ran: list[str] = []
         self._known = _read(out / RECORD)
@@ -82,7 +87,7 @@ class Stages:
     def run(self, stage: Stage) -> None:
         """Run the stage unless it is done.
 
-        Raises StageFailed, and LaunchError where its outputs are there but were not made here.
+        Raises StageFailed, and LaunchError where its outputs are there but were not made here, or must be kept.
         """
         settings = _settings(stage)
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -92,7 +97,7 @@ class Stages:
             print(f"{heading}: done before ({known.seconds:.1f} s)", flush=True)
             self.done[stage.name] = known
             return
-        self._clear(stage, known, key)
+        self._clear(stage, known, key, settings)
         self._remember(stage.name, Done(key, settings, ended=False))
         print(f"{heading}: glus {' '.join(stage.words)}", flush=True)
         began = time.monotonic()
@@ -110,7 +115,7 @@ class Stages:
         self.ran.append(stage.name)
         print(f"      {seconds:.1f} s, {memory.peak.rss / 1024**3:.1f} GB at most", flush=True)
 
-    def _clear(self, stage: Stage, known: Done | None, key: str) -> None:
+    def _clear(self, stage: Stage, known: Done | None, key: str, settings: dict[str, Any]) -> None:
         """Outputs of other settings would be taken for these; outputs that nobody remembers are not ours to remove."""
         there = [made for made in stage.makes if made.exists()]
         if known is None and there:
@@ -119,6 +124,12 @@ class Stages:
                 "another `out`"
             )
         if known and known.key != key:
+            if there and self._keep:
+                changed = [name for name in settings if settings[name] != known.settings.get(name)]
+                raise LaunchError(
+                    f"{there[0]} was made with other settings ({', '.join(changed) or 'format'}; {self.out / RECORD} "
+                    f"has them under {stage.name!r}): choose another `out`, or remove that folder to make it again"
+                )
             for made in there:
                 shutil.rmtree(made) if made.is_dir() else made.unlink()
 
@@ -126,6 +137,23 @@ class Stages:
         self._known[name] = done
         record = {"format": FORMAT, "stages": {name: asdict(each) for name, each in self._known.items()}}
         write_atomic(self.out / RECORD, json.dumps(record, indent=1).encode() + b"\n")
+
+
+def with_terminate_as_interrupt() -> None:
+    """Let SIGTERM end this process as an interrupt does, so that it stops its stage."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def checkpoint_files(run: Path) -> tuple[Path, ...]:
+    """Files that identify the latest checkpoint of a run folder. Raises TrainingError where there is none."""
+    from glus.training.checkpoints import checkpoint
+
+    folder = checkpoint.resolve(run)
+    return folder / checkpoint.WEIGHTS, folder / checkpoint.RUN
 
 
 def code_fingerprint(folder: str) -> str:

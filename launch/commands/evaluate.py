@@ -35,7 +35,8 @@ from glus.launch.commands.work_processes import processes_of_rank, wait_for_all,
 from glus.model.released.release_sam2 import Hiera
 from glus.training.devices import choose_device, gpu_count
 from glus.training.distributed import Rank
-from glus.training.tracking.evaluation_record import check_recordable, log_evaluation
+from glus.training.tracking.evaluation_record import check_recordable, log_evaluation, record_apart
+from glus.training.tracking.mlflow_client import check_reachable
 from glus.training.tracking.tracking_place import TrackingConfig
 
 
@@ -67,6 +68,9 @@ class EvaluateConfig:
     """Where the run that made the checkpoint is recorded; null takes the place that the run itself names."""
     record: bool = True
     """Record the metrics with the run that made the checkpoint."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Record the metrics as a run of their own that has these tags, made where there is none, below the run that made
+    the checkpoint: for a checkpoint that is asked in several ways."""
     report: bool = True
     """Write report.html and overlays/."""
     title: str = ""
@@ -136,7 +140,7 @@ def evaluate(config: EvaluateConfig) -> None:
             print(f"{cost.removeprefix('eval/').replace('_', ' ')}: {value:,.1f}")
         if tracking:
             _record(config, source, tracking, made, named_metrics(summary) | costs, summary.partial, tables)
-    if not source.tracking_run:
+    if not source.tracking_run and not config.tags:
         print("not recorded: no tracked run made this model")
 
 
@@ -146,10 +150,14 @@ def _tracking(config: EvaluateConfig, source: ModelSource, rank: Rank) -> Tracki
     Raises LaunchError where they could not be: hours of prediction end here or not at all.
     """
     tracking = config.tracking or source.tracking
-    if tracking is None or not config.record or not source.tracking_run or rank.rank != 0:
+    recorded = source.tracking_run or config.tags
+    if tracking is None or not config.record or not recorded or rank.rank != 0:
         return None
     try:
-        check_recordable(tracking, source.tracking_run)
+        if config.tags:
+            check_reachable(tracking)
+        else:
+            check_recordable(tracking, source.tracking_run)
     except TrainingError as error:
         raise LaunchError(f"{error}; record=false evaluates without recording") from error
     return tracking
@@ -167,13 +175,18 @@ def _record(
     """Record the metrics with the run, last: they are printed and in OUT/scores.json. Raises LaunchError."""
     name = source.folder.name
     # Both evaluations of a checkpoint, from the first frame and from key frames, stay with its run.
-    part = "key_frames" if config.inference.key_frames is not None else ""
+    part = "key_frames" if config.inference.key_frames is not None and not config.tags else ""
     if part:
         metrics = from_key_frames(metrics)
     tags = {"checkpoint": name, "weights": made.weights[:12], "partial": str(partial)}
     try:
         with TemporaryDirectory(prefix="glus-report-") as scratch:
             files = [*written, *([_report_in_one_file(config.out, Path(scratch))] if config.report else [])]
+            if config.tags:
+                shown = config.title or f"{source.title}, {' '.join(config.tags.values())}"
+                given = tags | config.tags
+                record_apart(tracking, shown, given, metrics, source.step, files, source.tracking_run)
+                return
             log_evaluation(tracking, source.tracking_run, metrics, source.step, name, tags, files, part)
     except TrainingError as error:
         raise LaunchError(

@@ -11,13 +11,23 @@ from typing import Any
 
 from glus.training.tracking.artifact_place import artifacts_of, check_writable, write_artifacts
 from glus.training.tracking.metrics_file import checked_name
-from glus.training.tracking.mlflow_client import client_of, metrics_of, mlflow_errors, run_of
+from glus.training.tracking.mlflow_client import (
+    all_runs,
+    client_of,
+    has_tags,
+    metrics_of,
+    mlflow_errors,
+    opened,
+    run_of,
+)
 from glus.training.tracking.tracking_place import TrackingConfig
 
 #: The metric that decides, the alias of the best, and the tag that keeps the metric with a version.
 _METRIC, _BEST, _TAG = "eval/overall/JF", "best", "figure"
 _MOST_FOUND = 10
 _KEY_FRAMES = "key_frames"
+#: Artifacts of an evaluation that is a run of its own.
+EVALUATION_FOLDER = "evaluation"
 #: The tag that each evaluation leaves: its checkpoint, and its part.
 _EVALUATED = re.compile(rf"evaluation\.(.+?)(?:\.({_KEY_FRAMES}))?\.checkpoint")
 
@@ -60,6 +70,34 @@ def log_evaluation(
         for name, value in tags.items():
             client.set_tag(run_id, checked_name(".".join(["evaluation", checkpoint, *parts, name])), value)
         write_artifacts(client, config, run_id, files, "/".join(["evaluation", checkpoint, *parts]))
+
+
+def record_apart(
+    config: TrackingConfig,
+    name: str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    step: int,
+    files: Sequence[Path],
+    parent: str = "",
+) -> str:
+    """Record an evaluation as a run of its own, found by its `tags`; one that is there is recorded into again.
+
+    For several evaluations of one checkpoint that are asked in other ways. `files` go to its artifacts below
+    EVALUATION_FOLDER; `parent` is the run that made the checkpoint. Returns the run's id. Raises TrainingError.
+    """
+    client, experiment = opened(config)
+    everything = {checked_name(key): value for key, value in tags.items()} | {"kind": "evaluation"}
+    with mlflow_errors(config):
+        found = [run for run in all_runs(client, experiment) if has_tags(run, everything)]
+        # MLflow's page shows a run below its parent.
+        made = everything | ({"mlflow.parentRunId": parent} if parent else {})
+        run = found[-1] if found else client.create_run(experiment, run_name=name, tags=made)
+        run_id = str(run.info.run_id)
+        client.log_batch(run_id, metrics=metrics_of(metrics, step))
+        write_artifacts(client, config, run_id, files, EVALUATION_FOLDER)
+        client.set_terminated(run_id, "FINISHED")
+    return run_id
 
 
 def evaluation_folders(tags: Mapping[str, str], step: int) -> dict[str, str]:

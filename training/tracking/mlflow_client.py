@@ -141,6 +141,23 @@ def run_of(client: "MlflowClient", config: TrackingConfig, run_id: str) -> "Run"
     return run
 
 
+def all_runs(client: "MlflowClient", experiment: str) -> "list[Run]":
+    """Return the runs of an experiment, oldest first. Raises MLflow's errors."""
+    runs: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment], order_by=["attributes.start_time ASC"], page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
+
+
+def has_tags(run: "Run", tags: Mapping[str, str]) -> bool:
+    """Whether a run has all these tags."""
+    return all(run.data.tags.get(name) == value for name, value in tags.items())
+
+
 def experiment_id(client: "MlflowClient", config: TrackingConfig, create: bool) -> str:
     """Return its id. With `create` an absent one is made. Raises TrainingError for a deleted or absent one."""
     place = place_of(config)

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from glus.common.errors import TrainingError
 from glus.training.tracking.artifact_place import read_artifact
 from glus.training.tracking.metric_groups import plain_name
-from glus.training.tracking.mlflow_client import client_of, experiment_id, mlflow_errors
+from glus.training.tracking.mlflow_client import all_runs, client_of, experiment_id, has_tags, mlflow_errors
 from glus.training.tracking.tracking_place import TrackingConfig, place_of
 
 if TYPE_CHECKING:
@@ -41,16 +41,17 @@ def find_runs(config: TrackingConfig, names: Sequence[str] = ()) -> list[RunReco
     client = client_of(config)
     experiment = experiment_id(client, config, create=False)
     with mlflow_errors(config):
-        runs: list[Run] = []
-        token: str | None = None
-        while True:
-            page = client.search_runs([experiment], order_by=["attributes.start_time ASC"], page_token=token)
-            runs.extend(page)
-            token = page.token
-            if not token:
-                break
+        runs = all_runs(client, experiment)
         chosen = [_the_run(runs, name, config) for name in names] if names else runs
         return [_run_record(client, run) for run in chosen]
+
+
+def find_tagged_runs(config: TrackingConfig, tags: Mapping[str, str]) -> list[RunRecord]:
+    """Return the runs of the experiment that have all these tags, oldest first. Raises TrainingError."""
+    client = client_of(config)
+    experiment = experiment_id(client, config, create=False)
+    with mlflow_errors(config):
+        return [_run_record(client, run) for run in all_runs(client, experiment) if has_tags(run, tags)]
 
 
 def recorded_file(config: TrackingConfig, run_id: str, file: str, scratch: Path) -> Path | None:

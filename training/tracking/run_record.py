@@ -62,6 +62,7 @@ def start_tracking(config: RunConfig, plan: SamplePlan, resumed: Path | None) ->
     place = _located(config.tracking, out, note)
     run_id = _run_of(state, note, config)
     params, tags = asdict(config), {"kind": "training", "mlflow.note.content": described(config, plan)}
+    tags = config.tracking.tags | tags
     ended = [str(each) for each in note.get(_CONTINUES, [])] if run_id == note.get("run") else []
     try:
         tracker = Tracker.start(place, config.name, params, tags, run_id=run_id, metrics=metrics)
@@ -168,4 +169,5 @@ def _write_note(out: Path, config: RunConfig, place: TrackingConfig, run_id: str
 def _digest(config: RunConfig) -> str:
     # How a run is recorded makes no other run.
     plain = asdict(replace(config, tracking=replace(config.tracking, on_missing_run="refuse")))
+    del plain["tracking"]["tags"]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()

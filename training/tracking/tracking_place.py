@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -30,6 +30,8 @@ class TrackingConfig:
     on_missing_run: Literal["refuse", "new"] = "refuse"
     """When a training resumes and its MLflow run is gone: stop, or record into a new run, whose tag `continues` names
     the old one."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Tags of the run in MLflow, such as {study: context, arm: all}: runs are found by them."""
 
     def __post_init__(self) -> None:
         if holds_secret(self.uri):

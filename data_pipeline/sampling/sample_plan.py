@@ -27,6 +27,8 @@ from glus.data_pipeline.shards.reader import ShardedSplit, VideoEntry
 
 #: Lengths of videos whose equal parts are kept.
 KEPT_BOUNDS = 4096
+#: Last part of the key of what is drawn apart from a slot.
+_APART = 1
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ class SamplingConfig:
     kinds: tuple[str, ...] = ()
     """Kinds of expressions that are drawn ("look", "motion", "relation", "several", "reasoning", as the annotation says
     or the dataset's reader says); empty: all. One frame does not answer expressions about motion.
+    """
+    context_apart: bool = False
+    """Draw context frames by random numbers of their own, so that runs with other numbers of them are trained on the
+    same videos, query frames and expressions (docs/study.md).
     """
     single_frame: bool = False
     """Show one frame instead of all context and query frames: the control that cannot see motion."""
@@ -171,7 +177,8 @@ class SamplePlan:
         video = int(eligible[random.integers(len(eligible))])
         entry = self.splits[split].videos[video]
         frames = len(entry.frame_names)
-        context, query = _draw_frames(frames, config, random, self.context_frames(step))
+        apart = numpy_generator(self.seed, step, number, _APART) if config.context_apart else random
+        context, query = _draw_frames(frames, config, random, self.context_frames(step), apart)
         labelled = self.labels.splits[split].labelled(video) if self.labels else None
         expressions, grouped = _draw_expressions(entry, config, random, labelled)
         words = templates_named(config.prompts)
@@ -191,9 +198,12 @@ def _read_labels(splits: Sequence[ShardedSplit], config: SamplingConfig) -> Fram
 
 
 def _draw_frames(
-    frames: int, config: SamplingConfig, random: np.random.Generator, count: int
+    frames: int, config: SamplingConfig, random: np.random.Generator, count: int, of_context: np.random.Generator
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Context and query frames of a video, or its sparse and dense ones, or `count` references and the target."""
+    """Context and query frames of a video, or its sparse and dense ones, or `count` references and the target.
+
+    Context frames are drawn from `of_context`, all others from `random`.
+    """
     if config.frame_choice == "sparse_dense":
         context, query = draw_training_frames(frames, config.context_frames, config.query_frames, random)
         start = query[0]
@@ -204,7 +214,7 @@ def _draw_frames(
     else:
         start = int(random.integers(frames - config.query_frames + 1))
         query = tuple(range(start, start + config.query_frames))
-        context = random_context(frames, config.context_frames, random)
+        context = random_context(frames, config.context_frames, of_context)
     if config.single_frame:
         query, context = (start,) * len(query), (start,) * len(context)
     return context, query

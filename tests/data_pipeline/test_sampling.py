@@ -205,6 +205,20 @@ def test_without_grouping_or_room_for_it_expressions_are_drawn_at_random(splits,
     assert all(abs(of_groups[number] / times - count / 6) < 0.17 for number in range(6))
 
 
+def test_context_frames_that_are_drawn_apart_change_nothing_else(splits):
+    """Without the switch, other numbers of context frames mean other expressions."""
+    counts = (0, 2, 4)
+    for apart in (True, False):
+        plans = [
+            SamplePlan(splits, replace(BOTH, context_frames=count, context_apart=apart), seed=5, slots=SLOTS)
+            for count in counts
+        ]
+        seen = [[(slot.split, slot.video, slot.query, slot.expressions) for slot in drawn(plan, 20)] for plan in plans]
+        assert (seen[0] == seen[1] == seen[2]) == apart
+    context = [slot.context for slot in drawn(plans[2], 20)]
+    assert len(set(context)) > 1
+
+
 def test_the_single_frame_control_shows_one_frame_in_all_places(splits, plan):
     control = SamplePlan(splits, replace(BOTH, single_frame=True), seed=5, slots=SLOTS)
     for slot, full in zip(drawn(control, 50), drawn(plan, 50), strict=True):

@@ -35,11 +35,11 @@ CODE := $(wildcard $(FOLDERS) tests benchmarks examples setup.py)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-gpu env-page demo demo-short demo-davis test test-fast lint types unit-tests gpu-wheels clean
+.PHONY: help env env-gpu env-page demo demo-short demo-davis study test test-fast lint types unit-tests gpu-wheels clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
-	@echo "more: env, env-gpu, env-page, lint, types, unit-tests, demo-short, demo-davis DATA=FOLDER, gpu-wheels, clean"
+	@echo "more: env, env-gpu, env-page, lint, types, unit-tests, demo-short, study, demo-davis DATA=FOLDER, gpu-wheels, clean"
 
 env: $(STAMP)
 
@@ -83,6 +83,10 @@ demo: env
 
 demo-short: env
 	@$(GLUS) demo configs/demo_short.yaml
+
+# Needs `glus demo-motion` (docs/study.md).
+study: env
+	@$(GLUS) study configs/study.yaml
 
 demo-davis: env
 	@test -n "$(DATA)" || { echo "make demo-davis: DATA is not set: make demo-davis DATA=FOLDER (it holds DAVIS17/)" >&2; exit 2; }

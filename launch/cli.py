@@ -135,6 +135,18 @@ COMMANDS = {
         words="runs",
         fills="out",
     ),
+    "pointing": Command(
+        "glus.launch.commands.pointing:pointing",
+        "glus.launch.commands.pointing:PointingConfig",
+        "what a pretraining checkpoint sees in held-out clips: words of patches, places of [SEG]",
+        first="checkpoint",
+    ),
+    "study": Command(
+        "glus.launch.commands.study:study",
+        "glus.launch.study.study_config:StudyConfig",
+        "what each part brings: arms that differ in one part, seeds, measures with intervals, report",
+        fills="out",
+    ),
     "completion": Command(
         "glus.launch.commands.completion:completion",
         "glus.launch.commands.completion:CompletionConfig",

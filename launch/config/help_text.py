@@ -52,6 +52,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "glus compare glus_a glus_s --published",
         "glus compare build/glus_a/eval build/glus_s/eval out=build/compare",
     ),
+    "pointing": ("glus pointing build/motion/places_in_clips shards=build/motion/shards out=build/pointing",),
+    "study": (
+        "glus study configs/study.yaml",
+        "glus study configs/study.yaml seeds=[0] out=build/study_of_one_seed",
+        "glus study configs/study.yaml report_only=true",
+    ),
     "completion": (
         "glus completion bash >~/.local/share/bash-completion/completions/glus",
         "glus completion zsh >~/.zfunc/_glus",

@@ -283,6 +283,12 @@ def test_an_error_is_one_line_without_control_characters(capsys: pytest.CaptureF
         (["data", "stats", "shards=s", "out=OUT"], "FILE"),
         (["demo-videolisa", "out=OUT"], "OUT"),
         (["demo-motion", "out=OUT"], "OUT"),
+        (["pointing", "c", "shards=s", "out=OUT"], "OUT"),
+        (
+            ["study", "shards=s", "out=OUT", "arms={a: {}}", "trainings={t: {config: c.yaml}}"]
+            + ["evaluations={e: {splits: [d/s]}}", "measures={m: {metric: JF}}"],
+            "OUT",
+        ),
         (["demo-data", "root=OUT"], "FILE"),
         (["pretrain-encoder", "run=r.yaml", "out=OUT"], "FILE"),
         (["export", "c", "out=OUT"], "FILE"),

@@ -85,7 +85,7 @@ def steps_to_reach(curve: Curve, accuracy: float) -> SeedEstimate | None:
     Between two evaluated steps it is interpolated linearly; where the first one reaches it, that step is returned: it
     may have been reached before. None for an empty curve.
     """
-    if not curve:
+    if not any(curve.values()):
         return None
     tables = _Tables([curve[step] for step in sorted(curve)])
     steps = _first_step(sorted(curve), np.array(tables.means())[:, None], accuracy)

@@ -1,6 +1,6 @@
 """What MLflow has of a study: the scores of every evaluation, and the accuracy of checkpoints."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,19 +17,20 @@ from glus.training.tracking.recorded_runs import RunRecord, find_tagged_runs, re
 
 #: An arm, a seed, an evaluation.
 Asked = tuple[str, int, str]
+_Values = dict[tuple[int, Hashable, Hashable], float]
 
 
 @dataclass(frozen=True)
 class StudyResults:
     """Scores by (arm, seed, evaluation), curves by arm, and what a complete study would have and this one has not."""
 
-    scores: dict[Asked, Scored]
-    curves: dict[str, Curve]
+    scores: Mapping[Asked, Scored]
+    curves: Mapping[str, Curve]
     missing: tuple[Asked, ...]
 
     def values(self, measure: StudyMeasure, evaluation: str, arm: str) -> Values:
         """The values of one arm for a measure: (seed, video, expression) -> value."""
-        found = {}
+        found: _Values = {}
         for (name, seed, asked), scored in self.scores.items():
             if (name, asked) == (arm, evaluation):
                 for score in scored.expressions:
@@ -54,7 +55,7 @@ def read_results(config: StudyConfig) -> StudyResults:
         for seed in config.seeds
     ]
     scores: dict[Asked, Scored] = {}
-    curves: dict[str, dict[int, dict[tuple[int, object, object], float]]] = {}
+    curves: dict[str, dict[int, _Values]] = {}
     with TemporaryDirectory(prefix="glus-study-") as scratch:
         # The newest counts: one that was begun again leaves another run of the same tags.
         for run in find_tagged_runs(place, study | {"kind": "evaluation"}):
@@ -73,7 +74,8 @@ def read_results(config: StudyConfig) -> StudyResults:
                             del own[name]
                         own.update(values)
     _check_data(scores)
-    return StudyResults(scores, dict(curves), tuple(each for each in wanted if each not in scores))
+    complete = {arm: _of_complete_seeds(curve) for arm, curve in curves.items()}
+    return StudyResults(scores, complete, tuple(each for each in wanted if each not in scores))
 
 
 def _asked(run: RunRecord) -> Asked:
@@ -81,9 +83,17 @@ def _asked(run: RunRecord) -> Asked:
     return run.tags.get("arm", ""), int(seed) if seed.isdigit() else -1, run.tags.get("evaluation", "")
 
 
-def _checkpoints(
-    config: StudyConfig, run: RunRecord, seed: int, scratch: Path
-) -> Iterator[tuple[int, dict[tuple[int, object, object], float]]]:
+def _of_complete_seeds(curve: dict[int, _Values]) -> dict[int, _Values]:
+    """The curve of the seeds that have every step of it: a study that goes on has some of the last seed's."""
+    steps_of: dict[int, set[int]] = {}
+    for step, values in curve.items():
+        for seed, _, _ in values:
+            steps_of.setdefault(seed, set()).add(step)
+    complete = {seed for seed, steps in steps_of.items() if len(steps) == len(curve)}
+    return {step: {name: value for name, value in of.items() if name[0] in complete} for step, of in curve.items()}
+
+
+def _checkpoints(config: StudyConfig, run: RunRecord, seed: int, scratch: Path) -> Iterator[tuple[int, _Values]]:
     """(step, values) of the checkpoints of a run that were asked."""
     curve, place = config.curve, config.place()
     metric = f"eval/pointing/{ALL}" if curve.measure == "pointing" else "eval/overall/object_accuracy"
@@ -113,12 +123,11 @@ def _counts(score: ExpressionScore, kind: str, splits: tuple[str, ...]) -> bool:
     return shown and kind in ("", score.kind) and (not splits or f"{score.dataset}/{score.split}" in splits)
 
 
-def _check_data(scores: dict[Asked, Scored]) -> None:
+def _check_data(scores: Mapping[Asked, Scored]) -> None:
     """Raise EvaluationError where two evaluations are of other shards of one split."""
     first: dict[str, tuple[str, Asked]] = {}
     for key, scored in scores.items():
-        for score in scored.expressions[:1]:
-            name = f"{score.dataset}/{score.split}"
+        for name in sorted({f"{score.dataset}/{score.split}" for score in scored.expressions}):
             fingerprint = scored.origin.get(name, "")
             known, other = first.setdefault(name, (fingerprint, key))
             if known != fingerprint:

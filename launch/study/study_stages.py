@@ -100,7 +100,7 @@ def _training_words(config: StudyConfig, name: str, seed: int, training: str) ->
     out, start = arm_folder(config, name, seed) / training, _start(config, name, seed, training)
     tags = tags_of(config, name, seed) | {"training": training}
     begins = (_NO_WEIGHTS, f"init_from={start}") if start else ()
-    checkpoints = ()
+    checkpoints: tuple[str, ...] = ()
     if training == config.curve.training:
         checkpoints = (f"checkpoint_every={config.curve.every}", "keep.last=0")
     return (

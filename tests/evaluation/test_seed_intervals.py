@@ -125,7 +125,7 @@ def test_steps_to_an_accuracy_are_interpolated_between_evaluations() -> None:
     assert at_once is not None and at_once.value == 100
     falls = steps_to_reach(curve(50, 80, 60), 75)
     assert falls is not None and falls.value == pytest.approx(100 + 100 * 25 / 30), "the first time counts"
-    assert steps_to_reach({}, 75) is None
+    assert steps_to_reach({}, 75) is None and steps_to_reach({100: {}}, 75) is None
 
 
 def test_an_accuracy_that_is_not_reached_is_a_value_of_its_own() -> None:

@@ -9,6 +9,7 @@ from glus.common.errors import LaunchError, UserError
 from glus.launch.config.configuration import load_config
 from glus.launch.config.yaml_text import format_yaml
 from glus.launch.study.study_config import StudyConfig
+from glus.launch.study.study_results import _of_complete_seeds
 from glus.launch.study.study_stages import check_runs, count_stages, curve_steps
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +96,8 @@ def test_the_study_of_the_demo_compares_three_ways_of_asking() -> None:
     assert config.base == "all" and len(config.seeds) == 3
     asked = [name for name, arm in config.arms.items() if arm.trained_by]
     assert asked == ["memory_off_asked", "key_frames_best", "key_frames_random"]
+
+
+def test_a_seed_counts_in_the_curve_once_all_its_steps_are_there() -> None:
+    curve: dict[int, Any] = {100: {(0, "a", ""): 1.0, (1, "a", ""): 2.0}, 200: {(0, "a", ""): 3.0}}
+    assert _of_complete_seeds(curve) == {100: {(0, "a", ""): 1.0}, 200: {(0, "a", ""): 3.0}}

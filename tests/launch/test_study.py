@@ -23,7 +23,7 @@ from tests.running import written
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ARMS = ("all", "no_contrast", "memory_off_asked")
+ARMS = ("all", "other_rate", "memory_off_asked")
 SPLITS = ("mevis/train", "mevis/valid_u")
 
 
@@ -40,7 +40,10 @@ def study_file(folder: Path, run: RunConfig, start: Path) -> Path:
         "arms": {
             "all": {"title": "all of it"},
             "memory_off_asked": {"trained_by": "all", "evaluate": ["inference.use_memory=false"]},
-            "no_contrast": {"title": "contrastive loss off", "train": ["model.loss.contrastive=0"]},
+            "other_rate": {
+                "title": "another rate",
+                "train": ["optimizer.learning_rate=0.05", "optimizer.warmup_steps=0"],
+            },
         },
         "evaluate_changes": ["processes=1"],
         "evaluations": {
@@ -123,7 +126,7 @@ def test_a_killed_study_goes_on_and_does_nothing_twice(killed: tuple[Path, str])
 def test_the_report_says_what_the_scores_on_disk_say(killed: tuple[Path, str]) -> None:
     out = killed[0].parent / "out"
     report = (out / "study.md").read_text(encoding="utf-8")
-    titles = {"all": "all of it", "no_contrast": "contrastive loss off", "memory_off_asked": "memory off asked"}
+    titles = {"all": "all of it", "other_rate": "another rate", "memory_off_asked": "memory off asked"}
     for title, metric, splits in (("J&F", "JF", SPLITS), ("accuracy, train", "object_accuracy", SPLITS[:1])):
         shown = table(report, title)
         base = values_on_disk(out, "all", "usual", metric, splits)
@@ -143,14 +146,14 @@ def test_the_report_says_what_the_scores_on_disk_say(killed: tuple[Path, str]) -
 
 def test_the_curve_is_that_of_the_checkpoints(killed: tuple[Path, str]) -> None:
     out = killed[0].parent / "out"
-    for arm in ("all", "no_contrast"):
+    for arm in ("all", "other_rate"):
         assert sorted(each.name for each in (out / "seed-0" / arm / "curve").iterdir()) == [
             "step-000001",
             "step-000002",
         ]
     assert set(table((out / "study.md").read_text(encoding="utf-8"), "Steps to 99 %")) == {
         "all of it",
-        "contrastive loss off",
+        "another rate",
     }
 
 
@@ -162,21 +165,21 @@ def test_runs_are_found_in_mlflow_by_their_tags(killed: tuple[Path, str]) -> Non
         ("all", "0", "later"),
         ("all", "0", "usual"),
         ("memory_off_asked", "0", "usual"),
-        ("no_contrast", "0", "usual"),
+        ("other_rate", "0", "usual"),
     ]
     assert all("eval/overall/switches" in run.metrics or "eval/overall/JF" in run.metrics for run in evaluations)
     trainings = find_tagged_runs(place, {"study": "short", "kind": "training"})
     assert {(run.tags["arm"], run.tags["training"], run.params["seed"]) for run in trainings} == {
         ("all", "main", "0"),
-        ("no_contrast", "main", "0"),
+        ("other_rate", "main", "0"),
     }
 
 
 def test_pictures_are_of_the_median_expression(killed: tuple[Path, str]) -> None:
     out = killed[0].parent / "out"
-    assert {each.name for each in (out / "overlays").iterdir()} == {"memory_off_asked.png", "no_contrast.png"}
+    assert {each.name for each in (out / "overlays").iterdir()} == {"memory_off_asked.png", "other_rate.png"}
     page = (out / "study.html").read_text(encoding="utf-8")
-    first, other = (values_on_disk(out, arm, "usual", "JF", SPLITS[:1]) for arm in ("all", "no_contrast"))
+    first, other = (values_on_disk(out, arm, "usual", "JF", SPLITS[:1]) for arm in ("all", "other_rate"))
     gaps = sorted(other[name] - first[name] for name in first)
     assert f"by the median of all its expressions ({gaps[(len(gaps) - 1) // 2]:+z.1f})" in page
 

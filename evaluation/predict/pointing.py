@@ -55,6 +55,7 @@ def point(folder: Path, split: ShardedSplit, clips: int, seed: int) -> Pointing:
         query_frames=1,
         group_by_object=False,
         context_apart=True,
+        kinds=(),
     )
     plan = SamplePlan([split], asked, seed, BATCH)
     loader = Loader(plan, tokenizer, rank=0, ranks=1, size=BATCH, start=0, stop=-(-clips // BATCH), workers=0)

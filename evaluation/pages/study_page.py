@@ -139,6 +139,8 @@ def _cells(table: MeasureTable, row: ArmRow) -> list[str]:
     if row.gap is None:
         return [row.arm, value, own, "", "", ""]
     gap = _gap(row.gap.value, table.steps)
+    if table.steps and row.own is not None and math.isinf(row.own.value) and not row.gap.value:
+        gap = "neither reached it"
     return [row.arm, value, own, gap, _bounds(row.gap.interval, table.steps, signed=True), row.gap.verdict]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any, cast
 
 import torch
 
@@ -93,7 +94,9 @@ def _look(model: PretrainingGlus, batch: Batch, plan: SamplePlan, groups: Sequen
     videos, context = len(batch.frames), batch.context.shape[1]
     order = torch.cat([batch.context, batch.query], dim=1)
     frames = [each[index] for each, index in zip(batch.frames, order, strict=True)]
-    reading, inside = model.read_inside(batch, model.language.frame_tokens(frames).unflatten(0, (videos, -1)))
+    reading, inside = model.read_inside(
+        cast(Any, batch), model.language.frame_tokens(frames).unflatten(0, (videos, -1))
+    )
     if batch.attributes:
         logits = model.stand_ins.language(inside[:, context:])
         pairs = zip(batch.object_masks, batch.attributes, strict=True)

@@ -215,9 +215,9 @@ class StudyConfig:
         if self.base not in self.asked_so(next(iter(self.evaluations))):
             raise LaunchError(f"the first evaluation must ask {self.base}, which all others are compared with")
         for name, measure in self.measures.items():
-            evaluation = self.measured_by(measure)
-            _check_known(f"measures.{name}.evaluation", [evaluation], self.evaluations)
-            _check_known(f"measures.{name}.splits", measure.splits, self.evaluations[evaluation].splits)
+            asked = self.measured_by(measure)
+            _check_known(f"measures.{name}.evaluation", [asked], self.evaluations)
+            _check_known(f"measures.{name}.splits", measure.splits, self.evaluations[asked].splits)
         if self.curve.training:
             _check_known("curve.training", [self.curve.training], self.trainings)
         first = next(iter(self.evaluations.values()))

@@ -128,11 +128,11 @@ def _curve(config: StudyConfig, name: str, seed: int, steps: int) -> Iterator[St
     inputs = (*checkpoint_files(run), *_manifests(config.shards))
     title = f"seed {seed}, {name}"
     if curve.measure == "pointing":
-        words = (
+        asked = (
             *("pointing", str(run), f"shards={config.shards}", f"out={out}", f"split={curve.split}"),
             *(f"clips={curve.clips}", "checkpoints=all"),
         )
-        yield Stage(f"{title}: point after every {curve.every} steps", words, makes=(out,), inputs=inputs)
+        yield Stage(f"{title}: point after every {curve.every} steps", asked, makes=(out,), inputs=inputs)
         return
     for step in curve_steps(config, steps):
         checkpoint = run / "checkpoints" / f"step-{step:06d}"
@@ -153,8 +153,8 @@ def _evaluation(config: StudyConfig, name: str, seed: int, evaluation: str) -> S
         changes.append(f"inference.key_frames={file}")
         inputs.append(file)
     title = f"{config.name}, {arm.title or name}, seed {seed}"
-    words = _evaluate_words(config, run, out, asked.splits, changes)
-    words = (*words, f"title={title}", f"tags={json.dumps(tags)}")
+    own = (f"title={title}", f"tags={json.dumps(tags)}")
+    words = (*_evaluate_words(config, run, out, asked.splits, changes), *own)
     return Stage(f"seed {seed}, {name}: evaluate {evaluation}", words, makes=(out,), inputs=tuple(inputs))
 
 

@@ -14,6 +14,8 @@ from glus.common.atomic import disk_fault
 from glus.common.errors import LaunchError, UserError
 from glus.common.terminal import one_line
 
+#: Set for a command that is to end with the process that started it: the id of that process.
+PARENT = "GLUS_PARENT"
 INTERRUPTED = 130
 #: As a shell names a program that SIGPIPE ended.
 UNREAD = 141
@@ -284,10 +286,20 @@ def _run(name: str, words: list[str]) -> int:
     if "--print-config" in words:
         print(to_yaml(config), end="")
         return 0
+    _end_with_parent()
     function: Callable[[Any], Any] = _load(command.function)
     with _held(name, command, config):
         result = function(config)
     return result if isinstance(result, int) else 0
+
+
+def _end_with_parent() -> None:
+    """End with the command that started this one, where that asks for it (launch/stages.py)."""
+    parent = os.environ.pop(PARENT, "")
+    if parent.isdigit():
+        from glus.launch.ranks.signals import end_with_parent
+
+        end_with_parent(int(parent))
 
 
 def _held(name: str, command: Command, config: Any) -> AbstractContextManager[None]:

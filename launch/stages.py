@@ -7,6 +7,7 @@ ended well, its seconds and its peak memory.
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from glus.common.atomic import write_atomic
 from glus.common.errors import LaunchError
 from glus.common.files import is_there, sha256_of
 from glus.common.json_file import parsed_as, read_object
+from glus.launch.cli import PARENT
 from glus.launch.config.yaml_text import read_yaml
 from glus.launch.peak_memory import MemoryWatch, Peak
 
@@ -182,8 +184,10 @@ def _is_config(word: str) -> bool:
 
 def _run(words: Sequence[str]) -> int:
     """Exit code of `glus WORDS` in a process of its own, on this terminal."""
+    # Where this process is killed, the stage must end: the next start goes on in its folders.
+    environment = os.environ | {PARENT: str(os.getpid())}
     # -P: a bare `training` in the current folder would hide the one that sam2 brings.
-    process = subprocess.Popen([sys.executable, "-P", "-m", "glus.launch.cli", *words])
+    process = subprocess.Popen([sys.executable, "-P", "-m", "glus.launch.cli", *words], env=environment)
     try:
         return process.wait()
     except BaseException:

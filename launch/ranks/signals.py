@@ -78,14 +78,16 @@ def _listen(stop: StopFlag, launcher: int) -> None:
         stop.on_signal(received.si_signo)
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int | None = None) -> None:
     """End this process at once where the one that started it is gone, however that ended; looks twice a second.
 
     A launcher that is killed cannot stop its ranks, and the next run may begin in its folder: no rank may go on.
+    `parent` is its process id, where it said so: it may have ended before this call.
     """
-    # A process of multiprocessing knows its parent even where that ended before this call.
-    started_by = multiprocessing.parent_process()
-    parent = os.getppid() if started_by is None else started_by.pid
+    if parent is None:
+        # A process of multiprocessing knows its parent even where that ended before this call.
+        started_by = multiprocessing.parent_process()
+        parent = os.getppid() if started_by is None else started_by.pid
 
     def wait() -> None:
         while os.getppid() == parent:

@@ -1,9 +1,12 @@
 """`glus demo`: stages run once, run again where something they depend on changed, and stop at the first that fails."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from glus.common.errors import LaunchError
@@ -56,6 +59,23 @@ def test_a_stage_that_did_not_end_goes_on_with_what_it_made(tmp_path: Path, capf
     stages.run(drawing(tmp_path, "first"))
     assert stages.ran == ["first"] and (tmp_path / "first" / "kept").exists()
     assert stages.done["first"].ended and stages.done["first"].peak.rss > 10**7
+
+
+def test_a_running_stage_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """The next start goes on in its folder, so nothing may still write there."""
+    words = ["demo-data", f"root={tmp_path}/raw", "train_videos=5000"]
+    script = f"from glus.launch.stages import _run; _run({words!r})"
+    starter = subprocess.Popen([sys.executable, "-P", "-c", script], stdout=subprocess.DEVNULL)
+    try:
+        while not (stage := psutil.Process(starter.pid).children()) or not list(tmp_path.glob(".raw-*")):
+            time.sleep(0.05)
+    finally:
+        starter.kill()
+        starter.wait()
+    gone, left = psutil.wait_procs(stage, 60)
+    for each in left:
+        each.kill()
+    assert len(gone) == 1 and not left
 
 
 def test_a_stage_that_fails_stops_with_its_code_and_is_run_again(

@@ -38,6 +38,10 @@ NEVER_TRAINED = (
     "segmenter.sam1.mask_decoder.iou_prediction_head.*",
 )
 
+#: Parts of SAM 2's mask decoder that run with its image encoder: without gradient unless that is trained, as in the
+#: reference, whose table they are in too (docs/fidelity.md).
+WITH_IMAGE_ENCODER = ("segmenter.sam2.sam_mask_decoder.conv_s[01].*",)
+
 
 def add_lora(model: AnyModel, config: LoraConfig) -> None:
     """Add LoRA to the named projections of the language model, in place (peft); rank 0 adds none."""

@@ -35,6 +35,7 @@ from glus.training.stopping.stopping import Cause, StepDecider, record_stop
 from glus.training.stopping.watchdog import Watchdog
 from glus.training.tracking.code_version import code_version
 from glus.training.tracking.tracking import Tracker
+from glus.training.unreached import Reached, warning_of
 
 
 class Trainer:
@@ -76,7 +77,7 @@ class Trainer:
             ) as bar,
             profiled(config.profile, Path(config.out), self.rank) as after_step,
         ):
-            nodes = NodeWatch(self.rank)
+            nodes, reached = NodeWatch(self.rank), Reached(self.engine.module)
             for step in range(start, config.steps):
                 rate = learning_rate(
                     step, config.steps, optimizer.learning_rate, optimizer.warmup_steps, optimizer.decay_steps
@@ -85,6 +86,8 @@ class Trainer:
                 losses = self.engine.step(self._keyed(meter, step), rate, self.contrast, step)
                 meter.end()
                 refuse_non_finite(losses, self.engine.last, step, self.rank, Path(config.out))
+                if step == start and (warning := warning_of(reached.unreached(self.rank), config)):
+                    self._say(warning)
                 done = step + 1
                 after_step()
                 if done % config.log_every == 0 or done == config.steps:
@@ -104,6 +107,10 @@ class Trainer:
                     self._stop(decision.stop, done)
                     break
         return path or self.save(config.steps)
+
+    def _say(self, line: str) -> None:
+        if self.rank.rank == 0:
+            print(line, flush=True)
 
     def _keyed(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
         """Dropout's draws follow from seed, step and place in the global batch: a resumed run goes on as one that never

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from glus.common.terminal import cell, one_line
@@ -16,6 +17,8 @@ from glus.training.trace.traced import FRAMES, Sizes, Traced, trace_training, tr
 
 GIB, TERA, MILLI = 2**30, 10**12, 1e-3
 REFUSED = 2
+#: Columns in which every table has room.
+_WIDEST = 1000
 
 
 def print_trace(config: RunConfig, gpu: str, sizes: Sizes, video: bool = True) -> int:
@@ -29,7 +32,7 @@ def print_trace(config: RunConfig, gpu: str, sizes: Sizes, video: bool = True) -
     traced = trace_training(config, sheet, sizes)
     console = Console()
     title = f"{config.name}: one micro-batch of {config.engine.micro_batch_size} videos on {sheet.name}"
-    console.print(_table(title, traced, ("forward", "losses", "backward")))
+    print_phases(console, title, traced, ("forward", "losses", "backward"))
     syncs = check_syncs(traced.ledger.syncs, TRAINING)
     for line in (*_memory(traced), f"host syncs of every micro-batch: {syncs.repeated}"):
         print(line)
@@ -40,7 +43,7 @@ def print_trace(config: RunConfig, gpu: str, sizes: Sizes, video: bool = True) -
     problems = [*_lines(traced.ledger.problems), *syncs.refused]
     if video:
         played = trace_video(config, sheet, sizes)
-        console.print(_table(f"a video of {FRAMES} frames, bf16", played, ("video",)))
+        print_phases(console, f"a video of {FRAMES} frames, bf16", played, ("video",))
         waits = sum(played.ledger.syncs.values()) / FRAMES
         print(f"peak {played.ledger.peak / GIB:.2f} GiB, {waits:.1f} host syncs a frame")
         problems += _lines(played.ledger.problems)
@@ -60,6 +63,16 @@ def _memory(traced: Traced) -> Sequence[str]:
         f"{traced.gradients / GIB:.2f}, peak {ledger.peak / GIB:.2f} in the {ledger.peak_in} pass: "
         f"{(ledger.peak - traced.parameters) / GIB:.2f} GiB more than the parameters",
     )
+
+
+def print_phases(console: Console, title: str, traced: Traced, phases: Sequence[str]) -> None:
+    """One table of all phases, or one for each where the terminal is too narrow: no number is cut off."""
+    table = _table(title, traced, phases)
+    if Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum <= console.width:
+        console.print(table)
+        return
+    for phase in phases:
+        console.print(_table(title, traced, (phase,)))
 
 
 def _table(title: str, traced: Traced, phases: Sequence[str]) -> Table:

@@ -2,14 +2,17 @@
 
 from collections import Counter
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from glus.launch import cli
+from glus.launch.commands.plan_trace import print_phases
 from glus.launch.config.configuration import load_config
 from glus.model.glus import Glus
 from glus.model.trainable import add_lora
@@ -134,6 +137,26 @@ def test_a_micro_batch_waits_for_the_gpu_at_most_six_times(pool: str) -> None:
     syncs = check_syncs(ledger.syncs, TRAINING)
     assert syncs.refused == [] and syncs.repeated <= 6
     assert sum(ledger.syncs.values()) <= 12  # with those of the first micro-batch alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "tables"), [(80, 3), (120, 1)])
+def test_a_trace_fits_the_terminal_and_no_number_is_cut_off(width: int, tables: int) -> None:
+    traced = trace_training(load_config(RunConfig, TINY, ["sampling.expressions=2"]), H100, SIZES)
+    phases, part = ("forward", "losses", "backward"), "memory attention"
+    # As long as those of 7B.
+    for cost in traced.ledger.costs.values():
+        cost.flop, cost.seconds, cost.kernels = 123.45e12, 1.2345, 12_345
+    console = Console(width=width, file=StringIO())
+    print_phases(console, "a run: one micro-batch", traced, phases)
+    assert isinstance(console.file, StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width and not any("\u2026" in line for line in lines)
+    assert sum("GiB at the peak" in line for line in lines) == tables
+    rows = [line.split() for line in lines if line.strip().startswith(part)]
+    costs = sum((phase, part) in traced.ledger.costs for phase in phases)
+    assert len(rows) == tables and costs >= 2
+    assert all(sum(row.count(number) for row in rows) == costs for number in ("123.45", "12,345", "1,234.5"))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Literal
 from glus.common.errors import TrainingError
 from glus.common.paths import PathText
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
-from glus.model.model_config import Method, ModelConfig
+from glus.model.model_config import Compiled, Method, ModelConfig
 from glus.training.method_settings import TRAINABLE, check_attributes, check_data
 from glus.training.tracking.tracking_place import TrackingConfig
 
@@ -62,8 +62,17 @@ class EngineConfig:
     """Compute the activations of Llama's layers (and of SAM 2's image encoder, where it is trained) again in the
     backward pass instead of keeping them: less memory, about a third more time, the same gradients.
     """
+    compile: Compiled = "none"
+    """What torch.compile takes: Llama's layers, parts of the segmenter (SAM's image encoder and mask decoder among
+    them), or all of these. The first step compiles for minutes and needs a C++ compiler; the losses are the same to
+    rounding, dropout draws other numbers. docs/weights.md.
+    """
     keep_whole_below: int = 100_000
     """Parameters with fewer elements than this are not partitioned (ZeRO-3)."""
+    hpz_partition_size: int = 1
+    """ZeRO-3 on several machines (hpZ of ZeRO++): so many ranks of a machine hold a second copy of the parameters among
+    them and gather from it, but for the first time in a step. It takes the memory of that copy; 1: none.
+    """
     offload: Literal["none", "optimizer", "all"] = "none"
     """What CPU memory holds between uses: nothing, the optimiser's state (ZeRO 1 to 3), or with ZeRO-3 the partitioned
     parameters too.
@@ -210,8 +219,36 @@ class RunConfig:
             )
         check_attributes(self.sampling, self.model.stand_ins)
         check_data(self.model.method, self.sampling, self.model.loss.contrastive)
+        self._check_hpz()
+        self._check_compile()
         if self.model.language.attention == "flash_attention_2" and self.engine.precision == "fp32":
             raise TrainingError(
                 "model.language.attention is flash_attention_2, which computes in bf16 only: "
                 "set engine.precision to bf16, or attention to sdpa"
+            )
+
+    def _check_hpz(self) -> None:
+        size = self.engine.hpz_partition_size
+        if size < 1:
+            raise TrainingError(f"engine.hpz_partition_size={size}: it must be at least 1")
+        if size > 1 and (self.engine.stage != 3 or self.engine.offload == "all"):
+            raise TrainingError(
+                f"engine.hpz_partition_size={size} with engine.stage={self.engine.stage} "
+                f"engine.offload={self.engine.offload}: hpZ copies what ZeRO-3 partitions on GPUs; "
+                "set it to 1, or take stage 3 without offload=all"
+            )
+
+    def _check_compile(self) -> None:
+        compiled = self.engine.compile
+        if compiled in ("segmenter", "all") and self.model.method == "selector":
+            raise TrainingError(f"engine.compile={compiled}: a selector has no segmenter; set it to llama or none")
+        if compiled != "none" and self.engine.deterministic:
+            raise TrainingError(
+                f"engine.compile={compiled} with engine.deterministic=true: compiled kernels have not been shown to "
+                "give the same bits; set one of them to its default"
+            )
+        if compiled in ("llama", "all") and self.model.language.attention != "sdpa":
+            raise TrainingError(
+                f"engine.compile={compiled} with model.language.attention={self.model.language.attention}: compiled "
+                "layers take torch's own attention; set it to sdpa, or engine.compile to segmenter or none"
             )

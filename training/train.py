@@ -20,6 +20,7 @@ from glus.data_pipeline.batches.loader import Loader
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.data_pipeline.shards.reader import open_splits
+from glus.model.compiling import check_compiler
 from glus.training.build import Built, build_for_training, build_to_count
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.resuming import check_resumable, choose_checkpoint, is_done
@@ -58,6 +59,7 @@ def train(
     rank = replace(rank, on_cpu=kind == "cpu")
     rank.check_device(gpu_count(kind))
     claim(rank.device)
+    check_compiler(config.engine.compile, kind, "engine.compile")
     with deterministic(config.engine.deterministic), memory_explained(f"rank {rank.rank}", less_memory(config)):
         return _train_rank(config, rank, stop, checked)
 
@@ -80,7 +82,7 @@ def sample_plan(config: RunConfig) -> SamplePlan:
 
 
 def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: Callable[[], None] | None) -> Path:
-    check_shares(config, rank.ranks)
+    check_shares(config, rank.ranks, int(os.environ.get("LOCAL_WORLD_SIZE", "0")))
     plan = sample_plan(config)
     out = Path(config.out)
     if is_done(out / "checkpoints", config.steps):

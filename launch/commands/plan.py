@@ -117,6 +117,7 @@ def held_bytes(config: RunConfig, sizes: Sizes, ranks: int) -> dict[str, int]:
     parameter is padded to a multiple of R:
 
     parameters  b N / R, and b times the parameters of at most `keep_whole_below` elements   (stages below 3: b N)
+                with hpZ over H ranks b N / H more
     gradients   b T / R                                                                      (stages below 2: b T)
                 where several micro-batches are summed, in float32: 4 T / R (stages below 2 in bf16: another 4 T)
     optimizer   12 T / R: a copy in float32, and Adam's two moments             (stage 0: 12 T in bf16, 8 T in fp32)
@@ -134,8 +135,11 @@ def held_bytes(config: RunConfig, sizes: Sizes, ranks: int) -> dict[str, int]:
     gradients = (4 if several else width) * part(sizes.trained) if stage >= 2 else width * trained
     if several and stage < 2 and width == 2:
         gradients += 4 * trained
+    partitioned = part(sizes.every) + unpartitioned
+    if engine.hpz_partition_size > 1:
+        partitioned += sum(math.ceil(each / engine.hpz_partition_size) for each in sizes.every)
     return {
-        "parameters": width * (part(sizes.every) + unpartitioned if stage == 3 else sum(sizes.every)),
+        "parameters": width * (partitioned if stage == 3 else sum(sizes.every)),
         "gradients": gradients,
         "optimizer": master * (part(sizes.trained) if stage >= 1 else trained),
     }
@@ -160,17 +164,26 @@ def passing_bytes(config: RunConfig, sizes: Sizes, cost: StepCost, load: Load) -
 
 
 def wire_bytes(config: RunConfig, sizes: Sizes, ranks: int, accumulation: int) -> int:
-    """Bytes that a rank receives in a step, with f = (R - 1) / R and A micro-batches.
+    """Bytes that a rank receives from all others in a step, with f = (R - 1) / R and A micro-batches.
 
     ZeRO-3: A (2 b N + b T) f: all parameters for the forward and once more for the backward pass, and gradients of each
-    micro-batch. ZeRO-2: (A + 1) b T f: gradients of each, and parameters after the step. Stages 0 and 1: 2 b T f.
+    micro-batch; with hpZ (b N + A b T) f. ZeRO-2: (A + 1) b T f: gradients of each, and parameters after the step.
+    Stages 0 and 1: 2 b T f.
     """
     width, rest = 2 if config.engine.precision == "bf16" else 4, (ranks - 1) / ranks
     gathered = sum(each for each in sizes.every if each > config.engine.keep_whole_below)
     trained = sum(sizes.trained)
     if config.engine.stage == 3:
-        return int(accumulation * width * (2 * gathered + trained) * rest)
+        times = 1 if config.engine.hpz_partition_size > 1 else 2 * accumulation
+        return int(width * (times * gathered + accumulation * trained) * rest)
     return int((accumulation + 1 if config.engine.stage == 2 else 2) * width * trained * rest)
+
+
+def group_bytes(config: RunConfig, sizes: Sizes, accumulation: int) -> int:
+    """Bytes that a rank receives in a step from the H ranks of its hpZ group: (2 A - 1) b N (H - 1) / H."""
+    width, size = 2 if config.engine.precision == "bf16" else 4, config.engine.hpz_partition_size
+    gathered = sum(each for each in sizes.every if each > config.engine.keep_whole_below)
+    return int((2 * accumulation - 1) * width * gathered * (size - 1) / size)
 
 
 def load_of(config: RunConfig, plan: PlanConfig, videos: int) -> Load:
@@ -191,12 +204,16 @@ def load_of(config: RunConfig, plan: PlanConfig, videos: int) -> Load:
 
 @dataclass(frozen=True)
 class Machines:
-    """What a plan assumes of them; memory: bytes of a GPU; reached: its FLOP a second; bandwidth: bytes a second."""
+    """What a plan assumes of them; memory: bytes of a GPU; reached: its FLOP a second.
+
+    bandwidth, inside: bytes a second between all ranks, and between those of a machine.
+    """
 
     ranks: int
     memory: int
     reached: float
     bandwidth: float
+    inside: float
 
     @classmethod
     def of(cls, asked: PlanConfig) -> "Machines":
@@ -204,7 +221,8 @@ class Machines:
         gpu = gpu_named(asked.gpu)
         peak = asked.peak_tflops * TERA or gpu.peak[torch.bfloat16]
         gigabytes = asked.wire_gigabytes if asked.nodes > 1 else asked.node_gigabytes
-        return cls(asked.nodes * asked.gpus_per_node, gpu.memory, peak * asked.efficiency, gigabytes * 1e9)
+        ranks, inside = asked.nodes * asked.gpus_per_node, asked.node_gigabytes * 1e9
+        return cls(ranks, gpu.memory, peak * asked.efficiency, gigabytes * 1e9, inside)
 
 
 def flop_of_step(config: RunConfig, asked: PlanConfig, cost: StepCost) -> tuple[float, float]:
@@ -223,10 +241,11 @@ def memory_of(config: RunConfig, asked: PlanConfig, sizes: Sizes, cost: StepCost
 def estimated(config: RunConfig, asked: PlanConfig, sizes: Sizes, cost: StepCost, machines: Machines) -> Estimate:
     """Memory and seconds of a step. Raises TrainingError where the global batch does not divide."""
     ranks = machines.ranks
-    wire = wire_bytes(config, sizes, ranks, accumulation_for(config, ranks))
+    accumulation = accumulation_for(config, ranks)
+    wire, group = wire_bytes(config, sizes, ranks, accumulation), group_bytes(config, sizes, accumulation)
     computing = sum(flop_of_step(config, asked, cost)) / (ranks * machines.reached)
     memory = sum(memory_of(config, asked, sizes, cost, ranks).values())
-    return Estimate(memory, computing, wire / machines.bandwidth, wire)
+    return Estimate(memory, computing, wire / machines.bandwidth + group / machines.inside, wire + group)
 
 
 def plan(asked: PlanConfig) -> int:
@@ -239,7 +258,7 @@ def plan(asked: PlanConfig) -> int:
     ranks = machines.ranks
     if asked.trace:
         return print_trace(config, asked.gpu, TraceSizes(*_vocabulary(config), asked.height, asked.width))
-    check_shares(config, ranks)
+    check_shares(config, ranks, asked.gpus_per_node)
     model = build_to_count(config, *_vocabulary(config))
     sizes = Sizes.of(model)
     cost = step_cost(model, torch.bfloat16 if config.engine.precision == "bf16" else torch.float32)

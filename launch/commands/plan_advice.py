@@ -56,7 +56,7 @@ def advice(
     lines.append(_recomputation(best.engine, other, usable))
     lines.append(_stage(best.engine, other, usable))
     if nodes > 1:
-        lines.append(_hpz(best.engine, found))
+        lines.append(_hpz(best, found, ranks // nodes, usable, estimate))
     if best.engine.micro_batch_size != config.engine.micro_batch_size:
         lines.append(
             f"engine.micro_batch_size={best.engine.micro_batch_size}: fewer micro-batches start fewer kernels, and a "
@@ -71,7 +71,13 @@ def _candidates(config: RunConfig, ranks: int) -> list[RunConfig]:
     return [
         replace(
             config,
-            engine=replace(config.engine, stage=stage, gradient_checkpointing=again, micro_batch_size=each),
+            engine=replace(
+                config.engine,
+                stage=stage,
+                gradient_checkpointing=again,
+                micro_batch_size=each,
+                hpz_partition_size=1,
+            ),
         )
         for stage in (2, 3)
         for again in (False, True)
@@ -108,10 +114,17 @@ def _stage(engine: EngineConfig, other: dict[EngineConfig, Estimate], usable: in
     return f"ZeRO-3: {received}, hidden behind {three.computing:.2f} s of computing; it takes less memory"
 
 
-def _hpz(engine: EngineConfig, found: Estimate) -> str:
-    if engine.stage == 2:
+def _hpz(best: RunConfig, found: Estimate, gpus: int, usable: int, estimate: Callable[[RunConfig], Estimate]) -> str:
+    """Whether a second copy of the parameters in each machine of `gpus` GPUs saves time."""
+    if best.engine.stage == 2:
         return "hpZ (ZeRO++): not needed, ZeRO-2 gathers no parameters between machines"
-    return (
-        f"hpZ (ZeRO++): gathering takes {found.sending:.2f} s of sending a step, about half of which a copy of the "
-        "parameters in each machine would save; it is no setting here yet"
-    )
+    if gpus == 1:
+        return "hpZ (ZeRO++): a machine with one GPU has none to share a copy of the parameters with"
+    other = estimate(replace(best, engine=replace(best.engine, hpz_partition_size=gpus)))
+    setting, more = f"engine.hpz_partition_size={gpus}", (other.memory - found.memory) / GIB
+    price = f"sending takes {other.sending:.2f} instead of {found.sending:.2f} s a step for {more:.1f} GiB"
+    if other.memory > usable:
+        return f"hpZ (ZeRO++): {setting} does not fit {usable / GIB:.0f} GiB; {price}"
+    if other.seconds < found.seconds * (1 - _EQUAL):
+        return f"hpZ (ZeRO++): {setting}: {price}; a step takes {other.seconds:.2f} s"
+    return f"hpZ (ZeRO++): not needed, computing takes {found.computing:.2f} s; with {setting} {price}"

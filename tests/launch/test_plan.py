@@ -11,7 +11,7 @@ from glus.data_pipeline.batches.loader import Loader
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.data_pipeline.shards.reader import open_splits
 from glus.launch import cli
-from glus.launch.commands.plan import PlanConfig, Sizes, held_bytes, load_of, wire_bytes
+from glus.launch.commands.plan import PlanConfig, Sizes, group_bytes, held_bytes, load_of, wire_bytes
 from glus.launch.config.configuration import load_config
 from glus.model.language.prompt_rows import PromptRows
 from glus.model.trainable import build_empty, set_trainable
@@ -121,6 +121,12 @@ def test_bytes_by_hand() -> None:
         held = held_bytes(replace(config, engine=replace(config.engine, stage=stage)), sizes, ranks=4)
         assert (held["gradients"], held["optimizer"]) == ((2 + 4) * 7, optimizer)
     assert wire_bytes(config, sizes, ranks=4, accumulation=5) == int(5 * 2 * (2 * 100 + 7) * 0.75)
+    assert group_bytes(config, sizes, accumulation=5) == 0
+    # Pairs of ranks hold a second copy: all ranks gather once, a pair the other nine times.
+    hpz = replace(config, engine=replace(config.engine, hpz_partition_size=2))
+    assert held_bytes(hpz, sizes, ranks=4)["parameters"] == 2 * (25 + 2) + 2 * 7 + 2 * (50 + 4)
+    assert wire_bytes(hpz, sizes, ranks=4, accumulation=5) == int(2 * (100 + 5 * 7) * 0.75)
+    assert group_bytes(hpz, sizes, accumulation=5) == 9 * 2 * 100 // 2
 
 
 def test_a_prompt_is_its_frames_and_its_text() -> None:

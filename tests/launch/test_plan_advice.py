@@ -9,7 +9,10 @@ GIB = 2**30
 
 
 def priced(parameters: int, activations: int, stage_3_seconds: float) -> Callable[[RunConfig], Estimate]:
-    """Whole parameters cost `parameters` GiB, each video `activations` GiB, or a fifth where they are recomputed."""
+    """Whole parameters cost `parameters` GiB, each video `activations` GiB, or a fifth where they are recomputed.
+
+    hpZ takes a quarter of the time of sending and its part of the parameters.
+    """
 
     def estimate(config: RunConfig) -> Estimate:
         engine = config.engine
@@ -17,6 +20,8 @@ def priced(parameters: int, activations: int, stage_3_seconds: float) -> Callabl
         each = activations / (5 if engine.gradient_checkpointing else 1)
         computing = 1.3 if engine.gradient_checkpointing else 1.0
         sending = 0.1 if engine.stage == 2 else stage_3_seconds
+        if engine.hpz_partition_size > 1:
+            held, sending = held + parameters / engine.hpz_partition_size, sending / 4
         return Estimate(int((held + each * engine.micro_batch_size) * GIB), computing, sending, int(sending * 1e9))
 
     return estimate
@@ -48,7 +53,19 @@ def test_parameters_are_partitioned_where_they_do_not_fit_and_hpz_is_weighed_on_
     assert lines[0].startswith("engine.stage=3")
     assert "sending takes 2.00 s, so it costs no time here" in lines[1]
     assert "ZeRO-3: stage 2 takes" in lines[2]
-    assert "hpZ (ZeRO++): gathering takes 2.00 s" in lines[3]
+    assert lines[3] == (
+        "hpZ (ZeRO++): engine.hpz_partition_size=2 does not fit 22 GiB; "
+        "sending takes 0.50 instead of 2.00 s a step for 20.0 GiB"
+    )
+    lines = advised(40, nodes=4, parameters=40, activations=5, stage_3_seconds=2.0)
+    assert lines[3].startswith("hpZ (ZeRO++): engine.hpz_partition_size=2: sending takes 0.50 instead of 2.00 s a step")
+    assert lines[3].endswith("for 20.0 GiB; a step takes 1.30 s")
+    lines = advised(40, nodes=4, parameters=40, activations=5, stage_3_seconds=0.9)
+    assert lines[3].startswith(
+        "hpZ (ZeRO++): not needed, computing takes 1.00 s; with engine.hpz_partition_size=2 sending"
+    )
+    lines = advised(24, nodes=8, parameters=40, activations=5, stage_3_seconds=2.0)
+    assert lines[3] == "hpZ (ZeRO++): a machine with one GPU has none to share a copy of the parameters with"
     assert "hpZ (ZeRO++): not needed" in advised(80, nodes=4, parameters=14, activations=5, stage_3_seconds=2.0)[3]
 
 

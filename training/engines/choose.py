@@ -29,6 +29,8 @@ class TrainingEngine(Protocol):
     rank: Rank
     last: Accumulated
 
+    @property
+    def module(self) -> nn.Module: ...
     def step(
         self, batches: Iterator[Any], learning_rate: float, contrast: ContrastiveLoss | None = None, number: int = 0
     ) -> dict[str, float]: ...
@@ -39,8 +41,18 @@ class TrainingEngine(Protocol):
     def close(self) -> None: ...
 
 
-def check_shares(config: RunConfig, ranks: int) -> None:
-    """Raises TrainingError where ranks, micro-batches and pools of the contrastive loss do not fit each other."""
+def check_shares(config: RunConfig, ranks: int, here: int = 0) -> None:
+    """Raises TrainingError where ranks, micro-batches, pools of the contrastive loss and hpZ do not fit each other.
+
+    here: ranks of each machine, 0 where that is not known.
+    """
+    size = config.engine.hpz_partition_size
+    for number, what in ((ranks, "ranks"), (here or size, "ranks of a machine")):
+        if number % size:
+            raise TrainingError(
+                f"engine.hpz_partition_size={size} does not divide the {number} {what}: set it to the ranks of a "
+                "machine, or to 1"
+            )
     accumulation, each = accumulation_for(config, ranks), pools(config, ranks)[1]
     if accumulation % each:
         raise TrainingError(

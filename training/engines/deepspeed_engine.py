@@ -220,9 +220,13 @@ class Engine:
 
     def close(self) -> None:
         """Release the model: remove all hooks on it."""
+        from deepspeed.utils import groups
+
         if self._sums:
             self._sums.close()
         self._engine.destroy()
+        # DeepSpeed keeps hpZ's group and would give it to the next engine, or refuse to make another.
+        groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
 
 
 def _saved_classes() -> list[type]:
@@ -271,6 +275,7 @@ def _settings(config: EngineConfig, optimizer: OptimizerConfig, accumulation: in
         settings["zero_optimization"] = offload | {
             "stage": config.stage,
             "stage3_param_persistence_threshold": config.keep_whole_below,
+            "zero_hpz_partition_size": config.hpz_partition_size,
             "stage3_gather_16bit_weights_on_model_save": False,
             "overlap_comm": rank.device.type == "cuda",
             "contiguous_gradients": True,

@@ -142,6 +142,8 @@ def rows(out: Path, demo: Path, gpu: bool) -> list[Row]:
         train("resumed", f"engine.precision={precision}", "steps=80", into="bf16"),
         Row("step 7B, stage 2", (*step, "--steps", "4", "--stage", "2"), 240, of_json),
         Row("step 7B, optimizer offloaded", (*step, "--steps", "3", "--offload", "optimizer"), 240, of_json),
+        Row("step 7B, compiled", (*step, "--steps", "4", "--warmup", "3", "--compile", "all"), 420, of_json),
+        Row("inference 7B, compiled", (*inference, "--compile", "all"), 420, of_json),
         *_flash_rows(step, device),
         train("profile", f"engine.precision={precision}", "steps=12", "profile=3"),
         Row("loader", (sys.executable, f"{bench}/data_loader.py", "--samples", "80"), 120, of_json),

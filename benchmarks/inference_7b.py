@@ -19,6 +19,7 @@ from training_step import IMAGE, SEG, SMALL, drawn
 from glus.data_pipeline.sampling.sample_plan import middle_context
 from glus.launch.config.configuration import load_config
 from glus.launch.quiet import quiet_libraries
+from glus.model.compiling import compile_parts
 from glus.model.glus import Glus
 from glus.training.run_config import RunConfig
 
@@ -71,6 +72,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for precision in arguments.precisions:
         model = drawn(config_of(arguments.small, precision), device).to(device).eval()
+        compile_parts(model, arguments.compile, "--compile")
         for expressions in arguments.expressions:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
@@ -99,6 +101,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["bf16"] if gpu else ["fp32"], choices=["bf16", "fp32"])
     parser.add_argument("--expressions", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--compile", default="none", choices=["none", "llama", "segmenter", "all"])
     parser.add_argument("--text-tokens", type=int, default=40)
     parser.add_argument("--height", type=int, default=720 if gpu else 48)
     parser.add_argument("--width", type=int, default=1280 if gpu else 64)

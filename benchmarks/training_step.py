@@ -24,6 +24,7 @@ from glus.data_pipeline.batches.batch import Batch
 from glus.launch.commands.plan import Sizes, held_bytes, passing_bytes
 from glus.launch.config.configuration import load_config
 from glus.launch.quiet import quiet_libraries
+from glus.model.compiling import compile_parts
 from glus.model.glus import Glus
 from glus.model.gradient_checkpointing import recompute_activations
 from glus.model.language.prompt_rows import tokens_read
@@ -47,6 +48,7 @@ def config_of(arguments: argparse.Namespace) -> RunConfig:
         f"engine.micro_batch_size={arguments.micro_batch}",
         f"engine.stage={arguments.stage}",
         f"engine.offload={arguments.offload}",
+        f"engine.compile={arguments.compile}",
         f"engine.gradient_checkpointing={str(arguments.recompute).lower()}",
         f"model.share_video_tokens={str(arguments.share).lower()}",
     ]
@@ -68,6 +70,7 @@ def drawn(config: RunConfig, device: torch.device) -> Glus:
                     values = torch.empty(given.shape, device=device, dtype=dtype).normal_(0.0, 0.02)
                     made[given] = nn.Parameter(values, requires_grad=given.requires_grad)
                 module._parameters[name] = made[given]
+    compile_parts(model, config.engine.compile, "--compile")
     if config.engine.gradient_checkpointing:
         recompute_activations(model)
     return model
@@ -166,6 +169,7 @@ def main() -> None:
     parser.add_argument("--stage", default="3", choices=["plain", "0", "1", "2", "3"])
     parser.add_argument("--offload", default="none", choices=["none", "optimizer", "all"])
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "flash_attention_2"])
+    parser.add_argument("--compile", default="none", choices=["none", "llama", "segmenter", "all"])
     parser.add_argument("--share", action=argparse.BooleanOptionalAction, default=True, help="packed rows")
     parser.add_argument("--recompute", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()

@@ -83,6 +83,11 @@ class Segmenter(nn.Module):
         """Blocks of the image encoder."""
         return list(self.sam2.image_encoder.trunk.blocks)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What torch.compile takes (model/compiling.py): not memory attention, whose rotary encoding is complex."""
+        memory = self.sam2.memory_encoder
+        return [self.sam2.image_encoder.trunk, self.sam2.sam_mask_decoder, memory.mask_downsampler, memory.fuser]
+
     def encode(self, pixels: Tensor) -> FrameFeatures:
         """Features of frames; pixels: float [N, 3, S, S], normalised with the config's mean and std."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_image_encoder):

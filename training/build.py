@@ -8,6 +8,7 @@ import torch
 
 from glus.common.errors import TrainingError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
+from glus.model.compiling import compile_parts
 from glus.model.gradient_checkpointing import recompute_activations
 from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import ModelConfig
@@ -84,6 +85,7 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, with_weig
         model = build_model(config.model, tokenizer, config.seed)
         notes += _fill(model, config, tokenizer, start)
         rows = set_trainable(model, config.trainable)
+    compile_parts(model, config.engine.compile, "engine.compile")
     if config.engine.gradient_checkpointing:
         recompute_activations(model)
     return Built(model, tokenizer, rows, tuple(notes))

@@ -255,8 +255,10 @@ def _videolisa_record(config: InferenceConfig, sampling: SamplingConfig) -> dict
         raise EvaluationError("inference.key_frames: VideoLISA segments each frame alone and has none; leave it out")
     refuse_memory_switches(config, "videolisa")
     followed = {} if config.post_optimise is None else {"post_optimise": _sha256(config.post_optimise)}
+    compiled = {} if config.compile == "none" else {"compile": config.compile}
     return {
         **followed,
+        **compiled,
         "method": "videolisa",
         "prompts": sampling.prompts,
         "sparse_frames": sampling.context_frames,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from glus.common.errors import EvaluationError, InputError
 from glus.common.files import sha256_of
+from glus.model.model_config import Compiled
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class InferenceConfig:
     auto takes it on GPUs, as the reference does, and float32 on the CPU.
     """
 
+    compile: Compiled = "none"
+    """What torch.compile takes: llama, segmenter or all; the first frames compile for minutes. For many frames whose
+    time is that of launching kernels; masks differ by rounding (docs/weights.md).
+    """
+
     def recorded(self) -> dict[str, int | bool | str]:
         """Return the settings as predictions.json records them: a file of key frames by its SHA-256.
 
@@ -57,8 +63,9 @@ class InferenceConfig:
         apart = ("key_frames", "missing_key_frames", "post_optimise")
         settings = {name: value for name, value in asdict(self).items() if name not in apart}
         # Predictions of before these switches are those without them.
-        for name, unchanged in (("reference_gamma", False), ("prompted_frames", "all"), ("use_memory", True)):
-            if settings[name] == unchanged:
+        unchanged = {"reference_gamma": False, "prompted_frames": "all", "use_memory": True, "compile": "none"}
+        for name, value in unchanged.items():
+            if settings[name] == value:
                 del settings[name]
         if self.key_frames is None:
             return settings

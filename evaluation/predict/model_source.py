@@ -12,7 +12,7 @@ from glus.common.errors import EvaluationError, TrainingError
 from glus.common.files import is_there, sha256_of
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
-from glus.model.model_config import Method
+from glus.model.model_config import Compiled, Method
 from glus.model.precision import set_precision
 from glus.model.released.hub import hub_id, local_weights, title_of
 from glus.model.released.release_methods import method_of
@@ -42,6 +42,13 @@ class Loaded:
     notes: tuple[str, ...] = ()
     propagation: "MaskPropagation | None" = None
     """Follows masks through a video, where `inference.post_optimise` asks for it."""
+
+    def compile(self, parts: Compiled, device: torch.device) -> None:
+        """Compile `parts` of the model, in place (`inference.compile`). Raises ModelError without a compiler."""
+        from glus.model.compiling import check_compiler, compile_parts
+
+        check_compiler(parts, device.type, "inference.compile")
+        compile_parts(self.model, parts, "inference.compile")
 
 
 @dataclass(frozen=True)

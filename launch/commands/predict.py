@@ -59,6 +59,7 @@ class Predictor:
             config, place = work.config, work.device + index
             settings = config.chosen_precision(), config.post_optimise, config.reference_gamma
             self._loaded, self._device = open_model(work.source, work.kind, place, *settings, index > 0)
+            self._loaded.compile(config.compile, self._device)
 
     def predict(self, item: WorkItem) -> Predicted:
         """Predict those expressions of the item's video that are not on disk yet."""

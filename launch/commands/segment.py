@@ -206,6 +206,7 @@ def _write_masks(config: SegmentConfig, source: "ModelSource", files: MaskFiles,
     device = torch.device(kind)
     inference = config.inference
     loaded = source.load(device, inference.chosen_precision(), inference.post_optimise, inference.reference_gamma)
+    loaded.compile(inference.compile, device)
     if loaded.notes:
         print(plain("\n".join(loaded.notes)))
     clip, keys = files.clip, [outcome.key_frame for outcome in files.outcomes]

@@ -46,6 +46,9 @@ class FrameSegmenter(Protocol[F_]):
     def encoder_blocks(self) -> list[nn.Module]:
         """Blocks of the image encoder."""
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What torch.compile takes (model/compiling.py)."""
+
 
 class _Alone(nn.Module):
     """The one call of training, for a segmenter with `encode` and `decode`."""

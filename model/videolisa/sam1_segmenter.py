@@ -113,6 +113,10 @@ class Sam1Segmenter(nn.Module):
         """Blocks of the image encoder."""
         return list(self.sam1.vision_encoder.layers)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What torch.compile takes (model/compiling.py)."""
+        return [self.sam1.vision_encoder, self.sam1.mask_decoder]
+
     def encode(self, pixels: Tensor) -> Sam1Features:
         """Features of frames, float [N, 3, S, S]; without gradient unless the image encoder trains."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_image_encoder):

@@ -88,7 +88,7 @@ def take_steps(
     with joined(config, rank):
         engine = make_engine(config, built.model, rank)
         contrast = make_contrast(config, rank, [split.dataset for split in plan.splits])
-        _keep(engine, weights / "before")
+        keep(engine, weights / "before")
         batches = Loader(
             plan,
             built.tokenizer,
@@ -100,7 +100,7 @@ def take_steps(
             workers=0,
         )
         figures = tuple(engine.step(map(change, batches), rate(step), contrast, step) for step in range(steps))
-        _keep(engine, weights / "after")
+        keep(engine, weights / "after")
         held, whole = partitioned(engine) if isinstance(engine, Engine) else (0, 0)
         memory = engine_bytes(engine) if isinstance(engine, Engine) and config.engine.stage == 3 else {}
         engine.close()
@@ -133,7 +133,7 @@ def reference_rate(step: int) -> float:
     return learning_rate(step, 3000, 3e-4, 100)
 
 
-def _keep(engine: TrainingEngine, path: Path) -> None:
+def keep(engine: TrainingEngine, path: Path) -> None:
     if state := engine.gather():
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(state, path)

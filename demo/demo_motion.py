@@ -37,16 +37,14 @@ _DECODER = (
 )
 _MEMORY = ('"segmenter.sam2.memory_attention.*"', '"segmenter.sam2.memory_encoder.*"')
 _HEADS = ('"stand_ins.place.*"', '"stand_ins.language.*"')
-_SINGLE = ("sampling.single_frame=true", "sampling.context_frames=0", "sampling.expressions=3")
-#: Of sampling.attributes in configs/motion.yaml: shape and colour. A single frame does not show motion.
-_LOOK = "model.stand_ins.language_groups=[1, 2]"
-_PLACES = ("model.stand_ins.place=1", "model.stand_ins.language=0.5")
-#: Datasets whose expressions are mostly about look and place.
-_LOOK_FIRST = "sampling.mixture={mevis/train: 1, refer_youtube_vos/train: 3, ref_davis17/train: 1, revos/train: 1}"
-_TOP = (
-    *('"language.llama.model.layers.2.*"', '"language.llama.model.norm.*"', '"language.llama.model.embed_tokens.*"'),
-    *('"language.llama.lm_head.*"', '"language.text_hidden_fcs.*"', '"stand_ins.place.*"'),
+#: What one frame shows.
+_SINGLE = (
+    *("sampling.single_frame=true", "sampling.context_frames=0", "sampling.expressions=3"),
+    *("sampling.kinds=[look, relation]", "model.segmenter.use_memory=false"),
+    # Of sampling.attributes in configs/motion.yaml: shape and colour.
+    "model.stand_ins.language_groups=[1, 2]",
 )
+_CLIPS = "sampling.kinds=[look, motion, relation]"
 
 
 @dataclass(frozen=True)
@@ -71,54 +69,45 @@ STAGES = (
     MotionStage(
         "words_of_tower",
         "",
-        (*_steps(400, 370, 32), "model.stand_ins.tower=1", "sampling.context_frames=0", "sampling.expressions=1"),
+        (*_steps(300, 270, 32), "model.stand_ins.tower=1", "sampling.context_frames=0", "sampling.expressions=1"),
         ('"language.vision_tower.*"', '"stand_ins.tower.*"'),
     ),
     MotionStage(
         "words_of_language",
         "words_of_tower",
-        (*_steps(1100, 1070, 32), "model.stand_ins.language=1", "sampling.expressions=1"),
+        (*_steps(1200, 400, 32), "model.stand_ins.language=1", "sampling.expressions=1"),
         (
             *('"language.vision_tower.*"', '"language.mm_projector.*"', '"language.llama.model.layers.[01].*"'),
             *('"language.llama.model.embed_tokens.*"', '"stand_ins.language.*"'),
         ),
     ),
     MotionStage(
-        "first_places",
+        "masks_in_frames",
         "words_of_language",
-        (*_steps(450, 420, 24), *_PLACES, "sampling.expressions=3", _LOOK_FIRST),
-        ('"language.*"', *_HEADS),
+        (*_steps(900, 300, 24), *_SINGLE, *_MASKS, "model.stand_ins.place=0.5", "model.stand_ins.language=0.5"),
+        ('"language.*"', *_HEADS, *_DECODER),
     ),
     MotionStage(
-        "places_of_top_layer",
-        "first_places",
-        (*_steps(700, 670, 24), "model.stand_ins.place=1", *_SINGLE, _LOOK_FIRST),
-        _TOP,
-    ),
-    MotionStage(
-        "places_in_frames",
-        "places_of_top_layer",
-        (*_steps(550, 180, 24), *_PLACES, _LOOK, *_SINGLE, _LOOK_FIRST),
-        ('"language.*"', *_HEADS),
+        "memory",
+        "masks_in_frames",
+        (
+            *(*_steps(400, 150, 10), *_MASKS[:2], "model.stand_ins.unprompted=1", "sampling.query_frames=5"),
+            *("sampling.expressions=2", "sampling.kinds=[look, relation]"),
+        ),
+        (*_DECODER, *_MEMORY),
     ),
     MotionStage(
         "places_in_clips",
-        "places_in_frames",
-        (*_steps(700, 230, 16), *_PLACES),
+        "memory",
+        (*_steps(800, 260, 16), _CLIPS, "model.stand_ins.place=1", "model.stand_ins.language=0.5"),
         ('"language.*"', *_HEADS),
-    ),
-    MotionStage(
-        "masks",
-        "places_in_clips",
-        (*_steps(500, 250, 24), *_MASKS[:2], "model.segmenter.use_memory=false", *_SINGLE, _LOOK_FIRST),
-        _DECODER,
     ),
     MotionStage(
         "clips",
-        "masks",
+        "places_in_clips",
         (
-            *(*_steps(500, 170, 8), *_MASKS, "model.stand_ins.place=0.5", "model.stand_ins.language=0.3"),
-            "sampling.query_frames=2",
+            *(*_steps(500, 180, 8), _CLIPS, *_MASKS, "model.stand_ins.place=0.5", "model.stand_ins.language=0.3"),
+            *("model.stand_ins.unprompted=0.3", "sampling.query_frames=3"),
         ),
         ('"language.*"', *_HEADS, *_DECODER, *_MEMORY),
         evaluated=True,

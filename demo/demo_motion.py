@@ -91,7 +91,7 @@ STAGES = (
         "memory",
         "masks_in_frames",
         (
-            *(*_steps(400, 150, 10), *_MASKS[:2], "model.stand_ins.unprompted=1", "sampling.query_frames=5"),
+            *(*_steps(260, 100, 8), *_MASKS[:2], "model.stand_ins.unprompted=1", "sampling.query_frames=4"),
             *("sampling.expressions=2", "sampling.kinds=[look, relation]"),
         ),
         (*_DECODER, *_MEMORY),

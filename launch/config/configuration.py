@@ -8,6 +8,7 @@ optimizer.learning_rate=1e-3             an override
 
 import dataclasses
 import enum
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,11 +104,14 @@ def to_yaml(config: object) -> str:
     return format_yaml(_plain(config))
 
 
-def new_parser() -> "ArgumentParser":
-    """Return a parser without arguments that reads values as files are read."""
+def new_parser(described: bool = True) -> "ArgumentParser":
+    """Return a parser without arguments that reads values as files are read.
+
+    `described` reads the text of each key from the sources, for help.
+    """
     import jsonargparse
 
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=described)
     # Lists and numbers inside a text ("datasets=[mevis]") are read as those of files are.
     jsonargparse.set_loader(_LOADER, _load_value, exceptions=(LaunchError,))
     return jsonargparse.ArgumentParser(exit_on_error=False, default_env=False, add_help=False, parser_mode=_LOADER)
@@ -120,8 +124,9 @@ def add_arguments(
     parser.add_class_arguments(cls, section, skip={*skip})
 
 
+@functools.lru_cache(maxsize=64)  # of a run's config it takes 0.2 s
 def _parser(cls: type) -> "ArgumentParser":
-    parser = new_parser()
+    parser = new_parser(described=False)
     add_arguments(parser, cls)
     return parser
 

@@ -7,7 +7,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -203,20 +202,15 @@ def test_bash_completes_commands_keys_and_choices(tmp_path: Path, capsys: pytest
         assert set(done.stdout.split()) == wanted, done.stderr
 
 
-def test_help_is_quick_and_imports_no_heavy_library() -> None:
+def test_help_imports_no_heavy_library() -> None:
     code = (
         "import sys; from glus.launch.cli import main; main(['--help']);"
         "heavy = {'torch', 'ray', 'mlflow', 'deepspeed', 'transformers', 'numpy', 'jsonargparse'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
-        assert all(name in done.stdout for name in cli.COMMANDS)
-    assert min(seconds) < 0.5  # the least: the machine may be busy with other things
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in cli.COMMANDS)
 
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))

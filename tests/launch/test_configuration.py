@@ -99,6 +99,21 @@ def test_a_later_override_wins_and_a_section_of_the_file_is_not_lost(tmp_path: P
     assert run.weights == {"mevis": 1.0, "revos": 3.0}
 
 
+def test_what_one_config_was_given_does_not_reach_the_next() -> None:
+    """All configs of a class are read by one parser."""
+    untouched = load_config(Run, None, ["out=x"])
+    given = ["bank.betas=[0.1, 0.2]", "datasets=[a, b]", "weights={a: 1}", "splits=[{name: valid}]", "kind=full"]
+    changed = load_config(Run, None, ["out=y", *given])
+    with pytest.raises(LaunchError, match="no key 'stpes'"):
+        load_config(Run, None, ["out=y", "stpes=5"])
+    with pytest.raises(LaunchError, match="does not fit"):
+        load_config(Run, None, ["out=y", "datasets=[c]", "seed=late"])
+    with pytest.raises(LaunchError, match="must be above 0"):
+        load_config(Run, None, ["out=y", "steps=3", "optimizer.learning_rate=0"])
+    changed.weights["b"] = 2.0
+    assert load_config(Run, None, ["out=x"]) == untouched == Run(Path("x"))
+
+
 def test_texts_that_look_like_other_things_stay_texts(tmp_path: Path) -> None:
     assert load_config(Run, write(tmp_path, "out: a\nnote: no\n"), []).note == "no"
     assert load_config(Run, None, ["out=x", "note=a: b # $(touch x) {y}"]).note == "a: b # $(touch x) {y}"

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from glus.data_pipeline.batches.batch import Batch
-from glus.launch.ranks.ranks import launch_settings
 from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
 from glus.training.run_config import EngineConfig, RunConfig
+from tests.forked import run_elastic
 
 from .test_zero3 import Steps, reference_rate, take_steps, train_and_resume
 
@@ -41,10 +41,7 @@ def of_two_ranks(
     folder: Path, configs: dict[str, RunConfig], run: RunConfig, unlike: str, change: Callable[[Batch], Batch]
 ) -> Story:
     """Start the two ranks. `unlike` names the config whose batches rank 0 gets changed by `change`."""
-    from torch.distributed.launcher.api import elastic_launch
-
-    (folder / "elastic").mkdir()
-    elastic_launch(launch_settings(folder / "elastic", 2), _rank_story)(configs, run, unlike, change, folder)
+    run_elastic(folder / "elastic", 2, _rank_story, configs, run, unlike, change, folder)
     ranks = tuple(json.loads((folder / f"rank-{rank}.json").read_text("utf-8")) for rank in range(2))
     return Story(folder, configs, run, ranks)
 

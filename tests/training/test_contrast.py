@@ -14,6 +14,7 @@ from glus.model.contrastive import SegTokens, object_contrastive_loss
 from glus.model.model_config import LossConfig
 from glus.training.contrast import ContrastiveLoss, pool_shape
 from glus.training.distributed import Rank
+from tests.forked import run_processes
 
 RANKS, QUERIES, WIDTH = 4, 2, 8
 WEIGHT = 0.3
@@ -71,7 +72,7 @@ def one_rank(number: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, tuple[Tensor, Tensor, int, int]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(one_rank, (folder,), nprocs=RANKS)
+    run_processes(RANKS, one_rank, folder)
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(RANKS)]
 
 

@@ -11,6 +11,7 @@ import torch
 
 from glus.common.errors import TrainingError
 from glus.training.distributed import STORE, Rank, join_ranks, lost_ranks
+from tests.forked import run_processes
 from tests.running import listening
 
 
@@ -82,7 +83,7 @@ def one_of_two(number: int, folder: Path) -> None:
 
 @pytest.mark.ranks
 def test_ranks_of_one_machine_meet_in_a_file_and_gather_texts(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
+    run_processes(2, one_of_two, tmp_path)
 
 
 #: Rank 1 ends once both have met, and rank 0 reports what that raises.

@@ -1,7 +1,6 @@
 """A writer that is killed, or whose disk is full, at any moment leaves whole checkpoints, and the newest is found."""
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -18,13 +17,10 @@ from glus.training.checkpoints.checkpoint import RunState
 from glus.training.checkpoints.integrity import check_model_files, find_corruption, note_digests, writer_of
 from glus.training.checkpoints.resuming import choose_checkpoint
 from glus.training.distributed import Rank
+from tests.forked import FORKED
 
 pytestmark = pytest.mark.slow
 
-#: Not forks of this process: torch's threads, where tests before have started some, are not in a fork, which waits for
-#: them for ever. The server that is forked has imported everything and computed nothing.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
 #: Exit code of a writer that was told of a full disk.
 TOLD = 3
 
@@ -51,8 +47,8 @@ def write_on(folder: Path, tokenizer: Path, begun: Connection) -> None:
 
 def killed_writer(folder: Path, tokenizer: Path, seconds: float) -> None:
     """A process that writes one checkpoint after the other, and is killed."""
-    begins, begun = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=write_on, args=(folder, tokenizer, begun))
+    begins, begun = FORKED.Pipe(duplex=False)
+    process = FORKED.Process(target=write_on, args=(folder, tokenizer, begun))
     process.start()
     assert begins.recv()
     time.sleep(seconds)
@@ -87,7 +83,7 @@ def ended_writer(folder: Path, tokenizer: Path, step: int) -> int | None:
 
     A process of its own: torch keeps a file open that it could not write.
     """
-    process = PROCESSES.Process(target=write_or_tell, args=(folder, tokenizer, step))
+    process = FORKED.Process(target=write_or_tell, args=(folder, tokenizer, step))
     process.start()
     process.join()
     return process.exitcode

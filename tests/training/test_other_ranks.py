@@ -21,13 +21,13 @@ from glus.data_pipeline.shards.shard_job import ShardMaker
 from glus.demo.synthetic.demo_data import write_demo_data
 from glus.demo.synthetic.demo_datasets import DemoDataConfig
 from glus.demo.synthetic.world import DemoWorldConfig
-from glus.launch.ranks.ranks import launch_settings
 from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank
 from glus.training.run_config import RunConfig
 from glus.training.stopping.stopping import StopFlag
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.tracking.run_record import run_of_folder
+from tests.forked import run_elastic
 from tests.tiny_videolisa_run import IMAGES, VIDEOLISA
 
 #: Two groups of parameters: DeepSpeed's universal checkpoint gives all groups the settings of the first.
@@ -71,11 +71,8 @@ def one_rank(config: RunConfig, one_step: bool) -> None:
 
 def train_on(ranks: int, config: RunConfig, elastic: Path, one_step: bool = False) -> Path:
     """The last checkpoint of a training by `ranks` processes."""
-    from torch.distributed.launcher.api import elastic_launch
-
-    elastic.mkdir()
     Path(config.out).mkdir(exist_ok=True)
-    elastic_launch(launch_settings(elastic, ranks), one_rank)(config, one_step)
+    run_elastic(elastic, ranks, one_rank, config, one_step)
     return checkpoint.resolve(Path(config.out))
 
 

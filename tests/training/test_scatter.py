@@ -4,7 +4,6 @@ Two ranks over gloo, started once; each runs `story` and writes what it found.
 """
 
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from glus.training.distributed import STORE, Rank
 from glus.training.engines.deepspeed_engine import Engine
 from glus.training.engines.scatter import check_same_model
 from glus.training.run_config import EngineConfig, OptimizerConfig, RunConfig
+from tests.forked import FORKED
 from tests.training.test_zero3 import take_steps
 
 STEPS = 2
@@ -119,8 +119,7 @@ class Story:
 def told(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("scattered")
     tied, other = tiny_run(folder / "unused", TIED), tiny_run(folder / "unused", TIED, "model.lora.rank=2")
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=story, args=(number, tied, other, folder)) for number in range(2)]
+    ranks = [FORKED.Process(target=story, args=(number, tied, other, folder)) for number in range(2)]
     for rank in ranks:
         rank.start()
     for rank in ranks:

@@ -24,7 +24,6 @@ from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.data_pipeline.shards.reader import open_splits
 from glus.launch.commands.plan import Sizes, held_bytes
-from glus.launch.ranks.ranks import launch_settings
 from glus.model.model_config import LossConfig
 from glus.model.trainable import NEVER_TRAINED, build_empty, set_trainable
 from glus.training.build import build_for_training
@@ -36,6 +35,7 @@ from glus.training.optim import learning_rate
 from glus.training.run_config import EngineConfig, RunConfig
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.train import train
+from tests.forked import run_elastic
 from tests.model.tiny import SEG, VOCABULARY
 from tests.model.tiny_videolisa import small_config
 
@@ -202,8 +202,6 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Story:
-    from torch.distributed.launcher.api import elastic_launch
-
     folder = tmp_path_factory.mktemp("two_ranks")
     # The two ranks recompute activations of Llama and of SAM 2's image encoder; the one that is alone keeps them.
     everything = tiny_run(folder / "unused", "engine.gradient_checkpointing=true")
@@ -217,8 +215,7 @@ def story(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathF
         "table": tiny_run(folder / "unused", REFERENCE_TABLE, "model.segmenter.train_image_encoder=false"),
     }
     run = tiny_run(folder / "run", f"steps={2 * STEPS}", f"checkpoint_every={STEPS}", "model.lora.dropout=0.1")
-    (folder / "elastic").mkdir()
-    elastic_launch(launch_settings(folder / "elastic", 2), rank_story)(configs, run, folder)
+    run_elastic(folder / "elastic", 2, rank_story, configs, run, folder)
     return Story(folder, configs, run, (told_by(0, folder), told_by(1, folder)))
 
 

@@ -95,10 +95,10 @@ demo-davis: env
 test: lint types unit-tests
 
 unit-tests: env
-	@$(BIN)/pytest -n $(TESTERS) --dist loadgroup $(PYTEST)
+	@$(BIN)/pytest -n $(TESTERS) $(PYTEST)
 
 test-fast: env
-	@$(BIN)/pytest -n $(TESTERS) --dist loadgroup $(PYTEST) -m "not slow and not ray and not ranks and not slurm"
+	@$(BIN)/pytest -n $(TESTERS) $(PYTEST) -m "not slow and not ray and not ranks and not slurm"
 
 lint: env
 	@$(BIN)/ruff check $(CODE)

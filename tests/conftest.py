@@ -1,6 +1,8 @@
 """Settings of all tests, and a training run that is small enough for them."""
 
+import gc
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -29,13 +31,17 @@ from glus.demo.synthetic.demo_datasets import DemoDataConfig
 from glus.demo.synthetic.world import DemoWorldConfig
 from glus.launch.config.configuration import load_config
 from glus.training.run_config import RunConfig
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+from glus.training.tracking.mlflow_client import reach
+from glus.training.tracking.tracking_place import TrackingConfig
 
 # A spawned process imports a test's own functions as `tests.FOLDER.test_MODULE`, so the repository must be on its path
 # (multiprocessing hands ours on). Last, not first: a bare `training` stays sam2's and never becomes ours.
 sys.path.append(str(Path(__file__).parents[1]))
+
+from tests.once import made_once
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # A slow example on a busy machine is no fault of the code.
 settings.register_profile("untimed", deadline=None)
@@ -65,13 +71,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 SLOW_FIXTURES = {"answering_run", "segmented", "trained", "unpacked"}
 
 
+#: Groups with one of these come first, in this order, so that no process ends with a long one while the other is idle.
+LONG = ("slurm", "ray", "ranks", "slow")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what a slow fixture makes slow. Tests of one file share its fixtures, those of tests/slurm one SLURM."""
+    """Mark what a slow fixture makes slow, and give several processes the long groups first."""
+    longest: dict[str, int] = {}
     for item in items:
-        folder = item.path.parent
-        item.add_marker(pytest.mark.xdist_group(str(folder if folder.name == "slurm" else item.path)))
         if isinstance(item, pytest.Function) and SLOW_FIXTURES.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+        group = group_of(item.nodeid)
+        marks = {mark.name for mark in item.iter_markers()} | {Path(group).name}
+        place = next((number for number, name in enumerate(LONG) if name in marks), len(LONG))
+        longest[group] = min(place, longest.get(group, place))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: longest[group_of(item.nodeid)])
+
+
+def group_of(test: str) -> str:
+    """What one process runs: tests of one file share its fixtures, those of tests/slurm one SLURM."""
+    file = test.partition("::")[0]
+    folder = file.rpartition("/")[0]
+    return folder if folder.endswith("tests/slurm") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a group to one process. xdist 3.8 marks groups in a field that pytest 9.2 does not read."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False  # else groups of many tests come first, long ones last
+    return ByGroup(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_libraries() -> None:
+    """Leave what is there by now out of garbage collections: DeepSpeed asks for several, each half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +144,10 @@ def usual_scheduling() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with raw/ (demo data, a tokenizer) and shards/ (TINY_SPLITS), made by the real writers."""
-    root = tmp_path_factory.mktemp("demo")
+    return made_once(tmp_path_factory, "demo", _make_demo)
+
+
+def _make_demo(root: Path) -> None:
     world = DemoWorldConfig(frames=6, width=64, height=48)
     write_demo_data(DemoDataConfig(root / "raw", train_videos=2, valid_videos=1, world=world))
     for dataset, name in TINY_SPLITS:
@@ -112,21 +157,37 @@ def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for job in jobs:
             maker.make(job)
         finish_split(split, jobs)
-    return root
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_demo: Path) -> Callable[..., RunConfig]:
-    """A run of tiny_run.yaml on the tiny demo data: `tiny_run(out, "steps=3", ...)`."""
+def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables and one empty experiment, to be copied: the tables take 2 s."""
+    return _database(tmp_path_factory)
+
+
+def _database(folders: pytest.TempPathFactory) -> Path:
+    def make(folder: Path) -> None:
+        reach(TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", experiment="other"))
+
+    return made_once(folders, "database", make) / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunConfig]:
+    """A run of tiny_run.yaml on the tiny demo data: `tiny_run(out, "steps=3", ...)`. Its database has its tables."""
 
     def make(out: Path, *changes: Any) -> RunConfig:
+        database = out.parent / "mlflow.db"
         places = [
             f"out={out}",
             f"shards={tiny_demo}/shards",
             f"model.tokenizer={tiny_demo}/raw/tokenizer.model",
-            f"tracking.uri=sqlite:///{out.parent}/mlflow.db",
+            f"tracking.uri=sqlite:///{database}",
         ]
-        return load_config(RunConfig, TINY_RUN, [*places, *changes])
+        config = load_config(RunConfig, TINY_RUN, [*places, *changes])
+        if config.tracking.uri == f"sqlite:///{database}" and out.parent.is_dir() and not database.exists():
+            shutil.copy(_database(tmp_path_factory), database)
+        return config
 
     return make
 
@@ -141,15 +202,20 @@ def answering_run(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.T
     from glus.training.train import train
 
     changes = ("steps=12", "optimizer.learning_rate=0.01", "model.loss.mask_bce=0", "model.loss.mask_dice=4")
-    config = tiny_run(tmp_path_factory.mktemp("answering") / "run", *changes)
-    train(config, Rank(0, 0, 1))
-    return Path(config.out)
+
+    def make(folder: Path) -> None:
+        train(tiny_run(folder / "run", *changes), Rank(0, 0, 1))
+
+    return made_once(tmp_path_factory, "answering", make) / "run"
 
 
 @pytest.fixture(scope="session")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that installing the wheel would fill. Built from a copy: building writes into the source folder."""
-    folder = tmp_path_factory.mktemp("wheel")
+    return made_once(tmp_path_factory, "wheel", _build_wheel) / "site"
+
+
+def _build_wheel(folder: Path) -> None:
     source = folder / "source"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -171,4 +237,3 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [wheel] = folder.glob("glus-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
-    return folder / "site"

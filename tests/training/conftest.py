@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from glus.training.tracking.tracking import Tracker
-from glus.training.tracking.tracking_place import TrackingConfig
-
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
@@ -23,13 +20,3 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield place
     # Lazily: torch keeps the file that it could not write open until its writer is collected.
     subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-@pytest.fixture(scope="session")
-def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with its tables, made once: MLflow's migrations take seconds."""
-    file = tmp_path_factory.mktemp("fresh") / "mlflow.db"
-    config = TrackingConfig(uri=f"sqlite:///{file}", experiment="other")
-    with Tracker.start(config, "first", {}):
-        pass
-    return file

@@ -138,7 +138,7 @@ def _load_value(text: str) -> Any:
 def _instance(cls: type[Config], keys: Mapping[str, Any], tree: dict[str, Any], sources: Mapping[str, str]) -> Config:
     import jsonargparse
 
-    parser = _parser(cls)
+    parser = _parser(cls)  # type: ignore[arg-type]  # mypy: a type variable is not hashable
     try:
         made = parser.instantiate(parser.parse_object(tree))
         return cls(**vars(made))

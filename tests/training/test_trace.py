@@ -140,7 +140,7 @@ def test_a_micro_batch_waits_for_the_gpu_at_most_six_times(pool: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "tables"), [(80, 3), (120, 1)])
+@pytest.mark.parametrize(("width", "tables"), [(80, 3), (120, 3), (200, 1)])
 def test_a_trace_fits_the_terminal_and_no_number_is_cut_off(width: int, tables: int) -> None:
     traced = trace_training(load_config(RunConfig, TINY, ["sampling.expressions=2"]), H100, SIZES)
     phases, part = ("forward", "losses", "backward"), "memory attention"

@@ -1,6 +1,7 @@
 """Build the model and tokenizer of a config: freshly drawn, released, or of a checkpoint; LoRA added, parts frozen."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from glus.common.errors import TrainingError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.model.compiling import compile_parts
 from glus.model.gradient_checkpointing import recompute_activations
+from glus.model.late_values import LateValues
 from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import ModelConfig
 from glus.model.released.release_sums import check_sums
@@ -25,20 +27,29 @@ from glus.training.run_config import RunConfig
 
 @dataclass(frozen=True)
 class Built:
-    """A model on the CPU (or empty), its tokenizer, what is trained, and lines to print about released weights."""
+    """A model on the CPU (or empty), its tokenizer, what is trained, and lines to print about released weights.
+
+    `values` makes those of its parameters that are on the meta device; None where nothing does, or none is there.
+    """
 
     model: AnyModel
     tokenizer: Tokenizer
     trainable: list[TrainableRow]
     notes: tuple[str, ...] = ()
+    values: LateValues | None = None
 
 
-def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int) -> AnyModel:
-    """A freshly drawn model with LoRA in place; the same on every machine for the same seed."""
-    with torch.random.fork_rng(devices=[]):
+def build_model(config: ModelConfig, tokenizer: Tokenizer, seed: int, values: LateValues | None = None) -> AnyModel:
+    """A freshly drawn model with LoRA in place; the same on every machine for the same seed.
+
+    With `values` large parameters are on the meta device, drawn when they are asked for: to the same numbers.
+    """
+    with torch.random.fork_rng(devices=[]), values.drawing_later() if values else nullcontext() as take_notes:
         torch.manual_seed(seed)
         model = model_class(config.method)(config, tokenizer.vocab_size, tokenizer.seg_id)
         add_lora(model, config.lora)
+    if take_notes:
+        take_notes(model)
     return model
 
 
@@ -53,11 +64,13 @@ def build_to_count(config: RunConfig, vocab_size: int, seg_id: int) -> AnyModel:
     return model
 
 
-def build_for_training(config: RunConfig, resumed: Path | None = None, with_weights: bool = True) -> Built:
+def build_for_training(
+    config: RunConfig, resumed: Path | None = None, with_weights: bool = True, late: bool = False
+) -> Built:
     """The model that a run starts with: of the checkpoint `resumed`, else of `init_from`, else of `weights`.
 
-    What none of them holds is freshly drawn. Without `with_weights` nothing is read: the model
-    is empty, for rank 0 to fill.
+    What none of them holds is freshly drawn. Without `with_weights` nothing is read: the model is empty, for rank 0 to
+    fill. With `late` all is checked, but large parameters are on the meta device until `Built.values` makes them.
     Raises ModelError, DataError or TrainingError, where it can before anything is read.
     """
     start = checkpoint.resolve(Path(config.init_from)) if config.init_from and not resumed else resumed
@@ -74,6 +87,7 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, with_weig
         check_model_files(start, weights=False)  # before its config is read; the weights follow
     model = build_empty(config.model, tokenizer.vocab_size, tokenizer.seg_id)
     rows = set_trainable(model, config.trainable)
+    values = None
     if with_weights:
         # Compared with the empty model first: what does not fit takes no memory.
         _fill(model, config, tokenizer, start)
@@ -82,25 +96,33 @@ def build_for_training(config: RunConfig, resumed: Path | None = None, with_weig
             check_model_files(start)
         elif config.weights.complete and not start:
             check_sums(Path(config.weights.complete[1]))
-        model = build_model(config.model, tokenizer, config.seed)
-        notes += _fill(model, config, tokenizer, start)
+        values = LateValues()
+        if start is None or part_of(config.model.method, start):
+            model = build_model(config.model, tokenizer, config.seed, values)
+        # Else the checkpoint holds all of it, and nothing need be drawn.
+        notes += _fill(model, config, tokenizer, start, values)
         rows = set_trainable(model, config.trainable)
+        if not late:
+            values.fill_model(model)
+            values = None
     compile_parts(model, config.engine.compile, "engine.compile")
     if config.engine.gradient_checkpointing:
         recompute_activations(model)
-    return Built(model, tokenizer, rows, tuple(notes))
+    return Built(model, tokenizer, rows, tuple(notes), values)
 
 
-def _fill(model: AnyModel, config: RunConfig, tokenizer: Tokenizer, start: Path | None) -> Sequence[str]:
-    """Load the weights of a checkpoint, or the released ones; an empty model is only compared. Lines for the user."""
+def _fill(
+    model: AnyModel, config: RunConfig, tokenizer: Tokenizer, start: Path | None, values: LateValues | None = None
+) -> Sequence[str]:
+    """Load the weights of a checkpoint, or the released ones; without `values` only compare. Lines for the user."""
     if start:
         part = part_of(config.model.method, start)
-        checkpoint.load_weights(model, start, part)
+        checkpoint.load_weights(model, start, part, values)
         if part is None:
             return ()
         left_out, fresh = (" and ".join(f"{each}*" for each in names) for names in (part.left_out, part.fresh))
         return (f"{start}: all taken but {left_out}; freshly drawn: {fresh}",)
-    return load_released(model, config.weights, tokenizer, config.seed)
+    return load_released(model, config.weights, tokenizer, config.seed, values)
 
 
 def build_from_checkpoint(folder: Path) -> tuple[AnyModel, Tokenizer, RunConfig]:
@@ -112,9 +134,9 @@ def build_from_checkpoint(folder: Path) -> tuple[AnyModel, Tokenizer, RunConfig]
     tokenizer = Tokenizer(folder / checkpoint.TOKENIZER)
     language = replace(config.model.language, attention="sdpa")
     sizes = replace(config.model, language=language)
-    checkpoint.load_weights(build_empty(sizes, tokenizer.vocab_size, tokenizer.seg_id), folder)
-    model = build_model(sizes, tokenizer, config.seed)
-    checkpoint.load_weights(model, folder)
+    model, values = build_empty(sizes, tokenizer.vocab_size, tokenizer.seg_id), LateValues()
+    checkpoint.load_weights(model, folder, values=values)
+    values.fill_model(model)
     return model, tokenizer, config
 
 

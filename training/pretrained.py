@@ -8,6 +8,7 @@ import torch
 from glus.common.errors import ModelError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.model.inference.mask_propagation import MaskPropagation
+from glus.model.late_values import LateValues
 from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import LoraConfig, ModelConfig
 from glus.model.released.load_release import FreshTokens, load_complete, load_language, load_segmenter, load_vision
@@ -85,23 +86,25 @@ def _check_segmenter(place: Path, shapes: Shapes, config: ModelConfig) -> None:
         check_segmenter(place, shapes, config.segmenter)
 
 
-def load_released(model: AnyModel, weights: WeightsConfig, tokenizer: Tokenizer, seed: int) -> list[str]:
-    """Load what `weights` names into a complete model. Returns lines to print: loaded, ignored and why, drawn.
+def load_released(
+    model: AnyModel, weights: WeightsConfig, tokenizer: Tokenizer, seed: int, values: LateValues | None = None
+) -> list[str]:
+    """Load what `weights` names into a model. Returns lines to print: loaded, ignored and why, drawn.
 
-    A model without weights is only compared with them.
+    Parameters on the meta device are only compared with them, or with `values` read when they are asked for.
     Raises ModelError where files, names or shapes do not fit.
     """
     notes: list[str] = []
     if weights.complete:
-        notes += load_complete(model, Path(weights.complete[1]))
+        notes += load_complete(model, Path(weights.complete[1]), values)
     if weights.language:
         fresh = FreshTokens(len(tokenizer.fresh), model.config.language.initializer_range, seed)
-        notes += load_language(model, Path(weights.language), fresh)
+        notes += load_language(model, Path(weights.language), fresh, values)
     vision = vision_place(weights)
     if vision is not None:
-        notes += load_vision(model, vision)
+        notes += load_vision(model, vision, values)
     if weights.segmenter:
-        notes += load_segmenter(model, Path(weights.segmenter))
+        notes += load_segmenter(model, Path(weights.segmenter), values)
     return notes
 
 

@@ -103,8 +103,8 @@ def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: C
             check_resumable(resumed, config, plan.fingerprint, rank)
         else:
             check_labels(config, plan.labels)
-        # The engine scatters the weights from rank 0: no other rank reads them.
-        built = build_for_training(config, resumed, with_weights=rank.rank == 0)
+        # The engine scatters the weights from rank 0, which reads or draws one after the other: no other rank does.
+        built = build_for_training(config, resumed, with_weights=rank.rank == 0, late=True)
         # After that: a model that cannot be built leaves no record.
         tracker = held.enter_context(start_tracking(config, plan, resumed)) if rank.rank == 0 else None
         if rank.rank == 0:
@@ -113,7 +113,7 @@ def _train_rank(config: RunConfig, rank: Rank, stop: StopFlag | None, checked: C
             forget_stop(out)
             _print_model(built, plan)
         watchdog.beat()
-        engine = make_engine(config, built.model, rank)
+        engine = make_engine(config, built.model, rank, built.values)
         contrast = make_contrast(config, rank, [split.dataset for split in plan.splits])
         decider = StepDecider(config, rank, flag)
         trainer = Trainer(config, engine, plan, built.tokenizer, rank, tracker, contrast, decider, watchdog)

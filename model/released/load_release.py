@@ -1,13 +1,15 @@
 """Load released weights into a model that is not partitioned: every name has its place, or is reported.
 
-A model without weights (on the meta device) is only compared: names and shapes that do not fit are found before
-memory is taken for the model.
+A model without weights (on the meta device) is only compared, or with LateValues says how each parameter is read:
+names and shapes that do not fit are found before memory is taken for the model.
 """
 
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from glus.common.errors import ModelError
 from glus.common.seeds import torch_generator
+from glus.model.late_values import LateValues
 from glus.model.model_config import ModelConfig
 from glus.model.precision import why_unusable
 from glus.model.released.release_files import ReleasedWeights
@@ -67,7 +70,7 @@ def config_of(model: nn.Module) -> ModelConfig:
     return config
 
 
-def load_language(model: nn.Module, folder: Path, fresh: FreshTokens) -> list[str]:
+def load_language(model: nn.Module, folder: Path, fresh: FreshTokens, values: LateValues | None = None) -> list[str]:
     """Load Llama, and the projector where there is one, from LISA or a Llama of transformers. Returns lines to print.
 
     `text_hidden_fcs` is drawn as torch draws an nn.Linear, whatever the release holds: so does the reference.
@@ -78,14 +81,13 @@ def load_language(model: nn.Module, folder: Path, fresh: FreshTokens) -> list[st
         raise ModelError(f"{folder} is a GLUS checkpoint: give it as weights.glus, which takes its SAM 2 too")
     names = _language_names(model, released)
     has_projector = any(ours.startswith("language.mm_projector.") for _, ours in names.renames)
-    notes = _load(model, released, names, fresh)
-    if _is_empty(model):
+    values = values or _filling(model)
+    notes = _load(model, released, names, fresh, values)
+    if values is None:
         return []
-    drawn = ["text_hidden_fcs"]
-    _redraw(model.get_submodule("language.text_hidden_fcs"), fresh.seed, "text_hidden_fcs")
-    if not has_projector:
-        drawn.append("mm_projector")
-        _redraw(model.get_submodule("language.mm_projector"), fresh.seed, "mm_projector")
+    drawn = ["text_hidden_fcs"] if has_projector else ["text_hidden_fcs", "mm_projector"]
+    for name in drawn:
+        _redraw(model.get_submodule(f"language.{name}"), fresh.seed, name, values)
     return [*notes, f"{folder}: freshly drawn: {', '.join(drawn)}"]
 
 
@@ -98,36 +100,44 @@ def _language_names(model: nn.Module, released: ReleasedWeights) -> NameMap:
     return LISA if TAKEN[config_of(model).method].method == "glus" else LLAVA
 
 
-def load_complete(model: nn.Module, folder: Path) -> list[str]:
+def load_complete(model: nn.Module, folder: Path, values: LateValues | None = None) -> list[str]:
     """Load all that the model has but the vision tower from the checkpoint that its method takes, LoRA merged or not.
 
     The selector takes a GLUS, without its segmenter. Returns lines to print. Raises ModelError.
     """
     names = TAKEN[config_of(model).method].names(config_of(model))
-    return _load(model, ReleasedWeights.open(folder), names, None)
+    return _load(model, ReleasedWeights.open(folder), names, None, values or _filling(model))
 
 
-def load_vision(model: nn.Module, place: Path) -> list[str]:
+def load_vision(model: nn.Module, place: Path, values: LateValues | None = None) -> list[str]:
     """Load the vision tower from a CLIP. Returns lines to print; raises ModelError."""
-    return _load(model, ReleasedWeights.open(place), clip_names(config_of(model).vision), None)
+    names = clip_names(config_of(model).vision)
+    return _load(model, ReleasedWeights.open(place), names, None, values or _filling(model))
 
 
-def load_segmenter(model: nn.Module, file: Path) -> list[str]:
+def load_segmenter(model: nn.Module, file: Path, values: LateValues | None = None) -> list[str]:
     """Load SAM 2 from sam2_hiera_*.pt or sam2.1_hiera_*.pt, or SAM 1 from sam_vit_*.pth. Returns lines to print.
 
     Raises ModelError.
     """
     names = {"sam1": sam1_names(config_of(model).sam1), "sam2": SAM2}[config_of(model).segmenter.kind]
-    return _load(model, ReleasedWeights.open(file), names, None)
+    return _load(model, ReleasedWeights.open(file), names, None, values or _filling(model))
 
 
-def _load(model: nn.Module, released: ReleasedWeights, names: NameMap, fresh: FreshTokens | None) -> list[str]:
+def _filling(model: nn.Module) -> LateValues | None:
+    """What fills a complete model at once; None for one on the meta device, which is only compared."""
+    return None if any(parameter.is_meta for parameter in model.parameters()) else LateValues()
+
+
+def _load(
+    model: nn.Module, released: ReleasedWeights, names: NameMap, fresh: FreshTokens | None, values: LateValues | None
+) -> list[str]:
     own = own_tensors(model)
     tied = {HEAD} if config_of(model).language.tie_embeddings else set()
     adapters = find_adapters(released.shapes, released.place)
     wanted, ignored = _assign(released, names, own, tied)
     _check_shapes(released, wanted, own, fresh)
-    if _is_empty(model):
+    if values is None:
         return []
     notes = [f"{released.place}: {len(wanted)} tensors taken ({names.release})"]
     for line, count in ignored.items():
@@ -142,10 +152,16 @@ def _load(model: nn.Module, released: ReleasedWeights, names: NameMap, fresh: Fr
         if ours is None:
             matrices[name] = tensor.clone()
         elif fresh is not None and ours in _BY_TOKEN:
-            notes += _fill_rows(own[ours].data, tensor, ours, fresh, f"{released.place}: {name}")
+            values.write(own[ours], partial(_fill_rows, stored=tensor, ours=ours, fresh=fresh))
+            notes += _rows_note(len(own[ours]), len(tensor), fresh, f"{released.place}: {name}")
         else:
-            own[ours].data.copy_(tensor)
-    return notes + _merge_adapters(model, adapters, matrices, names, own, released.place)
+            # It stays mapped until the value is asked for.
+            values.write(own[ours], partial(_copy, stored=tensor))
+    return notes + _merge_adapters(model, adapters, matrices, names, own, released.place, values)
+
+
+def _copy(target: Tensor, stored: Tensor) -> None:
+    target.copy_(stored)
 
 
 def _merge_adapters(
@@ -155,15 +171,13 @@ def _merge_adapters(
     names: NameMap,
     own: Mapping[str, Tensor],
     place: Path,
+    values: LateValues,
 ) -> list[str]:
     alpha = config_of(model).lora.alpha
     for weight, adapter in adapters.items():
-        add_adapter(own[str(names.ours(weight))], matrices[adapter.down], matrices[adapter.up], alpha)
+        added = partial(add_adapter, down=matrices[adapter.down], up=matrices[adapter.up], alpha=alpha)
+        values.change(own[str(names.ours(weight))], added)
     return [f"{place}: LoRA of {len(adapters)} weights merged (model.lora.alpha {alpha})"] if adapters else []
-
-
-def _is_empty(model: nn.Module) -> bool:
-    return any(parameter.is_meta for parameter in model.parameters())
 
 
 def _assign(
@@ -225,25 +239,31 @@ def _check_shapes(
         )
 
 
-def _fill_rows(target: Tensor, stored: Tensor, ours: str, fresh: FreshTokens, where: str) -> list[str]:
+def _fill_rows(target: Tensor, stored: Tensor, ours: str, fresh: FreshTokens) -> None:
     known = min(len(target), len(stored))
     target[:known].copy_(stored[:known])
-    if len(stored) > known:
-        return [f"{where}: {len(stored) - known} rows above the tokenizer's {known} tokens left out"]
     if len(target) > known:
         drawn = torch.empty(len(target) - known, target.shape[1])
         target[known:].copy_(drawn.normal_(0.0, fresh.deviation, generator=_generator(fresh.seed, ours)))
-        return [f"{where}: {len(target) - known} rows drawn for added tokens (deviation {fresh.deviation:g})"]
+
+
+def _rows_note(made: int, stored: int, fresh: FreshTokens, where: str) -> list[str]:
+    """A line where a table of tokens has other rows than the stored one."""
+    if stored > made:
+        return [f"{where}: {stored - made} rows above the tokenizer's {made} tokens left out"]
+    if made > stored:
+        return [f"{where}: {made - stored} rows drawn for added tokens (deviation {fresh.deviation:g})"]
     return []
 
 
-def _redraw(module: nn.Module, seed: int, name: str) -> None:
+def _redraw(module: nn.Module, seed: int, name: str, values: LateValues) -> None:
     """Draw the linear layers of a module as torch does, keyed by seed and name."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), values.drawing_later(math.inf) as take_notes:
         torch.manual_seed(_generator(seed, name).initial_seed())
         for layer in module.modules():
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
+    take_notes(module)
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

@@ -82,11 +82,11 @@ def take_steps(
         config.seed,
         config.global_batch_size,
     )
-    built = build_for_training(config, with_weights=rank.rank == 0)
+    built = build_for_training(config, with_weights=rank.rank == 0, late=True)
     empty = all(parameter.is_meta for parameter in built.model.parameters())
     trained = frozenset(name for name, parameter in built.model.named_parameters() if parameter.requires_grad)
     with joined(config, rank):
-        engine = make_engine(config, built.model, rank)
+        engine = make_engine(config, built.model, rank, built.values)
         contrast = make_contrast(config, rank, [split.dataset for split in plan.splits])
         keep(engine, weights / "before")
         batches = Loader(

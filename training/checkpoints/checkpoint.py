@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from glus.common.errors import TrainingError, UserError
 from glus.common.files import is_there, read_regular, unreadable
 from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.batches.vocabulary import FAST, SENTENCEPIECE
+from glus.model.late_values import LateValues
 from glus.model.precision import why_unusable
 from glus.model.released.safetensors_file import open_tensors, save_tensors
 from glus.training.run_config import RunConfig
@@ -251,27 +253,30 @@ class PartTaken:
     fresh: tuple[str, ...] = ()
 
 
-def load_weights(model: nn.Module, path: Path, part: PartTaken | None = None) -> None:
-    """Load a checkpoint's weights strictly into a model that is not partitioned; an empty model is only compared.
+def load_weights(model: nn.Module, path: Path, part: PartTaken | None = None, values: LateValues | None = None) -> None:
+    """Load a checkpoint's weights strictly into a model that is not partitioned.
 
-    `part` leaves something out on both sides; the rest must be complete.
+    Parameters on the meta device are only compared, or with `values` read when they are asked for. `part` leaves
+    something out on both sides; the rest must be complete.
     Raises TrainingError where the file is damaged or holds values that are not finite, or where names or shapes differ
     (a checkpoint of another model size); InputError where it cannot be read.
     """
     file = path / WEIGHTS
     taken = part or PartTaken()
     own = {name: tensor for name, tensor in _own_once(model).items() if not name.startswith(taken.fresh)}
-    empty = any(tensor.is_meta for tensor in own.values())
+    if values is None and not any(tensor.is_meta for tensor in own.values()):
+        values = LateValues()
     try:
         with open_tensors(file) as stored:
             names = {name for name in set(stored.keys()) if not name.startswith(taken.left_out)}
             shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in names}
             _check_fit(file, {name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
-            for name in names if not empty else ():
+            for name in names if values else ():
                 tensor = stored.get_tensor(name)
                 if why := why_unusable(tensor):
                     raise TrainingError(f"{file}: {name} {why}; use an earlier checkpoint")
-                own[name].data.copy_(tensor)
+                # It stays mapped until the value is asked for.
+                values.write(own[name], partial(Tensor.copy_, other=tensor))
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{file} cannot be read ({error}): the checkpoint is damaged, use another") from error
 

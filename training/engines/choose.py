@@ -10,6 +10,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from glus.common.errors import TrainingError
 from glus.model.language.language_families import DECODER_LAYERS
+from glus.model.late_values import LateValues
 from glus.model.segmenter import Segmenter
 from glus.model.videolisa.frame_segmenter import FRAME_SEGMENTERS
 from glus.training.contrast import ContrastiveLoss, pool_shape
@@ -86,12 +87,12 @@ def joined(config: RunConfig, rank: Rank) -> AbstractContextManager[None]:
     return PlainEngine.joined(rank) if config.engine.stage == "plain" else Engine.joined(rank)
 
 
-def make_engine(config: RunConfig, model: nn.Module, rank: Rank) -> TrainingEngine:
-    """The engine that `engine.stage` names. With stage 3 only rank 0 needs a model with weights."""
+def make_engine(config: RunConfig, model: nn.Module, rank: Rank, values: LateValues | None = None) -> TrainingEngine:
+    """The engine that `engine.stage` names. Only rank 0 needs a model with weights, or `values` that make them."""
     accumulation = accumulation_for(config, rank.ranks)
     if config.engine.stage == "plain":
-        return PlainEngine(model, config.engine, config.optimizer, accumulation, rank)
-    return Engine(model, config.engine, config.optimizer, accumulation, rank, LEAVES)
+        return PlainEngine(model, config.engine, config.optimizer, accumulation, rank, values)
+    return Engine(model, config.engine, config.optimizer, accumulation, rank, LEAVES, values)
 
 
 def make_contrast(config: RunConfig, rank: Rank, datasets: Sequence[str]) -> ContrastiveLoss | None:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import shutil
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from glus.common.errors import TrainingError, first_line
 from glus.common.out_of_memory import out_of_memory
+from glus.model.late_values import LateValues
 from glus.model.released.safe_pickle import holds_code, only_data, refused_code
 from glus.training.contrast import ContrastiveLoss
 from glus.training.distributed import Rank, join_ranks, lost_ranks
@@ -33,8 +34,8 @@ class Engine:
 
     `leaves` are classes of modules that ZeRO-3 gathers at once: parts that read parameters outside their modules'
     forward, and small modules for which one gathering is cheaper than many.
-    Each parameter is scattered as the engine is made: rank 0 has the complete `model` in CPU memory, the others may
-    have it on the meta device and get it, or with ZeRO-3 their parts of it, from rank 0.
+    Each parameter is scattered as the engine is made: rank 0 has it in CPU memory, or makes it by `values` when it is
+    its turn. The others may have it on the meta device and get it, or with ZeRO-3 their parts of it, from rank 0.
     Raises TrainingError on all ranks where one of them built another model.
     """
 
@@ -49,6 +50,7 @@ class Engine:
         accumulation: int,
         rank: Rank,
         leaves: Sequence[type[nn.Module]] = (),
+        values: LateValues | None = None,
     ):
         import deepspeed
 
@@ -60,7 +62,7 @@ class Engine:
         if config.stage == 3 and leaves:
             deepspeed.utils.set_z3_leaf_modules(model, list(leaves))
         kind = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        scatter(model, rank, kind, _partition(settings, kind) if config.stage == 3 else broadcast)
+        scatter(model, rank, kind, _partition(settings, kind) if config.stage == 3 else broadcast, values)
         own_sums = accumulation > 1 and config.precision == "bf16" and config.stage in (0, 1)
         self._sums = Float32Sums(model, accumulation) if own_sums else None
         adam = torch.optim.AdamW(
@@ -158,10 +160,13 @@ class Engine:
         return state
 
     def save(self, folder: Path) -> None:
-        """Write optimiser and partitioned state of all ranks into `folder`. Raises TrainingError on a full disk."""
+        """Write optimiser and partitioned state of all ranks into `folder`, of what is trained alone.
+
+        Raises TrainingError on a full disk.
+        """
         try:
             with _quiet_stdout():
-                self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+                self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False, exclude_frozen_parameters=True)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             if out_of_memory(error) or lost_ranks(error):
                 raise
@@ -172,6 +177,8 @@ class Engine:
     def load(self, folder: Path, ranks: int) -> None:
         """Read back what `save` wrote on `ranks` ranks; on another number of them by DeepSpeed's universal checkpoint.
 
+        Frozen parameters stay as the engine was made with them: the checkpoint's weights hold them. Where the state has
+        them too, as earlier versions wrote it, they are the same.
         Nothing in it is run: only tensors and DeepSpeed's own three classes of settings are taken.
         Raises TrainingError where it is damaged or gone, or where it holds code.
         """
@@ -180,7 +187,7 @@ class Engine:
         try:
             with only_data(_saved_classes()), _quiet_stdout():
                 with self._converted(folder) if other else contextlib.nullcontext(folder) as place:
-                    found, _ = self._engine.load_checkpoint(str(place), tag=_TAG)
+                    found, _ = self._engine.load_checkpoint(str(place), tag=_TAG, custom_load_fn=_load_trained)
         except (OSError, RuntimeError, ValueError, LookupError, AssertionError, EOFError, UnpicklingError) as error:
             if out_of_memory(error) or lost_ranks(error):
                 raise
@@ -227,6 +234,18 @@ class Engine:
         self._engine.destroy()
         # DeepSpeed keeps hpZ's group and would give it to the next engine, or refuse to make another.
         groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
+
+
+def _load_trained(src: Mapping[str, Tensor], dst: nn.Module) -> None:
+    """Load a state without frozen parameters into a module, else strictly. Raises RuntimeError for other names."""
+    missing, unknown = dst.load_state_dict(src, strict=False)
+    frozen = {name for name, each in dst.named_parameters(remove_duplicate=False) if not each.requires_grad}
+    missing = [name for name in missing if name not in frozen]
+    if missing or unknown:
+        raise RuntimeError(
+            f"it holds another model: {len(missing)} parameters are missing (first {missing[:1]}), {len(unknown)} are "
+            f"unknown (first {unknown[:1]})"
+        )
 
 
 def _saved_classes() -> list[type]:

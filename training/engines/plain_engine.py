@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glus.common.errors import TrainingError
+from glus.model.late_values import LateValues
 from glus.model.released.safe_pickle import holds_code, refused_code
 from glus.training.contrast import ContrastiveLoss
 from glus.training.distributed import Rank
@@ -27,13 +28,21 @@ class PlainEngine:
     most_together = 2**16
 
     def __init__(
-        self, model: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, accumulation: int, rank: Rank
+        self,
+        model: nn.Module,
+        config: EngineConfig,
+        optimizer: OptimizerConfig,
+        accumulation: int,
+        rank: Rank,
+        values: LateValues | None = None,
     ):
         if rank.ranks > 1 or config.precision != "fp32":
             raise TrainingError(
                 f"engine.stage=plain is one process in fp32, here {rank.ranks} ranks in {config.precision}: "
                 "choose a stage from 0 to 3, or ranks=1 engine.precision=fp32"
             )
+        if values:
+            values.fill_model(model)
         self.rank, self.module = rank, model.to(rank.device).train()
         self.last = Accumulated()
         self._accumulation, self._clip = accumulation, optimizer.clip

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glus.common.errors import TrainingError
+from glus.model.late_values import LateValues
 from glus.training.distributed import Rank
 
 
@@ -48,13 +49,22 @@ def _words(row: Any) -> str:
     return f"{row[0]} {row[1]}{'' if row[2] else ', frozen'}" if row else "nothing"
 
 
-def scatter(model: nn.Module, rank: Rank, dtype: torch.dtype, take: Callable[[nn.Parameter], None]) -> None:
+def scatter(
+    model: nn.Module,
+    rank: Rank,
+    dtype: torch.dtype,
+    take: Callable[[nn.Parameter], None],
+    values: LateValues | None = None,
+) -> None:
     """Move a model to this rank's device, its floating parameters in `dtype`, and give each to `take`, once.
 
-    Rank 0 has it with its weights in the memory of its CPU; the others may have it on the meta device. `take` gets
-    rank 0's weights to the others (`broadcast`, or ZeRO-3's partitions). Held at any time: what `take` keeps, one
-    parameter, and on rank 0's CPU what is still to come. Tied parameters stay tied. All ranks call it.
+    Rank 0 has each parameter in the memory of its CPU, or on the meta device and makes it by `values`; the others may
+    have it on the meta device. `take` gets rank 0's weights to the others (`broadcast`, or ZeRO-3's partitions). Held
+    at any time: what `take` keeps, one parameter, and what rank 0 had in memory and is still to come. Tied parameters
+    stay tied. All ranks call it. Raises KeyError where nothing makes a parameter of rank 0.
     """
+    if rank.rank == 0:
+        values = values or LateValues()
     made: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
         for name, given in module._parameters.items():
@@ -62,7 +72,7 @@ def scatter(model: nn.Module, rank: Rank, dtype: torch.dtype, take: Callable[[nn
                 continue
             if given not in made:
                 kind = dtype if given.is_floating_point() else given.dtype
-                made[given] = parameter = _on_device(given, kind, rank.device)
+                made[given] = parameter = _on_device(given, kind, rank.device, values)
                 take(parameter)
             module._parameters[name] = made[given]
         for name, buffer in module._buffers.items():
@@ -76,8 +86,11 @@ def broadcast(tensor: Tensor) -> None:
     torch.distributed.broadcast(tensor.data, 0)
 
 
-def _on_device(given: nn.Parameter, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
+def _on_device(
+    given: nn.Parameter, dtype: torch.dtype, device: torch.device, values: LateValues | None
+) -> nn.Parameter:
     if given.is_meta:
-        return nn.Parameter(torch.empty(given.shape, dtype=dtype, device=device), requires_grad=given.requires_grad)
+        made = values.take(given).to(device, dtype) if values else torch.empty(given.shape, dtype=dtype, device=device)
+        return nn.Parameter(made, requires_grad=given.requires_grad)
     given.data = given.data.to(device, dtype).contiguous()
     return given

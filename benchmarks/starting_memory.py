@@ -2,7 +2,7 @@
 
 A GLUS of 0.27 billion parameters (1.1 GB in float32), most of them Llama's, whose largest matrix has the share of the
 model that GLUS-7B's has. Two gloo ranks build it and make their engine, as `glus train` does. It is drawn, read from a
-checkpoint of ours, or from a release with new LoRA. This process reads /proc/RANK/status every 5 ms and prints the
+checkpoint of ours, or from a release with new LoRA. This process reads /proc/RANK/status every 10 ms and prints the
 largest sum over both ranks of what no file backs (RssAnon and RssShmem), less the sum before the model was built.
 Mapped files do not count: the kernel drops their pages.
 """
@@ -50,7 +50,7 @@ def config_of(source: str, stage: int, precision: str, folder: Path) -> RunConfi
     return replace(config, weights=WeightsConfig(glus=str(folder / "release"))) if source == "release" else config
 
 
-def write_sources(config: RunConfig, folder: Path) -> None:
+def write_sources(config: RunConfig, folder: Path, release: bool) -> None:
     """FOLDER/start, a run with one checkpoint, and FOLDER/release, its export. In a process of its own."""
     import json
     from dataclasses import asdict
@@ -65,7 +65,8 @@ def write_sources(config: RunConfig, folder: Path) -> None:
     settings = json.loads(json.dumps(asdict(config), default=str))
     checkpoint.write(path, build_model(config.model, tokenizer, 0).state_dict(), state, settings, tokenizer.path)
     note_digests(path, 0)
-    export(ExportConfig(path, folder / "release", form="safetensors"))
+    if release:
+        export(ExportConfig(path, folder / "release", form="safetensors"))
 
 
 def start(number: int, config: RunConfig, store: Path, ready: Barrier, left: list[float]) -> None:
@@ -114,7 +115,7 @@ def measure(source: str, stage: int, precision: str, folder: Path) -> None:
         while not done:
             now = [held(process.pid) - each for process, each in zip(processes, before, strict=True)]
             most, most_of_each = max(most, sum(now)), [max(pair) for pair in zip(most_of_each, now, strict=True)]
-            time.sleep(0.005)
+            time.sleep(0.01)
             done = ready.n_waiting == RANKS or any(process.exitcode for process in processes)
         after = sum(held(process.pid) - each for process, each in zip(processes, before, strict=True))
         ready.wait()
@@ -140,11 +141,11 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        writing = multiprocessing.get_context("spawn").Process(
-            target=write_sources, args=(config_of("drawn", 3, "fp32", folder), folder)
-        )
-        writing.start()
-        writing.join()
+        if asked.source != ["drawn"]:
+            words = config_of("drawn", 3, "fp32", folder), folder, "release" in asked.source
+            writing = multiprocessing.get_context("spawn").Process(target=write_sources, args=words)
+            writing.start()
+            writing.join()
         for source in asked.source:
             for stage in asked.stage:
                 for precision in asked.precision:

@@ -1,5 +1,6 @@
 """A model from rank 0 to all ranks, one parameter at a time; first whether they all built the same one."""
 
+import ctypes
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from glus.common.errors import TrainingError
 from glus.model.late_values import LateValues
 from glus.training.distributed import Rank
+
+#: Bytes of parameters after which what was freed goes back to the system.
+_TRIM_AFTER = 2**23
 
 
 def check_same_model(model: nn.Module, rank: Rank) -> None:
@@ -66,15 +70,20 @@ def scatter(
     if rank.rank == 0:
         values = values or LateValues()
     made: dict[nn.Parameter, nn.Parameter] = {}
+    freed = 0
     for module in model.modules():
         for name, given in module._parameters.items():
             if given is None:
                 continue
             if given not in made:
                 kind = dtype if given.is_floating_point() else given.dtype
+                freed += given.numel() * kind.itemsize
                 made[given] = parameter = _on_device(given, kind, rank.device, values)
                 take(parameter)
             module._parameters[name] = made[given]
+            if freed >= _TRIM_AFTER:
+                _trim_heap()
+                freed = 0
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = buffer = buffer.to(rank.device).contiguous()
@@ -84,6 +93,13 @@ def scatter(
 def broadcast(tensor: Tensor) -> None:
     """Rank 0's values on every rank, in place."""
     torch.distributed.broadcast(tensor.data, 0)
+
+
+def _trim_heap() -> None:
+    """Return freed memory to the system: glibc keeps it, between the parts that stay, as much as the model again."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _on_device(

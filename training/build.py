@@ -17,6 +17,7 @@ from glus.model.model_config import ModelConfig
 from glus.model.released.release_sums import check_sums
 from glus.model.trainable import TrainableRow, add_lora, build_empty, set_trainable
 from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.complete_weights import load_weights
 from glus.training.checkpoints.integrity import check_model_files, without_digests
 from glus.training.checkpoints.starting import part_of
 from glus.training.hub_weights import fetch_weights
@@ -117,7 +118,7 @@ def _fill(
     """Load the weights of a checkpoint, or the released ones; without `values` only compare. Lines for the user."""
     if start:
         part = part_of(config.model.method, start)
-        checkpoint.load_weights(model, start, part, values)
+        load_weights(model, start, part, values)
         if part is None:
             return ()
         left_out, fresh = (" and ".join(f"{each}*" for each in names) for names in (part.left_out, part.fresh))
@@ -135,7 +136,7 @@ def build_from_checkpoint(folder: Path) -> tuple[AnyModel, Tokenizer, RunConfig]
     language = replace(config.model.language, attention="sdpa")
     sizes = replace(config.model, language=language)
     model, values = build_empty(sizes, tokenizer.vocab_size, tokenizer.seg_id), LateValues()
-    checkpoint.load_weights(model, folder, values=values)
+    load_weights(model, folder, values=values)
     values.fill_model(model)
     return model, tokenizer, config
 

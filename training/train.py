@@ -148,6 +148,7 @@ def _load_state(trainer: Trainer, resumed: Path) -> int:
     """Load what a checkpoint holds in addition to weights; returns its step."""
     state = checkpoint.read_state(resumed)
     trainer.engine.load(resumed / checkpoint.ENGINE, state.ranks)
+    trainer.take_base(resumed)
     if trainer.contrast:
         trainer.contrast.load(resumed / checkpoint.CONTRAST)
     return state.step

@@ -20,6 +20,7 @@ from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.training.checkpoints import checkpoint
 from glus.training.checkpoints.adapter import write_adapter
+from glus.training.checkpoints.base_weights import Base, fitting_base, frozen_names, write_base
 from glus.training.checkpoints.integrity import note_digests
 from glus.training.checkpoints.keeping import remove_others
 from glus.training.contrast import ContrastiveLoss
@@ -59,6 +60,9 @@ class Trainer:
         #: Losses since the last checkpoint.
         self.losses: list[float] = []
         self.folder = Path(config.out) / "checkpoints"
+        #: Names of parameters that go to a base, and rank 0's base.
+        self.frozen = frozen_names(engine.module)
+        self.base: Base | None = None
 
     def run(self, meter: Meter, start: int) -> Path:
         """Train from step `start` to the end, or until a stop request; returns the last checkpoint.
@@ -136,9 +140,13 @@ class Trainer:
         Raises TrainingError on a full disk: nothing of this checkpoint is left, the earlier ones are not touched.
         """
         began = time.perf_counter()
-        weights = self.engine.gather()
+        new_base = self._needs_base()
+        weights = self.engine.gather(without=() if new_base else self.frozen)
         path = checkpoint.writing(self.folder, step)
         try:
+            if new_base and self.rank.rank == 0:
+                self.base = write_base(self.folder, {name: weights.pop(name) for name in sorted(self.frozen)})
+                self.watchdog.beat()
             self._write(path, weights, step)
             if self.rank.rank == 0:
                 checkpoint.publish(path, self.folder, step)
@@ -156,6 +164,19 @@ class Trainer:
             self.tracker.log_checkpoint(self.folder / checkpoint.name_of(step), step)
         return self.folder / checkpoint.name_of(step)
 
+    def take_base(self, resumed: Path) -> None:
+        """Go on with the base of a checkpoint in this run's folder, where it holds what is frozen now."""
+        frozen = {name: each for name, each in self.engine.module.named_parameters() if name in self.frozen}
+        self.base = fitting_base(resumed, frozen)
+
+    def _needs_base(self) -> bool:
+        """Whether the frozen weights must be written (again). All ranks call it and get the same."""
+        if not self.frozen:
+            return False
+        there = self.rank.rank > 0 or (self.base is not None and self.base.is_in(self.folder))
+        [needed] = self.rank.all_reduce_max([int(not there)])
+        return bool(needed)
+
     def _write(self, path: Path, weights: dict[str, Tensor], step: int) -> None:
         if self.rank.rank == 0:
             checkpoint.aside(self.folder, step)
@@ -170,6 +191,8 @@ class Trainer:
                 ranks=self.rank.ranks,
                 loss=sum(self.losses) / len(self.losses) if self.losses else None,
                 written=time.time(),
+                base=self.base.digest if self.base else "",
+                base_bytes=self.base.size if self.base else 0,
             )
             checkpoint.write(path, weights, state, without_secrets(asdict(self.config)), self.tokenizer.path)
             write_adapter(path, weights, self.config.model.lora, self.config.weights.tokenizer)

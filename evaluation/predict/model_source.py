@@ -20,7 +20,7 @@ from glus.model.released.release_sam2 import Hiera
 from glus.model.released.release_sums import check_sums
 from glus.model.released.safetensors_file import open_tensors
 from glus.training.checkpoints import checkpoint
-from glus.training.checkpoints.integrity import check_model_files, without_digests
+from glus.training.checkpoints.integrity import check_model_files, complete_digest, without_digests
 from glus.training.hub_weights import missing_tower
 from glus.training.release_info import Release, assumptions, read_release, without_sums
 from glus.training.run_config import WeightsConfig
@@ -157,7 +157,7 @@ class ModelSource:
         """
         if self.release is None:
             noted = check_model_files(self.folder)
-            return noted.get(checkpoint.WEIGHTS) or self._digest_of_weights()
+            return complete_digest(self.folder, noted.get(checkpoint.WEIGHTS) or self._digest_of_weights())
         from glus.training.pretrained import released_files
 
         known = check_sums(self.folder)

@@ -25,6 +25,7 @@ from glus.launch.slurm.doctor_gpu import flash_attention
 from glus.launch.slurm.doctor_network import Meeting, meet
 from glus.training.build import build_for_training
 from glus.training.checkpoints import checkpoint
+from glus.training.checkpoints.base_weights import frozen_names
 from glus.training.devices import choose_device, gpu_count, memory_taken
 from glus.training.hub_weights import fetch_weights
 from glus.training.metrics.peaks import unknown_gpu
@@ -164,15 +165,18 @@ def _first_byte(file: Path) -> None:
 
 
 def planned_bytes(run: RunConfig) -> int:
-    """About how much the checkpoints of a run take: what the policy keeps, and one that is being written.
+    """About how much the checkpoints of a run take: what the policy keeps, one that is being written, and their base.
 
-    A checkpoint holds the weights in fp32, the engine's copy of them, and three numbers for each trained element.
+    A checkpoint holds the weights without those of the base, the engine's copy of what is trained, and three numbers in
+    fp32 for each trained element.
     """
-    built = build_for_training(run, None, with_weights=False)
-    trained = sum(row.elements for row in built.trainable)
-    elements = sum(parameter.numel() for parameter in built.model.parameters())
+    model = build_for_training(run, None, with_weights=False).model
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    base = sum(sizes[name] for name in frozen_names(model))
     width = 2 if run.engine.precision == "bf16" else 4
-    return (elements * (4 + width) + trained * 12) * (max(run.keep.last, 1) + run.keep.best + 1)
+    each = (sum(sizes.values()) - base + trained) * width + trained * 12
+    return base * width + each * (max(run.keep.last, 1) + run.keep.best + 1)
 
 
 def _disk(run: RunConfig, nodes: Nodes) -> str:

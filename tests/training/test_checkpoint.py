@@ -119,7 +119,7 @@ BROKEN = [
     (_cut("run.json"), r"run\.json: broken JSON at .* use another checkpoint"),
     (_state(colour="red"), r"run\.json: colour: unknown key; use another checkpoint"),
     (_state(step=None), r"run\.json: step: Input should be a valid integer; use another checkpoint"),
-    (_state(format=9, colour="red"), r"has format 9, this code reads 1: use the version that wrote it"),
+    (_state(format=9, colour="red"), r"has format 9, this code reads 1 and 2: use the version that wrote it"),
     (_cut("model.safetensors"), r"model\.safetensors has \d+ bytes of \d+"),
     (_forget("model.safetensors"), r"No such file or directory: .*model\.safetensors"),
     (_flip("model.safetensors"), r"model\.safetensors does not hold what was written"),

@@ -1,36 +1,36 @@
 """Checkpoints: written to a temporary folder, then renamed; `latest` moves last and names a complete one.
 
 OUT/checkpoints/step-000300/{model.safetensors, run.json, config.json, tokenizer/, adapter/, engine/, digests/}
+OUT/checkpoints/base-<digest>/model.safetensors    frozen weights, where they are most of the model (base_weights.py)
 OUT/checkpoints/latest        the name of the newest
 """
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from glus.common.errors import TrainingError, UserError
 from glus.common.files import is_there, read_regular, unreadable
 from glus.common.json_file import parsed_as, read_object
 from glus.data_pipeline.batches.vocabulary import FAST, SENTENCEPIECE
-from glus.model.late_values import LateValues
-from glus.model.precision import why_unusable
-from glus.model.released.safetensors_file import open_tensors, save_tensors
+from glus.model.released.safetensors_file import save_tensors
 from glus.training.run_config import RunConfig
 from glus.training.tracking.tracking_place import without_user
 
-FORMAT = 1
+#: Of a checkpoint that is complete, and of one that names a base: versions before bases read the former alone.
+FORMAT, WITH_BASE = 1, 2
 WEIGHTS, RUN, CONFIG, TOKENIZER, ENGINE = "model.safetensors", "run.json", "config.json", "tokenizer", "engine"
 #: Each rank's bank of [SEG] states, where the contrastive loss keeps one.
 CONTRAST = "contrast"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 #: Ranks of a run at most, far above what there is.
 MOST_RANKS = 1_000_000
 
@@ -40,6 +40,7 @@ class RunState:
     """State that a run needs to resume: steps done, the plan's seed and data, and the MLflow run that it belongs to.
 
     `loss` is the mean since the checkpoint before (None without a step), `written` the time in seconds since the epoch.
+    `base` is the SHA-256 of the frozen weights that it needs, and `base_bytes` their size; "" where it is complete.
     """
 
     step: int
@@ -50,7 +51,17 @@ class RunState:
     ranks: int
     loss: float | None = None
     written: float = 0.0
+    base: str = ""
+    base_bytes: int = 0
     format: int = FORMAT
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The content of run.json; without a base as versions before bases wrote it."""
+        fields = asdict(self)
+        if self.base:
+            return fields | {"format": WITH_BASE}
+        return {name: value for name, value in fields.items() if not name.startswith("base")}
 
 
 def name_of(step: int) -> str:
@@ -68,8 +79,9 @@ def aside(folder: Path, step: int) -> Path:
 
     Raises TrainingError where the folder cannot be made.
     """
-    for left in (*folder.glob(".step-*.writing"), *folder.glob(".step-*.removed")):
-        shutil.rmtree(left, ignore_errors=True)
+    for pattern in (".step-*.writing", ".step-*.removed", ".base*.writing", ".base-*.removed"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
     path = writing(folder, step)
     try:
         path.mkdir(parents=True)
@@ -89,7 +101,7 @@ def write(
     """
     try:
         save_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, path / WEIGHTS)
-        (path / RUN).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+        (path / RUN).write_text(json.dumps(state.fields, indent=1), encoding="utf-8")
         (path / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         copy_tokenizer(tokenizer, path / TOKENIZER)
     except OSError as error:
@@ -209,12 +221,16 @@ def read_state(path: Path) -> RunState:
     file, remedy = path / RUN, "use another checkpoint"
     fields = read_object(file, "run state", raises=TrainingError, remedy=remedy)
     written = fields.get("format")
-    if written != FORMAT:
-        raise TrainingError(f"{path} has format {written!r}, this code reads {FORMAT}: use the version that wrote it")
+    if written not in (FORMAT, WITH_BASE):
+        raise TrainingError(
+            f"{path} has format {written!r}, this code reads {FORMAT} and {WITH_BASE}: use the version that wrote it"
+        )
     state = parsed_as(fields, RunState, str(file), raises=TrainingError, remedy=remedy)
     # Without a rank no digest would be checked.
     if state.step < 0 or not 1 <= state.ranks <= MOST_RANKS:
         raise TrainingError(f"{file}: step {state.step} by {state.ranks} ranks is no state of a run; {remedy}")
+    if bool(state.base) != (written == WITH_BASE) or not (_DIGEST.fullmatch(state.base) or not state.base):
+        raise TrainingError(f"{file}: base {state.base[:80]!r} of format {written} is no digest; {remedy}")
     return state
 
 
@@ -240,66 +256,3 @@ def read_run_config(path: Path) -> RunConfig:
         ) from error
     except (UserError, ValueError, TypeError, OverflowError) as error:
         raise TrainingError(f"{path / CONFIG}: {error}; use another checkpoint") from error
-
-
-@dataclass(frozen=True)
-class PartTaken:
-    """What a model takes of another method's checkpoint: all but names that begin with one of `left_out`.
-
-    What of the model begins with one of `fresh` stays as it was drawn.
-    """
-
-    left_out: tuple[str, ...] = ()
-    fresh: tuple[str, ...] = ()
-
-
-def load_weights(model: nn.Module, path: Path, part: PartTaken | None = None, values: LateValues | None = None) -> None:
-    """Load a checkpoint's weights strictly into a model that is not partitioned.
-
-    Parameters on the meta device are only compared, or with `values` read when they are asked for. `part` leaves
-    something out on both sides; the rest must be complete.
-    Raises TrainingError where the file is damaged or holds values that are not finite, or where names or shapes differ
-    (a checkpoint of another model size); InputError where it cannot be read.
-    """
-    file = path / WEIGHTS
-    taken = part or PartTaken()
-    own = {name: tensor for name, tensor in _own_once(model).items() if not name.startswith(taken.fresh)}
-    if values is None and not any(tensor.is_meta for tensor in own.values()):
-        values = LateValues()
-    try:
-        with open_tensors(file) as stored:
-            names = {name for name in set(stored.keys()) if not name.startswith(taken.left_out)}
-            shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in names}
-            _check_fit(file, {name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
-            for name in names if values else ():
-                tensor = stored.get_tensor(name)
-                if why := why_unusable(tensor):
-                    raise TrainingError(f"{file}: {name} {why}; use an earlier checkpoint")
-                # It stays mapped until the value is asked for.
-                values.write(own[name], partial(Tensor.copy_, other=tensor))
-    except (SafetensorError, OSError) as error:
-        raise TrainingError(f"{file} cannot be read ({error}): the checkpoint is damaged, use another") from error
-
-
-def _own_once(model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that a checkpoint stores: parameters and kept buffers, tied ones by their first name only."""
-    kept = model.state_dict(keep_vars=True)
-    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    tied -= {name for name, _ in model.named_parameters()}
-    return {name: tensor for name, tensor in kept.items() if name not in tied}
-
-
-def _check_fit(file: Path, own: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]) -> None:
-    differing = sorted(name for name in own.keys() & stored.keys() if own[name] != stored[name])
-    if differing:
-        name = differing[0]
-        raise TrainingError(
-            f"{file} is of another model size: {len(differing)} shapes differ, first {name}: stored "
-            f"{list(stored[name])}, the config makes {list(own[name])}; take the model of {file.parent / CONFIG}"
-        )
-    missing, extra = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
-    if missing or extra:
-        raise TrainingError(
-            f"{file} is of another model: {len(missing)} parameters are missing (first {missing[:1]}), {len(extra)} "
-            f"are unknown (first {extra[:1]}); take the model of {file.parent / CONFIG}"
-        )

@@ -1,8 +1,11 @@
 """Checkpoint integrity: each rank writes the SHA-256 of its files, and checks its share before loading.
 
 CHECKPOINT/digests/rank-0003.json    {"engine/state/zero_pp_rank_3_...pt": [bytes, "sha256"], ...}
+
+The digest of a base is in run.json of each checkpoint that names it; rank 0 checks it.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +15,7 @@ from glus.common.errors import TrainingError, UserError
 from glus.common.files import is_there, open_regular, sha256_of, unreadable
 from glus.common.json_file import read_as
 from glus.training.checkpoints.adapter import ADAPTER
+from glus.training.checkpoints.base_weights import Base
 from glus.training.checkpoints.checkpoint import CONTRAST, ENGINE, RUN, WEIGHTS, read_state, sync
 
 DIGESTS = "digests"
@@ -50,7 +54,8 @@ def find_corruption(path: Path, rank: int = 0, ranks: int = 1) -> str:
         return f"{path} holds no {RUN}"
     try:
         noted: dict[str, tuple[int, str]] = {}
-        for writer in range(read_state(path).ranks):
+        state = read_state(path)
+        for writer in range(state.ranks):
             noted |= _noted(path, writer)
         for name, (size, _) in noted.items():
             there = (path / name).stat().st_size
@@ -59,6 +64,8 @@ def find_corruption(path: Path, rank: int = 0, ranks: int = 1) -> str:
         for name, (_, digest) in noted.items():
             if writer_of(name) % ranks == rank and _sha256(path / name) != digest:
                 return f"{path / name} does not hold what was written (another SHA-256)"
+        if base := Base.named_by(state):
+            (base.check if rank == 0 else base.find)(path)
     except UserError as error:
         _refuse_forbidden(error)
         return str(error)
@@ -69,15 +76,14 @@ def find_corruption(path: Path, rank: int = 0, ranks: int = 1) -> str:
 
 
 def check_model_files(path: Path, weights: bool = True) -> dict[str, str]:
-    """SHA-256 of what predicting and `init_from` read of a checkpoint, by name, checked; empty without digests.
+    """SHA-256 of what predicting and `init_from` read of a checkpoint, by name, checked.
 
-    `weights` False leaves the weights out: the rest is small.
+    Without digests/ that is its base alone, if it has one. `weights` False leaves the contents of weights out: the rest
+    is small.
     Raises TrainingError where a file is gone or holds other bytes, InputError where one cannot be read.
     """
-    if not is_there(path / DIGESTS):
-        return {}
     found = {}
-    for name, (size, digest) in _noted(path, 0).items():
+    for name, (size, digest) in (_noted(path, 0) if is_there(path / DIGESTS) else {}).items():
         if name.startswith(_STATE_ALONE) or (name == WEIGHTS and not weights):
             continue
         if not is_there(path / name):
@@ -91,13 +97,22 @@ def check_model_files(path: Path, weights: bool = True) -> dict[str, str]:
                 "again, or use another"
             )
         found[name] = digest
+    if base := Base.named_by(read_state(path)):
+        (base.check if weights else base.find)(path)
+        found[base.file] = base.digest
     return found
 
 
 def digest_of_weights(path: Path) -> str:
-    """SHA-256 of a checkpoint's weights: as noted with them, else computed. Raises TrainingError or InputError."""
+    """Digest of a checkpoint's weights: as noted with them, else computed. Raises TrainingError or InputError."""
     noted = _noted(path, 0) if is_there(path / DIGESTS) else {}
-    return noted[WEIGHTS][1] if WEIGHTS in noted else sha256_of(path / WEIGHTS, "weights")
+    return complete_digest(path, noted[WEIGHTS][1] if WEIGHTS in noted else sha256_of(path / WEIGHTS, "weights"))
+
+
+def complete_digest(path: Path, own: str) -> str:
+    """Digest of a checkpoint's complete weights; `own` is that of its own file, and the result where it has no base."""
+    base = Base.named_by(read_state(path))
+    return hashlib.sha256(f"{own}{base.digest}".encode()).hexdigest() if base else own
 
 
 def without_digests(path: Path) -> list[str]:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from glus.common.errors import TrainingError
+from glus.training.checkpoints.base_weights import remove_unneeded
 from glus.training.checkpoints.checkpoint import RunState, find_latest, read_state, step_of
 from glus.training.run_config import KeepConfig
 
@@ -28,7 +29,7 @@ def steps_to_keep(states: list[RunState], keep: KeepConfig) -> set[int]:
 def remove_others(folder: Path, keep: KeepConfig) -> list[str]:
     """Remove the checkpoints in `folder` that the policy does not keep; returns their names.
 
-    A damaged one is removed too, once `keep.last` newer ones are there.
+    A damaged one is removed too, once `keep.last` newer ones are there. Then bases that no checkpoint names go.
     """
     newest = find_latest(folder)
     found: dict[Path, RunState | None] = {}
@@ -50,4 +51,5 @@ def remove_others(folder: Path, keep: KeepConfig) -> list[str]:
         path.rename(gone)
         shutil.rmtree(gone)
         removed.append(path.name)
+    remove_unneeded(folder)
     return removed

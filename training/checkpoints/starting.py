@@ -7,7 +7,8 @@ from types import MappingProxyType
 from glus.common.errors import TrainingError
 from glus.data_pipeline.sampling.frame_labels import FrameLabels
 from glus.model.model_config import Method
-from glus.training.checkpoints.checkpoint import PartTaken, read_config, resolve
+from glus.training.checkpoints.checkpoint import read_config, resolve
+from glus.training.checkpoints.complete_weights import PartTaken
 from glus.training.checkpoints.integrity import digest_of_weights
 from glus.training.run_config import RunConfig
 

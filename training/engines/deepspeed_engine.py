@@ -5,7 +5,7 @@ import contextlib
 import os
 import shutil
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -144,12 +144,15 @@ class Engine:
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
 
-    def gather(self) -> dict[str, Tensor]:
-        """Complete parameters and buffers on the CPU of rank 0; an empty dict on the others. All ranks call it."""
+    def gather(self, without: Collection[str] = ()) -> dict[str, Tensor]:
+        """Complete parameters and buffers on the CPU of rank 0, but parameters named in `without`; an empty dict on the
+        others. All ranks call it."""
         import deepspeed
 
         state: dict[str, Tensor] = {}
         for name, parameter in self.module.named_parameters():
+            if name in without:
+                continue
             with deepspeed.zero.GatheredParameters(parameter, modifier_rank=None):
                 if self.rank.rank == 0:
                     state[name] = parameter.detach().cpu().clone()

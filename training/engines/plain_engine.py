@@ -1,7 +1,7 @@
 """Plain torch on one process, to compare ZeRO with: float32, the complete model, the same step."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -80,10 +80,11 @@ class PlainEngine:
     def barrier(self) -> None:
         """There are no other ranks."""
 
-    def gather(self) -> dict[str, Tensor]:
-        """Copy all parameters and kept buffers to the CPU."""
+    def gather(self, without: Collection[str] = ()) -> dict[str, Tensor]:
+        """Copy all parameters and kept buffers to the CPU, but parameters named in `without`."""
         kept = self.module.state_dict()
         names = {name for name, _ in self.module.named_parameters()} | {name for name, _ in self.module.named_buffers()}
+        names -= set(without)
         return {name: tensor.detach().cpu().clone() for name, tensor in kept.items() if name in names}
 
     def save(self, folder: Path) -> None:

@@ -142,6 +142,7 @@ COMMANDS = {
         "glus.launch.commands.pointing:PointingConfig",
         "what a pretraining checkpoint sees in held-out clips: words of patches, places of [SEG]",
         first="checkpoint",
+        fills="out",
     ),
     "study": Command(
         "glus.launch.commands.study:study",

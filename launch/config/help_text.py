@@ -86,6 +86,8 @@ def config_help(cls: type, usage: str, description: str, examples: Sequence[str]
     parser.description = description
     # jsonargparse would take the path of a file for a section; load_config does not (one file, one place to look).
     text = re.sub(r"^ +--\S+ CONFIG\s+Path to a configuration file\.\n", "", parser.format_help(), flags=re.MULTILINE)
+    # Nor is there an option for the fields of a table's sections: the table's own text says where they are described.
+    text = re.sub(r"^ +--\S+\.help\s+Show the help for \S+\s+and\s+exit\.\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"Annotated\[str,\s+path\]|<class\s+'Path'>|\bPath\b(?=[ |\],)])", "path", text)
     if examples:
         text = f"{text.rstrip()}\n\nExamples:\n" + "".join(f"  {line}\n" for line in examples)

@@ -120,13 +120,13 @@ class StudyConfig:
     shards: PathText
     """Folder with the shards of `glus prepare`, or its URL."""
     trainings: dict[str, StudyTraining]
-    """The chain of trainings, by name, in order."""
+    """The chain of trainings, by name, in order; each has config and changes (docs/study.md)."""
     arms: dict[str, StudyArm]
-    """The arms, by name. The first is what all others are compared with."""
+    """The arms, by name; the first is what all others are compared with. Fields: docs/study.md."""
     evaluations: dict[str, StudyEvaluation]
-    """The ways in which trained models are asked, by name. The first is the usual one."""
+    """The ways in which trained models are asked, by name, the first is the usual one: splits, changes, arms."""
     measures: dict[str, StudyMeasure]
-    """What the report shows, by name."""
+    """What the report shows, by name; each has metric, evaluation, kind, splits, title."""
     name: str = "study"
     """Name of the study: its runs have the tag `study` in MLflow."""
     out: Path = Path("build/study")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from hypothesis import settings
 
 # Before torch begins. Several ranks share this machine's cores in tests, which few GPUs allow; what SLURM gave this
@@ -114,6 +115,15 @@ def frozen_libraries() -> None:
     """Leave what is there by now out of garbage collections: DeepSpeed asks for several, each half a second."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """So small a model gains nothing by more threads, which round in another way and wait on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -236,15 +235,6 @@ for kill in range(20):
     assert all(after.get(place) == seen for place, seen in before.items()), "a finished video was scored again"
 print(len(items), len(left_to_score(items, splits, folder)))
 """
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Another number of threads rounds scores in another way; processes that are forked here have one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow

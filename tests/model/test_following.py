@@ -1,7 +1,6 @@
 """A video's expressions together, frame by frame: what is computed how often, and that it changes no mask."""
 
 import gc
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -21,16 +20,7 @@ from .asked import CONTEXT, FRAMES, WORDS, always_answers, counted, prompts_of, 
 from .reference import Recording
 from .tiny import PAD, tiny_config, tiny_model
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small a model gains nothing by more threads, and waits for them on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Inference without later [SEG], and without memory: what a mask then knows of its expression."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,15 +9,7 @@ from glus.model.glus import Glus
 from .asked import CONTEXT, FRAMES, WORDS, always_answers, counted, prompts_of, segmented, table, video
 from .tiny import tiny_config, tiny_model
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

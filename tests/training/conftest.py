@@ -1,10 +1,14 @@
-"""A disk that is soon full."""
+"""A disk that is soon full; a run as it was half way."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from glus.training.run_config import RunConfig
 
 
 @pytest.fixture
@@ -20,3 +24,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield place
     # Lazily: torch keeps the file that it could not write open until its writer is collected.
     subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def half_way(trained: RunConfig, tmp_path: Path) -> RunConfig:
+    """The run of four steps that a file's `trained` made, as it was after its second step."""
+    out = tmp_path / "run"
+    shutil.copytree(trained.out, out)
+    shutil.rmtree(out / "checkpoints" / "step-000004")
+    (out / "checkpoints" / "latest").write_text("step-000002", encoding="utf-8")
+    return replace(trained, out=str(out))

@@ -32,16 +32,6 @@ def trained(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPat
     return config
 
 
-@pytest.fixture
-def half_way(trained: RunConfig, tmp_path: Path) -> RunConfig:
-    """The same run as it was after its second step."""
-    out = tmp_path / "run"
-    shutil.copytree(trained.out, out)
-    shutil.rmtree(out / "checkpoints" / "step-000004")
-    (out / "checkpoints" / "latest").write_text("step-000002", encoding="utf-8")
-    return replace(trained, out=str(out))
-
-
 def test_latest_names_the_newest_and_nothing_half_written_is_left(trained: RunConfig) -> None:
     folder = Path(trained.out) / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["latest", "step-000002", "step-000004"]

@@ -44,16 +44,6 @@ def trained(stage: str, tiny_run: Callable[..., RunConfig], tmp_path_factory: py
     return config
 
 
-@pytest.fixture
-def half_way(trained: RunConfig, tmp_path: Path) -> RunConfig:
-    """The same run as it was after its second step."""
-    out = tmp_path / "run"
-    shutil.copytree(trained.out, out)
-    shutil.rmtree(out / "checkpoints" / "step-000004")
-    (out / "checkpoints" / "latest").write_text("step-000002", encoding="utf-8")
-    return replace(trained, out=str(out))
-
-
 def base_of(config: RunConfig) -> Path:
     """The folder of its only base."""
     [base] = (Path(config.out) / "checkpoints").glob("base-*")

@@ -21,8 +21,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from glus.data_pipeline.batches.batch import Batch
-from glus.launch.commands.plan import Sizes, held_bytes, passing_bytes
 from glus.launch.config.configuration import load_config
+from glus.launch.planning.plan import Sizes, held_bytes, passing_bytes
 from glus.launch.quiet import quiet_libraries
 from glus.model.compiling import compile_parts
 from glus.model.glus import Glus

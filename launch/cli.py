@@ -138,14 +138,14 @@ COMMANDS = {
         fills="out",
     ),
     "pointing": Command(
-        "glus.launch.commands.pointing:pointing",
-        "glus.launch.commands.pointing:PointingConfig",
+        "glus.launch.study.pointing:pointing",
+        "glus.launch.study.pointing:PointingConfig",
         "what a pretraining checkpoint sees in held-out clips: words of patches, places of [SEG]",
         first="checkpoint",
         fills="out",
     ),
     "study": Command(
-        "glus.launch.commands.study:study",
+        "glus.launch.study.study:study",
         "glus.launch.study.study_config:StudyConfig",
         "what each part brings: arms that differ in one part, seeds, measures with intervals, report",
         fills="out",
@@ -157,8 +157,8 @@ COMMANDS = {
         first="shell",
     ),
     "plan": Command(
-        "glus.launch.commands.plan:plan",
-        "glus.launch.commands.plan:PlanConfig",
+        "glus.launch.planning.plan:plan",
+        "glus.launch.planning.plan:PlanConfig",
         "estimate what a training takes: memory by part, bytes on the wire, FLOP, hours",
         file="config",
     ),

@@ -11,9 +11,9 @@ from glus.common.errors import TrainingError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.model.compiling import compile_parts
 from glus.model.gradient_checkpointing import recompute_activations
-from glus.model.late_values import LateValues
 from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import ModelConfig
+from glus.model.released.late_values import LateValues
 from glus.model.released.release_sums import check_sums
 from glus.model.trainable import TrainableRow, add_lora, build_empty, set_trainable
 from glus.training.checkpoints import checkpoint

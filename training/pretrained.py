@@ -8,9 +8,9 @@ import torch
 from glus.common.errors import ModelError
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.model.inference.mask_propagation import MaskPropagation
-from glus.model.late_values import LateValues
 from glus.model.methods import AnyModel, model_class
 from glus.model.model_config import LoraConfig, ModelConfig
+from glus.model.released.late_values import LateValues
 from glus.model.released.load_release import FreshTokens, load_complete, load_language, load_segmenter, load_vision
 from glus.model.released.release_files import ReleasedWeights
 from glus.model.released.release_methods import RELEASED_METHODS, TAKEN, method_of

@@ -10,7 +10,7 @@ from glus.evaluation.results.pointing_file import ALL, FILE, read_pointing
 from glus.evaluation.results.scores_file import SCORES, Scored, read_scores
 from glus.evaluation.results.seed_intervals import Curve, Values
 from glus.evaluation.score.expression_score import WITHOUT_TARGET, ExpressionScore
-from glus.launch.commands.pointing import PART
+from glus.launch.study.pointing import PART
 from glus.launch.study.study_config import StudyConfig, StudyMeasure
 from glus.training.tracking.evaluation_record import EVALUATION_FOLDER, evaluation_folders
 from glus.training.tracking.recorded_runs import RunRecord, find_tagged_runs, recorded_file

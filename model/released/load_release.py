@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from glus.common.errors import ModelError
 from glus.common.seeds import torch_generator
-from glus.model.late_values import LateValues
 from glus.model.model_config import ModelConfig
 from glus.model.precision import why_unusable
+from glus.model.released.late_values import LateValues
 from glus.model.released.release_files import ReleasedWeights
 from glus.model.released.release_lora import Adapter, adapted_weight, add_adapter, find_adapters, plain_name
 from glus.model.released.release_methods import TAKEN

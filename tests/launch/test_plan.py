@@ -11,8 +11,8 @@ from glus.data_pipeline.batches.loader import Loader
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.data_pipeline.shards.reader import open_splits
 from glus.launch import cli
-from glus.launch.commands.plan import PlanConfig, Sizes, group_bytes, held_bytes, load_of, wire_bytes
 from glus.launch.config.configuration import load_config
+from glus.launch.planning.plan import PlanConfig, Sizes, group_bytes, held_bytes, load_of, wire_bytes
 from glus.model.language.prompt_rows import PromptRows
 from glus.model.trainable import build_empty, set_trainable
 from glus.training.build import build_for_training, build_to_count

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from glus.launch.commands.plan_advice import Estimate, advice
+from glus.launch.planning.plan_advice import Estimate, advice
 from glus.training.run_config import RunConfig
 
 GIB = 2**30

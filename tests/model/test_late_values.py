@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from glus.model.late_values import LateValues
 from glus.model.methods import model_class
 from glus.model.model_config import LoraConfig, ModelConfig
 from glus.model.pretraining.stand_in_config import StandInConfig
+from glus.model.released.late_values import LateValues
 from glus.model.trainable import add_lora
 
 from .tiny import SEG, VOCABULARY, tiny_config

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from glus.model.late_values import LEAST
+from glus.model.released.late_values import LEAST
 from glus.training.build import Built, build_for_training, build_model
 from glus.training.checkpoints import checkpoint
 from glus.training.distributed import Rank

@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from glus.launch import cli
-from glus.launch.commands.plan_trace import print_phases
 from glus.launch.config.configuration import load_config
+from glus.launch.planning.plan_trace import print_phases
 from glus.model.glus import Glus
 from glus.model.trainable import add_lora
 from glus.training.run_config import RunConfig

@@ -23,7 +23,7 @@ from glus.data_pipeline.batches.mask_runs import MaskRuns
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.data_pipeline.shards.reader import open_splits
-from glus.launch.commands.plan import Sizes, held_bytes
+from glus.launch.planning.plan import Sizes, held_bytes
 from glus.model.model_config import LossConfig
 from glus.model.trainable import NEVER_TRAINED, build_empty, set_trainable
 from glus.training.build import build_for_training

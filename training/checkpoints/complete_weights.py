@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from glus.common.errors import TrainingError
-from glus.model.late_values import LateValues
 from glus.model.precision import why_unusable
+from glus.model.released.late_values import LateValues
 from glus.model.released.safetensors_file import open_tensors
 from glus.training.checkpoints.base_weights import Base
 from glus.training.checkpoints.checkpoint import CONFIG, WEIGHTS, read_state

@@ -10,7 +10,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from glus.common.errors import TrainingError
 from glus.model.language.language_families import DECODER_LAYERS
-from glus.model.late_values import LateValues
+from glus.model.released.late_values import LateValues
 from glus.model.segmenter import Segmenter
 from glus.model.videolisa.frame_segmenter import FRAME_SEGMENTERS
 from glus.training.contrast import ContrastiveLoss, pool_shape

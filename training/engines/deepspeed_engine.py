@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from glus.common.errors import TrainingError, first_line
 from glus.common.out_of_memory import out_of_memory
-from glus.model.late_values import LateValues
+from glus.model.released.late_values import LateValues
 from glus.model.released.safe_pickle import holds_code, only_data, refused_code
 from glus.training.contrast import ContrastiveLoss
 from glus.training.distributed import Rank, join_ranks, lost_ranks

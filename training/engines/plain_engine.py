@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glus.common.errors import TrainingError
-from glus.model.late_values import LateValues
+from glus.model.released.late_values import LateValues
 from glus.model.released.safe_pickle import holds_code, refused_code
 from glus.training.contrast import ContrastiveLoss
 from glus.training.distributed import Rank

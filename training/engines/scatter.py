@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from glus.common.errors import TrainingError
-from glus.model.late_values import LateValues
+from glus.model.released.late_values import LateValues
 from glus.training.distributed import Rank
 
 #: Bytes of parameters after which what was freed goes back to the system.

@@ -18,9 +18,9 @@ from torch import nn
 from glus.common.errors import LaunchError
 from glus.common.terminal import cell
 from glus.data_pipeline.batches.tokenizer import Tokenizer
-from glus.launch.commands.plan_advice import Estimate, advice
-from glus.launch.commands.plan_trace import print_trace
 from glus.launch.config.configuration import load_config
+from glus.launch.planning.plan_advice import Estimate, advice
+from glus.launch.planning.plan_trace import print_trace
 from glus.model.model_config import Method
 from glus.training.build import build_to_count
 from glus.training.engines.choose import LEAVES, accumulation_for, check_shares

@@ -29,7 +29,7 @@ from tests.slurm.conftest import Cluster
 from tests.slurm.world import CONFIGS, HOSTILE, HOSTILE_EXPRESSION, STEPS, World, make_world
 
 #: Seconds that a chain of jobs may take in all: several times what it takes on two slow cores.
-MOST = 900
+MOST = 1500
 pytestmark = pytest.mark.timeout(2 * MOST)
 
 

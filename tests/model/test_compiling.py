@@ -62,10 +62,11 @@ def step(model: Glus, *clips: TinyClip) -> dict[str, Tensor]:
     return {**{name: each.detach() for name, each in out.losses.items()}, **gradients}
 
 
-def assert_close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+def assert_close(found: dict[str, Tensor], wanted: dict[str, Tensor], factor: float = 1) -> None:
     assert found.keys() == wanted.keys()
+    near = {"atol": 2e-6 * factor, "rtol": 2e-5 * factor}
     for name, tensor in wanted.items():
-        torch.testing.assert_close(found[name], tensor, atol=2e-6, rtol=2e-5, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(found[name], tensor, **near, msg=lambda text, name=name: name + text)
 
 
 def graphs() -> int:
@@ -146,7 +147,8 @@ def test_inductor_computes_the_same() -> None:
     """Decoder layers alone: C++ for the segmenter's graphs takes minutes to compile."""
     wanted = step(trainable_model("none"), WIDE)
     found = step(trainable_model("llama", backend="inductor"), WIDE)
-    assert_close(found, wanted)
+    # Its kernels add in another order.
+    assert_close(found, wanted, 10)
 
 
 def test_without_a_compiler_one_line_says_so() -> None:

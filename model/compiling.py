@@ -125,6 +125,3 @@ def _tensors(given: Any) -> Iterator[Tensor]:
     elif isinstance(given, (tuple, list)):
         for each in given:
             yield from _tensors(each)
-
-
-__all__ = ["check_compiler", "compile_parts"]

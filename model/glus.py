@@ -9,16 +9,10 @@ from torch import Tensor, nn
 
 from glus.common.errors import ModelError
 from glus.model.inference.video_prompts import Prompts, VideoPrompts
-from glus.model.inference.video_segmenter import (
-    FrameMasks,
-    InferenceOptions,
-    PromptedFrames,
-    VideoSegmenter,
-    checked_key_frames,
-)
+from glus.model.inference.video_segmenter import FrameMasks, InferenceOptions, VideoSegmenter, checked_key_frames
 from glus.model.language.language import Language
 from glus.model.losses import MasksLike, mask_losses, seg_cross_entropy
-from glus.model.model_config import ModelConfig
+from glus.model.model_config import ModelConfig, PromptedFrames
 from glus.model.segmenter import Segmenter
 
 
@@ -52,6 +46,12 @@ class GlusOutput:
         return torch.stack(list(self.losses.values())).sum()
 
 
+def given_frames(batch: BatchLike) -> list[Tensor]:
+    """The context frames of each video, then its query frames: V x uint8 [C + Q, 3, H, W]."""
+    order = torch.cat([batch.context, batch.query], dim=1)
+    return [frames[index] for frames, index in zip(batch.frames, order, strict=True)]
+
+
 class Glus(nn.Module):
     """GLUS (Lin et al., CVPR 2025). `vocab_size` and `seg_id` come from the tokenizer."""
 
@@ -64,8 +64,7 @@ class Glus(nn.Module):
     def forward(self, batch: BatchLike) -> GlusOutput:
         """Losses of one micro-batch."""
         context = batch.context.shape[1]
-        order = torch.cat([batch.context, batch.query], dim=1)
-        given = [frames[index] for frames, index in zip(batch.frames, order, strict=True)]
+        given = given_frames(batch)
         tokens = self.language.frame_tokens(given).unflatten(0, (len(given), -1))
         share = self.config.shares_beginnings
         reading = self.language.read(batch.ids, batch.attention, tokens, batch.video_of, share=share)

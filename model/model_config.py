@@ -14,6 +14,8 @@ Method = Literal["glus", "videolisa", "selector", "pretraining"]
 Family = Literal["llama", "phi3", "qwen3"]
 #: Parts of a model that torch.compile takes (model/compiling.py).
 Compiled = Literal["none", "llama", "segmenter", "all"]
+#: Frames that [SEG] prompts in inference: all, or each expression's key frame alone.
+PromptedFrames = Literal["all", "first"]
 #: (least, most) of each setting: far beyond any released model, near enough that an empty model of it is quickly made.
 #: A stranger's config must not ask for more memory or time than any model needs.
 _WIDTH, _LAYERS, _SHARE, _POSITIVE = (1, 65_536), (1, 512), (0, 1), (1e-12, 1e12)

@@ -90,8 +90,10 @@ class Trainer:
                 losses = self.engine.step(self._keyed(meter, step), rate, self.contrast, step)
                 meter.end()
                 refuse_non_finite(losses, self.engine.last, step, self.rank, Path(config.out))
-                if step == start and (warning := warning_of(reached.unreached(self.rank), config)):
-                    self._say(warning)
+                if step == start:
+                    warning = warning_of(reached.unreached(self.rank), config)
+                    if warning and self.rank.rank == 0:
+                        print(warning, flush=True)
                 done = step + 1
                 after_step()
                 if done % config.log_every == 0 or done == config.steps:
@@ -111,10 +113,6 @@ class Trainer:
                     self._stop(decision.stop, done)
                     break
         return path or self.save(config.steps)
-
-    def _say(self, line: str) -> None:
-        if self.rank.rank == 0:
-            print(line, flush=True)
 
     def _keyed(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
         """Dropout's draws follow from seed, step and place in the global batch: a resumed run goes on as one that never

@@ -25,10 +25,10 @@ class Reached:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._trained = list(trained)
         self._reached: set[str] = set()
-        parameters = dict(model.named_parameters())
-        self._hooks = [parameters[name].register_hook(self._noting(name)) for name in self._trained]
+        self._hooks = [parameter.register_hook(self._noting(name)) for name, parameter in trained.items()]
 
     def _noting(self, name: str) -> Callable[[Tensor], None]:
         def note(gradient: Tensor) -> None:

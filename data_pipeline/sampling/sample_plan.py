@@ -73,8 +73,8 @@ class SamplingConfig:
     """Groups of words that a batch labels each object with, for pretraining without released weights (attributes.py).
     """
     kinds: tuple[str, ...] = ()
-    """Kinds of expressions that are drawn ("look", "motion", "relation", "several", "reasoning", as the annotation says
-    or the dataset's reader says); empty: all. One frame does not answer expressions about motion.
+    """Kinds of expressions that are drawn (records.Expression.kind: "look", "motion", "relation" ...); empty: all. One
+    frame does not answer expressions about motion.
     """
     context_apart: bool = False
     """Draw context frames by random numbers of their own, so that runs with other numbers of them are trained on the

@@ -11,7 +11,7 @@ from glus.evaluation.results.benchmarks import PROTOCOLS, protocol_for
 from glus.evaluation.results.breakdowns import TITLES
 from glus.evaluation.results.directions import direction
 from glus.evaluation.results.intervals import Interval
-from glus.evaluation.results.mean_metrics import LOST, LOST_NAMES
+from glus.evaluation.results.mean_metrics import LOST, WHERE_LOST
 from glus.evaluation.results.paired import OVERALL, PairedDifference, paired_differences
 from glus.evaluation.results.scores_file import Scored
 from glus.evaluation.results.summary import EVALUATION, FROM_KEY_FRAMES, TYPE_NAMES, partial_flag
@@ -241,9 +241,7 @@ def _half_interval(dataset: str, split: str, half: str) -> Callable[[Scored], In
 
 
 def _lost(metrics: Sequence[Mapping[str, float]]) -> tuple[list[Row], set[str]]:
-    keys = ("J", *LOST, "object_accuracy", "switches")
-    labels = dict(zip(keys, ("J", *LOST_NAMES, "object accuracy", "switches"), strict=True))
-    names = {f"{EVALUATION}overall/{key}": label for key, label in labels.items()}
+    names = {f"{EVALUATION}overall/{key}": label for key, label in WHERE_LOST.items()}
     if not any(f"{EVALUATION}overall/{LOST[0]}" in one for one in metrics):
         return [], set()
     return [_named(compare_metric(name, metrics, shown="z.1f"), label) for name, label in names.items()], set(names)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from glus.common.errors import EvaluationError, InputError
 from glus.common.files import sha256_of
-from glus.model.model_config import Compiled
+from glus.model.model_config import Compiled, PromptedFrames
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class InferenceConfig:
     """GLUS alone: set the memory encoder's layer scales (gamma) to 1e-6, as the reference's inference does without
     saying so (docs/fidelity.md); false uses those that were trained.
     """
-    prompted_frames: Literal["all", "first"] = "all"
+    prompted_frames: PromptedFrames = "all"
     """GLUS alone: first prompts each expression's key frame by [SEG] and no later frame, so that masks there show what
     the memory holds by itself; a measure of the memory, not a way to segment.
     """
@@ -47,7 +47,6 @@ class InferenceConfig:
     """bf16 takes half the memory and a half to a quarter of the time on a GPU, and changes some pixels (docs/gpu.md);
     auto takes it on GPUs, as the reference does, and float32 on the CPU.
     """
-
     compile: Compiled = "none"
     """What torch.compile takes: llama, segmenter or all; the first frames compile for minutes. For many frames whose
     time is that of launching kernels; masks differ by rounding (docs/weights.md).
@@ -63,9 +62,8 @@ class InferenceConfig:
         apart = ("key_frames", "missing_key_frames", "post_optimise")
         settings = {name: value for name, value in asdict(self).items() if name not in apart}
         # Predictions of before these switches are those without them.
-        unchanged = {"reference_gamma": False, "prompted_frames": "all", "use_memory": True, "compile": "none"}
-        for name, value in unchanged.items():
-            if settings[name] == value:
+        for name in ("reference_gamma", "prompted_frames", "use_memory", "compile"):
+            if settings[name] == getattr(InferenceConfig, name):
                 del settings[name]
         if self.key_frames is None:
             return settings

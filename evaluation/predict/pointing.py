@@ -21,6 +21,7 @@ from glus.data_pipeline.batches.loader import Loader
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.results.pointing_file import ALL, Pointing
+from glus.model.glus import given_frames
 from glus.model.pretraining.pretraining_glus import PretrainingGlus, cell_shares, patch_labels
 from glus.training.build import build_from_checkpoint
 from glus.training.checkpoints import checkpoint
@@ -92,11 +93,8 @@ def check_points(config: RunConfig, folder: Path) -> None:
 def _look(model: PretrainingGlus, batch: Batch, plan: SamplePlan, groups: Sequence[str], seen: _Seen) -> None:
     """Add what is right in one batch."""
     videos, context = len(batch.frames), batch.context.shape[1]
-    order = torch.cat([batch.context, batch.query], dim=1)
-    frames = [each[index] for each, index in zip(batch.frames, order, strict=True)]
-    reading, inside = model.read_inside(
-        cast(Any, batch), model.language.frame_tokens(frames).unflatten(0, (videos, -1))
-    )
+    tokens = model.language.frame_tokens(given_frames(cast(Any, batch))).unflatten(0, (videos, -1))
+    reading, inside = model.read_inside(cast(Any, batch), tokens)
     if batch.attributes:
         logits = model.stand_ins.language(inside[:, context:])
         pairs = zip(batch.object_masks, batch.attributes, strict=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from glus.evaluation.results.intervals import Interval, Sample, intervals_of
@@ -14,6 +15,15 @@ WITH_INTERVAL = ("J", "F", "JF")
 LOST = tuple(f"lost_{part}" for part in PARTS)
 #: What tables call them.
 LOST_NAMES = ("poor mask", "wrong object", "with a rival", "missed", "imagined")
+#: The columns of a table that says where J is lost, and what it calls them.
+WHERE_LOST = MappingProxyType(
+    {
+        "J": "J",
+        **dict(zip(LOST, LOST_NAMES, strict=True)),
+        "object_accuracy": "object accuracy",
+        "switches": "switches",
+    }
+)
 
 
 @dataclass(frozen=True)

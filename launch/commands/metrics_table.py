@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glus.common.terminal import cell, one_line, plain
-from glus.evaluation.results.mean_metrics import LOST, LOST_NAMES, MeanMetrics
+from glus.evaluation.results.mean_metrics import WHERE_LOST, MeanMetrics
 from glus.evaluation.results.summary import Summary
 
 WIDTH = 140
@@ -83,13 +83,12 @@ def lost_table(summary: Summary) -> Table:
     """Where J is lost: with J the parts add up to 100."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("where J is lost")
-    for name in ("J", *LOST_NAMES, "object accuracy", "switches"):
+    for name in WHERE_LOST.values():
         table.add_column(name, justify="right")
     rows = {each.benchmark: each.metrics for each in summary.benchmarks if each.scored}
     rows |= {f"kind: {kind}": metrics for kind, metrics in summary.kinds.items()}
     for name, metrics in (rows | {"all expressions": summary.overall}).items():
-        keys = ("J", *LOST, "object_accuracy", "switches")
-        table.add_row(cell(name), *(_shown(getattr(metrics, key)) for key in keys))
+        table.add_row(cell(name), *(_shown(getattr(metrics, key)) for key in WHERE_LOST))
     return table
 
 

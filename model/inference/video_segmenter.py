@@ -6,7 +6,6 @@ expression, encode all frames of the window again at each step, and read every p
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from glus.model.language.language import Language
 from glus.model.language.prefix import Prefix
 from glus.model.language.prompt_rows import IMAGE_TOKEN_ID, common_length
 from glus.model.memory import MemoryBank
+from glus.model.model_config import PromptedFrames
 from glus.model.segmenter import FrameFeatures, Segmenter
 
 
@@ -33,10 +33,6 @@ class FrameMasks:
     logits: Tensor
     answered: Tensor
     expressions: Tensor
-
-
-#: Frames that [SEG] prompts: all, or of each direction the key frame alone.
-PromptedFrames = Literal["all", "first"]
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,7 @@ class VideoSegmenter:
     def _remember_alone(
         self, track: _Track, features: FrameFeatures, last: bool
     ) -> tuple[_Track, list[Tensor], list[Tensor]]:
-        """`_advance` without [SEG]: zeros prompt, as model.stand_ins.points trains, and the memory must say the rest.
+        """`_advance` without [SEG]: zeros prompt, as model.stand_ins.unprompted trains it: memory says the rest.
 
         An expression that the key frame did not answer with [SEG] stays without mask.
         """

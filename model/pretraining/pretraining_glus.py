@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glus.common.errors import ModelError
-from glus.model.glus import BatchLike, Glus, GlusOutput
+from glus.model.glus import BatchLike, Glus, GlusOutput, given_frames
 from glus.model.language.prompt_rows import Reading
 from glus.model.losses import MasksLike
 from glus.model.model_config import ModelConfig
@@ -180,8 +180,7 @@ class PretrainingGlus(Glus):
         if (given.tower or given.language) and not batch.attributes:
             raise ModelError("the batch has no attributes to learn from: set sampling.attributes")
         videos, context, query = len(batch.frames), batch.context.shape[1], batch.query.shape[1]
-        order = torch.cat([batch.context, batch.query], dim=1)
-        frames = [each[index] for each, index in zip(batch.frames, order, strict=True)]
+        frames = given_frames(batch)
         losses: dict[str, Tensor] = {}
         states = torch.zeros(len(batch.ids), query, config.prompt_width, device=batch.frames[0].device)
         # Each module runs once: ZeRO-3 reduces the gradient of a parameter once for each forward.

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 #: Writes the value, or changes what was written, in place: a tensor of the parameter's shape and dtype on the CPU.
-Fill = Callable[[Tensor], None]
+Fill = Callable[[Tensor], object]
 #: Elements below which a parameter is drawn at once and held: a state of random numbers takes 5 kB.
 LEAST = 2**12
 #: Operations that write all of a tensor, and those of them that draw.
@@ -38,6 +38,10 @@ class LateValues:
             self._fills[target] = [fill]
         else:
             fill(target.data)
+
+    def copy(self, target: Tensor, stored: Tensor) -> None:
+        """Let a stored tensor be copied into a parameter or buffer; it stays mapped until the value is asked for."""
+        self.write(target, lambda made: made.copy_(stored))
 
     def change(self, target: Tensor, fill: Fill) -> None:
         """Let `fill` change what is written into a parameter or buffer."""

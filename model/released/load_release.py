@@ -155,13 +155,8 @@ def _load(
             values.write(own[ours], partial(_fill_rows, stored=tensor, ours=ours, fresh=fresh))
             notes += _rows_note(len(own[ours]), len(tensor), fresh, f"{released.place}: {name}")
         else:
-            # It stays mapped until the value is asked for.
-            values.write(own[ours], partial(_copy, stored=tensor))
+            values.copy(own[ours], tensor)
     return notes + _merge_adapters(model, adapters, matrices, names, own, released.place, values)
-
-
-def _copy(target: Tensor, stored: Tensor) -> None:
-    target.copy_(stored)
 
 
 def _merge_adapters(

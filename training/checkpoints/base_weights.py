@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from glus.common.errors import TrainingError, UserError
 from glus.common.files import is_there, sha256_of
 from glus.model.released.safetensors_file import open_tensors, save_tensors
-from glus.training.checkpoints.checkpoint import WEIGHTS, RunState, read_state, sync
+from glus.training.checkpoints.checkpoint import WEIGHTS, RunState, read_state, remove, sync
 
 _PREFIX = "base-"
 #: Digits of the digest in a base's name.
@@ -103,7 +103,7 @@ def write_base(folder: Path, weights: Mapping[str, Tensor]) -> Base:
         final = folder / base.name
         if final.exists():
             # Of an earlier attempt, perhaps damaged since: what was just written is not.
-            _remove(final)
+            remove(final)
         os.replace(aside, final)
         sync(final)
         sync(folder)
@@ -158,13 +158,5 @@ def remove_unneeded(folder: Path, also: Collection[str] = ()) -> list[str]:
             needed.add(base.name)
     removed = [path for path in found if path.name not in needed]
     for path in removed:
-        _remove(path)
+        remove(path)
     return [path.name for path in removed]
-
-
-def _remove(path: Path) -> None:
-    """Under another name first: a half-removed folder must not look like a base."""
-    gone = path.with_name(f".{path.name}.removed")
-    shutil.rmtree(gone, ignore_errors=True)
-    path.rename(gone)
-    shutil.rmtree(gone)

@@ -144,6 +144,14 @@ def publish(path: Path, folder: Path, step: int) -> Path:
     return final
 
 
+def remove(path: Path) -> None:
+    """Remove a folder, under another name first: half-removed it must not look like what it was. Raises OSError."""
+    gone = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone)
+
+
 def sync(path: Path) -> None:
     """Sync a file or folder to the disk. Raises OSError.
 

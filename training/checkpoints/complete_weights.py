@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +90,7 @@ def load_weights(model: nn.Module, path: Path, part: PartTaken | None = None, va
         if values is None:
             return
         for name in names:
-            # It stays mapped until the value is asked for.
-            values.write(own[name], partial(_copy, stored=stored.tensor(name)))
-
-
-def _copy(target: Tensor, stored: Tensor) -> None:
-    target.copy_(stored)
+            values.copy(own[name], stored.tensor(name))
 
 
 def _own_once(model: nn.Module) -> dict[str, Tensor]:

@@ -1,11 +1,10 @@
 """Which checkpoints of a run stay: the newest ones, the best ones, and one every so many hours."""
 
-import shutil
 from pathlib import Path
 
 from glus.common.errors import TrainingError
 from glus.training.checkpoints.base_weights import remove_unneeded
-from glus.training.checkpoints.checkpoint import RunState, find_latest, read_state, step_of
+from glus.training.checkpoints.checkpoint import RunState, find_latest, read_state, remove, step_of
 from glus.training.run_config import KeepConfig
 
 
@@ -46,10 +45,7 @@ def remove_others(folder: Path, keep: KeepConfig) -> list[str]:
         stays = state.step in kept if state else step_of(path) >= oldest or keep.last == 0
         if path == newest or stays:
             continue
-        # Under another name first: a half-removed folder must not look like a checkpoint.
-        gone = path.with_name(f".{path.name}.removed")
-        path.rename(gone)
-        shutil.rmtree(gone)
+        remove(path)
         removed.append(path.name)
     remove_unneeded(folder)
     return removed

@@ -106,8 +106,8 @@ STAGES = (
         "clips",
         "places_in_clips",
         (
-            *(*_steps(500, 180, 8), _CLIPS, *_MASKS, "model.stand_ins.place=0.5", "model.stand_ins.language=0.3"),
-            *("model.stand_ins.unprompted=0.3", "sampling.query_frames=3"),
+            *(*_steps(300, 110, 8), _CLIPS, *_MASKS, "model.stand_ins.place=0.5", "model.stand_ins.language=0.3"),
+            *("model.stand_ins.unprompted=0.3", "sampling.query_frames=2"),
         ),
         ('"language.*"', *_HEADS, *_DECODER, *_MEMORY),
         evaluated=True,

@@ -59,7 +59,9 @@ def test_one_reference_lies_in_each_equal_part_and_one_of_them_is_the_target(fra
     config = replace(CONFIG, context_frames=most, least_context_frames=least)
     count = draw_count(seed, step, least, most)
     assert (least or most) <= count <= most and count == draw_count(seed, step, least, most)
-    references, target = _draw_frames(frames, config, numpy_generator(seed, step), count)
+    references, target = _draw_frames(
+        frames, config, numpy_generator(seed, step), count, numpy_generator(seed, step, 1)
+    )
     bounds = np.linspace(0, frames, count + 1).astype(int)
     assert len(references) == count and len(target) == 1 and target[0] in references
     assert all(low <= frame < high for low, frame, high in zip(bounds[:-1], references, bounds[1:], strict=True))
@@ -69,7 +71,7 @@ def test_every_number_of_references_and_every_place_of_the_target_is_drawn_alike
     counts = Counter(draw_count(7, step, 8, 12) for step in range(2000))
     assert set(counts) == {8, 9, 10, 11, 12} and all(320 <= count <= 480 for count in counts.values())
     config = replace(CONFIG, context_frames=4, least_context_frames=0)
-    drawn = [_draw_frames(40, config, numpy_generator(1, step), 4) for step in range(2000)]
+    drawn = [_draw_frames(40, config, numpy_generator(1, step), 4, numpy_generator(2, step)) for step in range(2000)]
     places = Counter(references.index(target[0]) for references, target in drawn)
     assert len(places) == 4 and all(400 <= count <= 600 for count in places.values())
 

@@ -186,11 +186,11 @@ def checkpoint(folder: Path, run: str) -> Path:
 
 @pytest.mark.parametrize("gone", ["run", "deleted", "file"])
 def test_a_missing_run_is_refused_with_the_setting_that_begins_a_new_one(
-    gone: str, project: Path, tiny_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+    gone: str, project: Path, tmp_path: Path, tiny_run: Callable[..., RunConfig]
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    file, out = project / "mlflow.db", project / "run"
+    file, out = project / "mlflow.db", tmp_path / "run"  # `tiny_run` puts a database next to it
     old = "0123456789abcdef0123456789abcdef"
     place = f"tracking.uri=sqlite:///{file}"
     if gone == "deleted":

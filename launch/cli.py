@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from glus.common.atomic import disk_fault
 from glus.common.errors import LaunchError, UserError
+from glus.common.imports import quick_imports
 from glus.common.terminal import one_line
 
 #: Set for a command that is to end with the process that started it: the id of that process.
@@ -283,12 +284,14 @@ def _run(name: str, words: list[str]) -> int:
 
         print(config_help(_load(command.config), _usage(name, command), command.help, EXAMPLES.get(name, ())), end="")
         return 0
-    config = _config(name, command, [word for word in words if word != "--print-config"])
+    with quick_imports():
+        config = _config(name, command, [word for word in words if word != "--print-config"])
     if "--print-config" in words:
         print(to_yaml(config), end="")
         return 0
     _end_with_parent()
-    function: Callable[[Any], Any] = _load(command.function)
+    with quick_imports():
+        function: Callable[[Any], Any] = _load(command.function)
     with _held(name, command, config):
         result = function(config)
     return result if isinstance(result, int) else 0

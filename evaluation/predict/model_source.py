@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from glus.common.errors import EvaluationError, TrainingError
 from glus.common.files import is_there, sha256_of
+from glus.common.imports import quick_imports
 from glus.data_pipeline.batches.tokenizer import Tokenizer
 from glus.data_pipeline.sampling.sample_plan import SamplingConfig
 from glus.model.model_config import Compiled, Method
@@ -123,9 +124,10 @@ class ModelSource:
         Raises TrainingError, ModelError or DataError.
         """
         # Here, not above: a process that only starts others needs no model.
-        from glus.model.sam2_parts import reset_layer_scales
-        from glus.training.build import build_from_checkpoint
-        from glus.training.pretrained import open_propagation, open_release
+        with quick_imports():
+            from glus.model.sam2_parts import reset_layer_scales
+            from glus.training.build import build_from_checkpoint
+            from glus.training.pretrained import open_propagation, open_release
 
         if self.release is not None:
             model, tokenizer, notes = open_release(self._weights(self.release), self.release.model)

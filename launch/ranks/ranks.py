@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from glus.common.atomic import write_atomic
 from glus.common.errors import InputError, LaunchError, UserError
+from glus.common.imports import quick_imports
 from glus.common.locks import exclusive
 from glus.common.terminal import plain
 from glus.common.urls import hide_secrets
@@ -105,8 +106,9 @@ def main() -> int:
 
 
 def _one_rank(config: RunConfig, stop: StopFlag | None) -> int:
-    from glus.training.distributed import Rank
-    from glus.training.train import train as train_rank
+    with quick_imports():
+        from glus.training.distributed import Rank
+        from glus.training.train import train as train_rank
 
     rank = Rank.from_environment()
     path = train_rank(config, rank, stop, lambda: _write_config(config))

@@ -3,21 +3,26 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from glus.common.errors import InputError
 from glus.common.files import give_usual_mode, open_regular
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Bytes of a header; 2,000 tensors take 0.3 MB.
 LARGEST_HEADER = 32_000_000
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: "Mapping[str, Tensor]", path: Path) -> None:
     """Write tensors (contiguous, none of them twice) to `path`. Raises OSError where the disk is full."""
+    from safetensors.torch import (
+        save_file,
+    )  # here: it brings torch, which those who read a checkpoint's state do not need
+
     try:
         save_file(dict(tensors), path, metadata={"format": "pt"})
     except SafetensorError as error:  # its way to report a full disk

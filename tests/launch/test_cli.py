@@ -213,6 +213,21 @@ def test_help_imports_no_heavy_library() -> None:
     assert all(name in done.stdout for name in cli.COMMANDS)
 
 
+def test_commands_without_a_model_start_without_torch() -> None:
+    """It takes seconds. `train` holds its folder first, so that a second run is refused at once."""
+    names = ("demo-data", "prepare", "score", "report", "compare", "study", "jobs", "demo", "train")
+    modules = [cli.COMMANDS[name].function.partition(":")[0] for name in names]
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'torch' not in sys.modules, name\n"
+    )
+    words = [sys.executable, "-P", "-c", code, *modules, "glus.launch.ranks.attempts"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
 def test_every_command_of_the_table_is_there(name: str) -> None:
     for place in (cli.COMMANDS[name].config, cli.COMMANDS[name].function):

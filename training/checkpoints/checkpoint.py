@@ -12,10 +12,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
 
 from glus.common.errors import TrainingError, UserError
 from glus.common.files import is_there, read_regular, unreadable
@@ -24,6 +23,9 @@ from glus.data_pipeline.batches.vocabulary import FAST, SENTENCEPIECE
 from glus.model.released.safetensors_file import save_tensors
 from glus.training.run_config import RunConfig
 from glus.training.tracking.tracking_place import without_user
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Of a checkpoint that is complete, and of one that names a base: versions before bases read the former alone.
 FORMAT, WITH_BASE = 1, 2
@@ -93,7 +95,7 @@ def aside(folder: Path, step: int) -> Path:
 
 
 def write(
-    path: Path, weights: Mapping[str, Tensor], state: RunState, config: Mapping[str, Any], tokenizer: Path
+    path: Path, weights: "Mapping[str, Tensor]", state: RunState, config: Mapping[str, Any], tokenizer: Path
 ) -> None:
     """Fill the folder `path` (rank 0). Every rank writes its engine state next to it.
 

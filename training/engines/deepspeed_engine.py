@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from glus.common.errors import TrainingError, first_line
+from glus.common.imports import quick_imports
 from glus.common.out_of_memory import out_of_memory
 from glus.model.released.late_values import LateValues
 from glus.model.released.safe_pickle import holds_code, only_data, refused_code
@@ -52,7 +53,8 @@ class Engine:
         leaves: Sequence[type[nn.Module]] = (),
         values: LateValues | None = None,
     ):
-        import deepspeed
+        with quick_imports():
+            import deepspeed
 
         self.rank = rank
         self.last = Accumulated()
@@ -85,7 +87,8 @@ class Engine:
 
         The ranks stay together until the process ends: DeepSpeed keeps its groups and cannot make them again.
         """
-        import deepspeed
+        with quick_imports():
+            import deepspeed
 
         if rank.device.type == "cpu":
             # DeepSpeed would look for compilers, and then compile for a minute what only its inference uses.

@@ -14,13 +14,15 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from glus.common.errors import InputError, TrainingError
 from glus.common.files import is_there, read_regular
 from glus.common.json_file import read_as
-from glus.training.distributed import Rank
 from glus.training.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from glus.training.distributed import Rank
 
 STOP, STOPPED = "stop", "stopped.json"
 #: Seconds between two looks for the stop file.
@@ -166,7 +168,7 @@ class StepDecision:
 class StepDecider:
     """Makes all ranks save or stop at the same step: one all-reduce of two numbers a step."""
 
-    def __init__(self, config: RunConfig, rank: Rank, stop: StopFlag) -> None:
+    def __init__(self, config: RunConfig, rank: "Rank", stop: StopFlag) -> None:
         self._steps, self._rank, self._stop = config.steps, rank, stop
         self._due = Due(config.checkpoint_every, config.checkpoint_minutes)
 

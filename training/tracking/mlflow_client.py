@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from glus.common.errors import TrainingError, first_line
+from glus.common.imports import quick_imports
 from glus.common.urls import hide_secrets
 from glus.training.tracking.artifact_place import FOLDER
 from glus.training.tracking.metric_groups import plain_name, shown_name
@@ -104,7 +105,8 @@ def metrics_of(values: Mapping[str, float], step: int, model_id: str | None = No
 
 def _client(config: TrackingConfig, file: Path | None) -> "MlflowClient":
     _set_environment()
-    from mlflow.tracking import MlflowClient
+    with quick_imports():
+        from mlflow.tracking import MlflowClient
 
     with mlflow_errors(config):
         return MlflowClient(address(config) if file is None else sqlite_uri(file))

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from glus.model.model_config import SegmenterConfig
 
@@ -104,6 +105,32 @@ def draw_image_encoder(trunk: "Hiera") -> None:
     torch.nn.init.normal_(weight, std=3 * weight[0].numel() ** -0.5)
     torch.nn.init.normal_(trunk.pos_embed, std=0.2)
     torch.nn.init.normal_(trunk.pos_embed_window, std=0.2)
+
+
+def encode_frames(sam2: "SAM2Base", pixels: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Three levels of features, finest first, as the mask decoder takes them, and the encoding of the coarsest.
+
+    pixels: float [N, 3, S, S]. Returns float [N, C/8, S/4, S/4], [N, C/4, S/8, S/8], [N, C, S/16, S/16], and
+    [1, C, S/16, S/16]. The same as sam2's `forward_image` (its finest two levels to about 1e-6), which also makes
+    encodings of all levels for each frame, and projects the finest two levels to C channels and those to C/8 and C/4:
+    nothing else takes them, so the two products are one.
+    """
+    neck, decoder = sam2.image_encoder.neck, sam2.sam_mask_decoder
+    fine, middle, coarse, coarsest = sam2.image_encoder.trunk(pixels)
+    to_coarsest, to_coarse, to_middle, to_fine = (each.conv for each in neck.convs)
+    from_above = F.interpolate(to_coarsest(coarsest).float(), scale_factor=2.0, mode=neck.fpn_interp_model)
+    joined = to_coarse(coarse) + from_above
+    levels = [_both(to_fine, decoder.conv_s0, fine), _both(to_middle, decoder.conv_s1, middle), joined]
+    return levels, neck.position_encoding(joined[:1])
+
+
+def _both(first: torch.nn.Conv2d, second: torch.nn.Conv2d, grid: torch.Tensor) -> torch.Tensor:
+    """second(first(grid)) of two convolutions of 1x1, by their product, which is made in float32 or finer."""
+    exact = torch.promote_types(grid.dtype, torch.float32)
+    inner, outer = first.weight.flatten(1).to(exact), second.weight.flatten(1).to(exact)
+    assert first.bias is not None and second.bias is not None
+    bias = outer @ first.bias.to(exact) + second.bias.to(exact)
+    return F.conv2d(grid, (outer @ inner)[..., None, None].to(grid.dtype), bias.to(grid.dtype))
 
 
 @torch.no_grad()

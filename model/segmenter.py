@@ -14,7 +14,7 @@ from glus.model.memory import Memory, MemoryBank
 from glus.model.memory_attention import Begun, begin_attention, drops, look_back, remember_tokens, rows_of
 from glus.model.model_config import SegmenterConfig
 from glus.model.preprocess import for_segmenter
-from glus.model.sam2_parts import build_sam2
+from glus.model.sam2_parts import build_sam2, encode_frames
 
 #: Logit of an absent object (sam2's NO_OBJ_SCORE).
 ABSENT = -1024.0
@@ -91,10 +91,10 @@ class Segmenter(nn.Module):
     def encode(self, pixels: Tensor) -> FrameFeatures:
         """Features of frames; pixels: float [N, 3, S, S], normalised with the config's mean and std."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_image_encoder):
-            out = self.sam2.forward_image(pixels)
-        # sam2's neck makes its coarsest level and the encoding in float32 whatever it is given.
-        fine, middle, coarse = (level.to(pixels.dtype) for level in out["backbone_fpn"])
-        return FrameFeatures((fine, middle, coarse), out["vision_pos_enc"][-1].to(pixels.dtype))
+            levels, position = encode_frames(self.sam2, pixels)
+        # The coarsest level and the encoding are in float32 whatever is given, as in sam2.
+        fine, middle, coarse = (level.to(pixels.dtype) for level in levels)
+        return FrameFeatures((fine, middle, coarse), position.to(pixels.dtype).expand_as(coarse))
 
     def step(
         self,

@@ -88,7 +88,7 @@ class Cost:
 def counted(model: Glus | Selector) -> Iterator[Cost]:
     """Counts what the model computes in the block."""
     cost = Cost()
-    encoders = [] if isinstance(model, Selector) else [model.segmenter.sam2.image_encoder]
+    encoders = [] if isinstance(model, Selector) else [model.segmenter.sam2.image_encoder.trunk]
     hooks = [
         *(each.register_forward_pre_hook(lambda _, args: cost.sam2.append(len(args[0]))) for each in encoders),
         model.language.vision_tower.register_forward_pre_hook(lambda _, args: cost.clip.append(len(args[0]))),

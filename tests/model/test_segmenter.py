@@ -94,3 +94,31 @@ def test_an_object_that_is_not_shown_is_remembered_as_absent_and_the_others_are_
     # Another prompt leaves the same absence behind (with memory-free features, which it has not changed).
     _, other = model.step(features, -prompts[:, 0], empty, 0, shown=shown)
     assert torch.equal(other.memories[0].values[0][1], absent.memories[0].values[0][1])
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_levels_of_frames_are_those_of_sam2s_own_way(pixels: Tensor, trained: bool) -> None:
+    model = segmenter(train_image_encoder=trained)
+    with torch.set_grad_enabled(trained):
+        theirs = model.sam2.forward_image(pixels)
+        own = model.encode(pixels)
+    for ours, level in zip(own.levels, theirs["backbone_fpn"], strict=True):
+        assert torch.allclose(ours, level, rtol=1e-5, atol=1e-6)
+    assert torch.equal(own.position, theirs["vision_pos_enc"][-1])
+    if trained:
+        weights = [each for name, each in model.named_parameters() if "image_encoder" in name or "conv_s" in name]
+        given = [torch.randn(level.shape, generator=torch.Generator().manual_seed(9)) for level in own.levels]
+        gradients = [
+            torch.autograd.grad([*levels], weights, given, allow_unused=True)
+            for levels in (own.levels, theirs["backbone_fpn"])
+        ]
+        for ours, other in zip(*gradients, strict=True):
+            assert (ours is None) == (other is None)
+            assert ours is None or (ours - other).norm() <= 1e-5 * other.norm() + 1e-8
+        assert sum(each is not None for each in gradients[0]) > 10
+
+
+def test_frames_are_encoded_without_a_copy_of_their_places(pixels: Tensor) -> None:
+    """sam2 makes encodings of three levels for each frame: half a gigabyte for eight frames of 1024 pixels."""
+    position = segmenter().encode(pixels).position
+    assert position.stride(0) == 0

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if gc.isenabled():
+    gc.disable()  # until all tests are collected, as common/imports.py does
+
 import torch
 from hypothesis import settings
 
@@ -40,6 +44,7 @@ from glus.training.tracking.tracking_place import TrackingConfig
 sys.path.append(str(Path(__file__).parents[1]))
 
 from tests.once import made_once
+from tests.warm.starting import leased, start_server, started_by
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -74,6 +79,11 @@ SLOW_FIXTURES = {"answering_run", "segmented", "trained", "unpacked"}
 
 #: Groups with one of these come first, in this order, so that no process ends with a long one while the other is idle.
 LONG = ("slurm", "ray", "ranks", "slow")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, once the libraries that tests import are there."""
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -133,6 +143,20 @@ def browser() -> "Iterator[Browser]":
 
     with started_browser() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A program that stands for Python and starts in a tenth of a second (tests/warm)."""
+    with leased(made_once(tmp_path_factory, "warm", start_server)) as python:
+        yield python
+
+
+@pytest.fixture
+def warm(warm_python: Path) -> Iterator[None]:
+    """Commands, ranks and processes that the test starts come from one that has imported the libraries."""
+    with started_by(warm_python):
+        yield
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from glus.demo.demo_motion import STAGES, TWIN_SPLIT
 from glus.launch import cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.ranks, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ranks, pytest.mark.timeout(900), pytest.mark.usefixtures("warm")]
 
 SHORT = (
     "data_changes=[train_videos=2, valid_videos=1, twin_videos=1, world.frames=6, world.width=48, world.height=48]",

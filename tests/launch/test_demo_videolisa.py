@@ -7,7 +7,7 @@ import pytest
 
 from glus.launch import cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.ranks, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ranks, pytest.mark.timeout(900), pytest.mark.usefixtures("warm")]
 
 SHORT = (
     "data_changes=[train_videos=2, valid_videos=1, train_images=3, valid_images=1, world.frames=4]",

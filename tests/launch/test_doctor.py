@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -104,12 +103,12 @@ print(found.seconds > 0, found.skew < 1, found.same_code, found.backend)
 
 
 @pytest.mark.ranks
-def test_the_machines_of_a_job_meet() -> None:
+def test_the_machines_of_a_job_meet(warm_python: Path) -> None:
     job = {RENDEZVOUS: f"127.0.0.1:{unused_ports(1)[0]}", "SLURM_STEP_NUM_NODES": "2", "SLURM_JOB_ID": "7"}
     job["GLOO_SOCKET_IFNAME"] = "lo"
     machines = [
         subprocess.Popen(
-            [sys.executable, "-c", MACHINE],
+            [warm_python, "-c", MACHINE],
             env={**os.environ, **job, "SLURM_NODEID": str(number)},
             stdout=subprocess.PIPE,
             text=True,

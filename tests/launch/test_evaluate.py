@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from glus.training.run_config import RunConfig
 from glus.training.tracking.recorded_runs import find_runs
 from glus.training.train import train
 from tests.untrained import write_checkpoint
+from tests.warm.starting import started_by
 
 pytestmark = pytest.mark.slow
 
@@ -217,7 +217,9 @@ def test_what_cannot_work_is_told_before_anything_is_predicted(
     assert not (tmp_path / "eval").exists()
 
 
-def test_several_processes_share_the_videos_and_report_what_stops_one(run: RunConfig, tmp_path: Path) -> None:
+def test_several_processes_share_the_videos_and_report_what_stops_one(
+    run: RunConfig, tmp_path: Path, warm_python: Path
+) -> None:
     splits = tuple(ShardedSplit.open(Path(run.shards) / name) for name in ("mevis/train", SPLIT))
     items = work_list(splits)
     assert 1 <= processes_for(0, len(items)) <= 3
@@ -228,7 +230,10 @@ def test_several_processes_share_the_videos_and_report_what_stops_one(run: RunCo
         len(entry.expressions) * len(entry.frame_names) for split in splits for entry in split.videos
     )
     gone = replace(work.source, folder=tmp_path / "gone")
-    with pytest.raises(LaunchError, match=r"gone/config\.json: no such config of a run: correct the path"):
+    with (
+        started_by(warm_python),
+        pytest.raises(LaunchError, match=r"gone/config\.json: no such config of a run: correct the path"),
+    ):
         work_through(replace(work, source=gone, out=tmp_path / "none"), 2)
     assert multiprocessing.active_children() == []
 
@@ -337,14 +342,14 @@ print(kills, len(left(items, splits, masks)))
 
 
 def test_twenty_kills_change_no_figure_and_repeat_and_lose_no_item(
-    words: list[str], run: RunConfig, tmp_path: Path
+    words: list[str], run: RunConfig, tmp_path: Path, warm_python: Path
 ) -> None:
     both = [*words, "splits=[mevis/train, mevis/valid_u]", "record=false", "report=false"]
     began = time.monotonic()
     assert cli.main(both) == 0
     seconds = time.monotonic() - began
     killed = tmp_path / "killed"
-    command = [sys.executable, "-c", KILLS, run.out, run.shards, str(killed / "predictions"), "5", f"{seconds / 8}"]
+    command = [str(warm_python), "-c", KILLS, run.out, run.shards, str(killed / "predictions"), "5", f"{seconds / 8}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["20", "0"]

@@ -70,11 +70,15 @@ def test_a_second_training_into_one_folder_is_refused_at_once_and_leaves_its_con
     assert (tmp_path / "run" / "config.yaml").read_text() == "the first one's"
 
 
+LAUNCHER = "import sys; sys.executable = sys.argv.pop(1); from glus.launch.cli import main; sys.exit(main())"
+
+
 class Run:
     """A `glus train` on two ranks, as from a terminal."""
 
-    def __init__(self, config: RunConfig, folder: Path, *changes: str) -> None:
-        words = [sys.executable, "-m", "glus.launch.cli", "train", str(written(config, folder)), "ranks=2", *changes]
+    def __init__(self, config: RunConfig, folder: Path, of_ranks: str = sys.executable) -> None:
+        """`of_ranks` is the Python that its ranks are started by."""
+        words = [sys.executable, "-c", LAUNCHER, of_ranks, "train", str(written(config, folder)), "ranks=2"]
         self.out = config.out
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
 
@@ -113,16 +117,17 @@ class Run:
 
 @pytest.mark.ranks
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
-def test_what_both_ranks_find_is_told_once(tiny_run: TinyRun, tmp_path: Path) -> None:
-    code, out, err = Run(tiny_run(tmp_path / "run", f"shards={tmp_path}/none"), tmp_path).end()
+def test_what_both_ranks_find_is_told_once(tiny_run: TinyRun, tmp_path: Path, warm_python: Path) -> None:
+    code, out, err = Run(tiny_run(tmp_path / "run", f"shards={tmp_path}/none"), tmp_path, str(warm_python)).end()
     assert (code, out) == (2, "")
     assert err == f"glus train: {tmp_path}/none: this folder of shards does not exist; run `glus prepare` first\n"
 
 
 @pytest.mark.ranks
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
-def test_what_one_rank_finds_ends_the_others(tiny_run: TinyRun, tmp_path: Path) -> None:
-    run = Run(tiny_run(tmp_path / "run", f"tracking.uri=http://127.0.0.1:{unused_ports(1)[0]}"), tmp_path)
+def test_what_one_rank_finds_ends_the_others(tiny_run: TinyRun, tmp_path: Path, warm_python: Path) -> None:
+    config = tiny_run(tmp_path / "run", f"tracking.uri=http://127.0.0.1:{unused_ports(1)[0]}")
+    run = Run(config, tmp_path, str(warm_python))
     code, out, err = run.end()
     assert (code, out) == (2, "")
     assert err.startswith("glus train: no MLflow server can be reached at http://127.0.0.1:") and err.count("\n") == 1

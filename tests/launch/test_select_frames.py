@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -239,11 +238,13 @@ print(len(items), len(left_to_score(items, splits, folder)))
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-def test_twenty_kills_change_nothing(words: list[str], selector: Path, tiny_demo: Path, tmp_path: Path) -> None:
+def test_twenty_kills_change_nothing(
+    words: list[str], selector: Path, tiny_demo: Path, tmp_path: Path, warm_python: Path
+) -> None:
     """benchmarks/selecting_kills.py kills the command itself."""
     assert cli.main([*words, f"out={tmp_path}/one/key_frames.json"]) == 0
     scores = tmp_path / "key_frames.scores"
-    command = [sys.executable, "-c", KILLS, str(selector), f"{tiny_demo}/shards", str(scores), *SPLITS]
+    command = [str(warm_python), "-c", KILLS, str(selector), f"{tiny_demo}/shards", str(scores), *SPLITS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     shutil.copy(tmp_path / "one" / "key_frames.scores" / "selection.json", scores)

@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ARMS = ("all", "other_rate", "memory_off_asked")
 SPLITS = ("mevis/train", "mevis/valid_u")
+#: `glus`, whose stages are started by another Python.
+STUDY = "import sys; sys.executable = sys.argv.pop(1); from glus.launch.cli import main; sys.exit(main())"
 
 
 def study_file(folder: Path, run: RunConfig, start: Path) -> Path:
@@ -67,10 +69,12 @@ def run(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def killed(run: RunConfig, answering_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def killed(
+    run: RunConfig, answering_run: Path, tmp_path_factory: pytest.TempPathFactory, warm_python: Path
+) -> tuple[Path, str]:
     """A study that SIGKILL ended in its fifth stage, and that then went on: its file, and what it printed then."""
     file = study_file(tmp_path_factory.mktemp("study") / "killed", run, answering_run)
-    words = [sys.executable, "-P", "-m", "glus.launch.cli", "study", str(file)]
+    words = [sys.executable, "-P", "-c", STUDY, str(warm_python), "study", str(file)]
     record = file.parent / "out" / "stages.json"
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     try:
@@ -181,6 +185,7 @@ def test_pictures_are_of_the_median_expression(killed: tuple[Path, str]) -> None
     assert f"by the median of all its expressions ({gaps[(len(gaps) - 1) // 2]:+z.1f})" in page
 
 
+@pytest.mark.usefixtures("warm")
 def test_another_run_of_the_same_study_reports_the_same(
     killed: tuple[Path, str], run: RunConfig, answering_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,15 +68,16 @@ class Reproduced:
 
 
 @pytest.fixture(scope="module")
-def reproduced(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Reproduced:
-    world = make_world(tmp_path_factory.mktemp("world"))
+def reproduced(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Reproduced:
+    """The chain's commands start from one process; those of the disturbed training below start as anywhere."""
+    world = make_world(tmp_path_factory.mktemp("world"), warm_python)
     file, config = world.run(HOSTILE)
     words = [
         "--selector",
         str(CONFIGS / "demo_selector.yaml"),
         f"selector_changes={json.dumps(world.selector_changes)}",
     ]
-    words += ["--prepare", str(world.prepare), "--cluster", str(world.site), "--nodes", "2"]
+    words += ["--prepare", str(world.prepare), "--cluster", str(world.warm_site), "--nodes", "2"]
     words += ["--evaluate", str(CONFIGS / "demo_evaluate.yaml"), "evaluate_changes=[processes=1]"]
     began = time.monotonic()
     told = glus(cluster, world.folder, "submit", "reproduce", str(file), *words)

@@ -36,6 +36,11 @@ class World:
         return self.folder / "site.yaml"
 
     @property
+    def warm_site(self) -> Path:
+        """The same site, whose Python is another one (tests/warm)."""
+        return self.folder / "warm_site.yaml"
+
+    @property
     def prepare(self) -> Path:
         return self.folder / "prepare.yaml"
 
@@ -73,8 +78,8 @@ class World:
         return file, config
 
 
-def make_world(folder: Path) -> World:
-    """Draw the raw data and write the configs."""
+def make_world(folder: Path, python: Path | None = None) -> World:
+    """Draw the raw data and write the configs; `python` is that of the warm site."""
     small = DemoWorldConfig(frames=4, width=64, height=48)
     write_demo_data(DemoDataConfig(folder / "raw", train_videos=2, valid_videos=1, world=small))
     for split in ("train", "valid_u"):
@@ -92,4 +97,5 @@ def make_world(folder: Path) -> World:
         "forward": ["HOME", "PATH"],
     }
     (folder / "site.yaml").write_text(format_yaml(site), encoding="utf-8")
+    (folder / "warm_site.yaml").write_text(format_yaml({**site, "python": str(python or "")}), encoding="utf-8")
     return World(folder)

@@ -5,7 +5,6 @@ There is no GPU here: what torch would say of one is set by hand.
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -297,8 +296,8 @@ with Engine.joined(Rank(0, 0, 1)):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("end", "leaves"), [("fails", False), ("ends", True)])
-def test_a_rank_that_fails_does_not_wait_for_the_others_as_it_ends(end: str, leaves: bool) -> None:
-    done = subprocess.run([sys.executable, "-c", LEAVING, end], capture_output=True, text=True, check=False)
+def test_a_rank_that_fails_does_not_wait_for_the_others_as_it_ends(end: str, leaves: bool, warm_python: Path) -> None:
+    done = subprocess.run([warm_python, "-c", LEAVING, end], capture_output=True, text=True, check=False)
     assert ("leaves the others" in done.stdout) == leaves, done.stderr
     assert done.returncode == (0 if leaves else 1)
 

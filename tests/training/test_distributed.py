@@ -3,7 +3,6 @@
 import contextlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -103,10 +102,10 @@ except RuntimeError as error:
 
 
 @pytest.mark.ranks
-def test_an_error_by_a_rank_that_has_ended_is_known(tmp_path: Path) -> None:
+def test_an_error_by_a_rank_that_has_ended_is_known(tmp_path: Path, warm_python: Path) -> None:
     settings = {**os.environ, STORE: str(tmp_path / "store")}
     begun = [
-        subprocess.Popen([sys.executable, "-c", LOSES, number], env=settings, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([warm_python, "-c", LOSES, number], env=settings, stdout=subprocess.PIPE, text=True)
         for number in ("0", "1")
     ]
     printed, _ = begun[0].communicate(timeout=60)

@@ -18,13 +18,13 @@ from glus.common.errors import TrainingError
 from glus.data_pipeline.batches.loader import Loader
 from glus.data_pipeline.sampling.sample_plan import SamplePlan
 from glus.data_pipeline.shards.reader import open_splits
-from glus.launch.ranks.ranks import launch_settings
 from glus.model.compiling import compile_parts
 from glus.training import build
 from glus.training.distributed import Rank
 from glus.training.engines.choose import check_shares, joined, make_engine
 from glus.training.run_config import RunConfig
 from glus.training.unreached import Reached
+from tests.forked import run_elastic
 
 from .test_unreached import CONVS
 from .test_zero3 import STEPS, keep, take_steps
@@ -83,8 +83,6 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Story:
-    from torch.distributed.launcher.api import elastic_launch
-
     folder = tmp_path_factory.mktemp("engine_ranks")
     unused, again = folder / "unused", "engine.gradient_checkpointing=true"
     configs = {
@@ -94,8 +92,7 @@ def story(tiny_run: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathF
         "table": tiny_run(unused, *TABLE),
         "decayed": tiny_run(unused, *TABLE, "optimizer.weight_decay=0.1"),
     }
-    (folder / "elastic").mkdir()
-    elastic_launch(launch_settings(folder / "elastic", 2), _story)(configs, folder)
+    run_elastic(folder / "elastic", 2, _story, configs, folder)
     return Story(folder, tuple(json.loads((folder / f"rank-{rank}.json").read_text("utf-8")) for rank in range(2)))
 
 

@@ -5,12 +5,13 @@ KEY.00000.jpg, KEY.00001.jpg, ... (the frames' original bytes).
 """
 
 import hashlib
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import numpy as np
@@ -135,14 +136,26 @@ def _check_record(record: VideoRecord) -> None:
             raise DataError(f"{place}: expression {expression.id} names object {unknown[0]}, which has no masks")
 
 
+def _webdataset() -> Any:
+    """Import webdataset without torch: it has substitutes, and each worker would take seconds for what none uses."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # as Python marks what cannot be imported
+    try:
+        import webdataset
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return webdataset
+
+
 def write_shard(place: str | Path, samples: Iterable[Sample]) -> tuple[ShardSummary, list[IndexedVideo]]:
     """Write samples to a tar at `place`, a path or URL, and read it back: headers for the index, bytes for the digest.
 
     Same samples give the same bytes: fixed order, time, owner and mode. Only one sample is held at a time.
     Raises DataError where the disk is full or what was written is not what is found.
     """
-    import webdataset  # here, because it loads torch, and shards that are kept need neither
-
+    webdataset = _webdataset()
     folder, _, name = str(place).rpartition("/")
     storage = Storage.at(folder)
     written: list[tuple[Sample, list[tuple[str, int]]]] = []

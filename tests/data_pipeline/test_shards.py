@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,19 @@ def test_the_same_samples_give_the_same_bytes(tmp_path, record):
     assert [name for name, _ in tar_spans(tmp_path / "a" / "shard-00000.tar")][
         0
     ] == "mevis/train/one%2Evideo.video.json"
+
+
+def test_a_shard_is_written_without_torch(tmp_path: Path) -> None:
+    """Each Ray worker would take seconds to import it; it is there for who needs it later."""
+    code = (
+        "import importlib.util, sys\n"
+        "from glus.data_pipeline.shards.tar import write_shard\n"
+        "write_shard(sys.argv[1], [])\n"
+        "print('webdataset' in sys.modules, 'torch' in sys.modules, importlib.util.find_spec('torch') is not None)\n"
+    )
+    words = [sys.executable, "-P", "-c", code, str(tmp_path / "shard-00000.tar")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("True False True\n", 0), done.stderr
 
 
 @given(st.lists(st.text(min_size=1, max_size=120), min_size=2, max_size=2, unique=True))

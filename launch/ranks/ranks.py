@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from glus.training.stopping.stopping import StopFlag, read_stopped
 from glus.training.stopping.watchdog import HUNG
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
     from torch.distributed.launcher.api import LaunchConfig
 
@@ -39,7 +40,7 @@ LOST_PEER = 3
 STOPPED = 75
 #: Seconds in which the launchers of all machines must have found each other.
 MEET = 300
-#: Seconds that ranks have to end by themselves once one of them failed.
+#: Seconds that ranks have to end by themselves once one of them failed (30 with torch 2.10 and 2.11).
 GRACE = 10
 
 
@@ -165,6 +166,7 @@ def launch_settings(folder: Path, ranks: int, nodes: Nodes = ALONE) -> "LaunchCo
     from glus.launch.ranks.rendezvous import register
 
     nodes = replace(nodes, name=nodes.name or f"glus-{os.getpid()}")
+    newer = known_settings(LaunchConfig, shutdown_timeout=GRACE)  # absent before torch 2.12
     return LaunchConfig(
         min_nodes=nodes.count,
         max_nodes=nodes.count,
@@ -177,8 +179,14 @@ def launch_settings(folder: Path, ranks: int, nodes: Nodes = ALONE) -> "LaunchCo
         monitor_interval=0.2,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
         signals_to_handle=OF_ELASTIC,
-        shutdown_timeout=GRACE,
+        **newer,
     )
+
+
+def known_settings(kind: "type[DataclassInstance]", **settings: Any) -> dict[str, Any]:
+    """Return those settings that a dataclass of a library has fields for: older releases have fewer."""
+    there = {field.name for field in fields(kind)}
+    return {name: value for name, value in settings.items() if name in there}
 
 
 def _cause(failures: Iterable["ProcessFailure"]) -> "ProcessFailure":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,16 @@ def test_what_cannot_work_is_one_message(
     assert message in told
     assert told.startswith("glus train: ") and told.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_an_older_torch_is_given_only_settings_that_it_knows() -> None:
+    """torch 2.10 and 2.11 have no `shutdown_timeout`; given that, no rank would start."""
+
+    @dataclass
+    class Older:
+        monitor_interval: float = 0.1
+
+    assert ranks.known_settings(Older, monitor_interval=0.2, shutdown_timeout=10) == {"monitor_interval": 0.2}
 
 
 def test_a_second_training_into_one_folder_is_refused_at_once_and_leaves_its_config_alone(

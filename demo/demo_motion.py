@@ -99,17 +99,17 @@ STAGES = (
     MotionStage(
         "places_in_clips",
         "memory",
-        (*_steps(800, 260, 16), _CLIPS, "model.stand_ins.place=1", "model.stand_ins.language=0.5"),
+        (*_steps(1800, 500, 16), _CLIPS, "model.stand_ins.place=1", "model.stand_ins.language=0.5"),
         ('"language.*"', *_HEADS),
     ),
     MotionStage(
         "clips",
         "places_in_clips",
         (
-            *(*_steps(300, 110, 8), _CLIPS, *_MASKS, "model.stand_ins.place=0.5", "model.stand_ins.language=0.3"),
-            *("model.stand_ins.unprompted=0.3", "sampling.query_frames=2"),
+            *(*_steps(500, 200, 8), _CLIPS, *_MASKS, "model.stand_ins.language=0.3"),
+            "sampling.query_frames=1",
         ),
-        ('"language.*"', *_HEADS, *_DECODER, *_MEMORY),
+        ('"language.*"', _HEADS[1], *_DECODER),
         evaluated=True,
     ),
 )

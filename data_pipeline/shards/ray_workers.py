@@ -23,6 +23,8 @@ OBJECT_STORE_BYTES = 100 * 1024**2
 ANSWER_SECONDS = 10.0
 #: How often a shard is tried again on another worker after one died of it, and a worker that does not start.
 RETRIES = 3
+#: How often Ray is started where it is not there within the 30 s that it gives itself.
+STARTS = 3
 #: How long to wait for a first worker of a Ray whose CPUs are taken or gone.
 NO_WORKER_SECONDS = 600.0
 #: Paths of Unix sockets are no longer than this, and what Ray appends to its folder is no longer than that.
@@ -102,18 +104,24 @@ def _start_ray(cores: int | None, held: ExitStack) -> None:
     folder = _short_folder()
     held.callback(shutil.rmtree, folder, ignore_errors=True)
     held.callback(ray.shutdown)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=cores or usable_cores(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
-        )
-    except Exception as error:  # Ray raises a bare Exception where a busy machine does not start it within 30 s
-        raise DataError(f"Ray cannot be started here: {first_line(error)} Try again when less else runs") from error
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cores or usable_cores(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
+            )
+        except Exception as error:  # a bare Exception where a busy machine is too slow
+            if left and "timed out" in str(error):
+                _log.warning("Ray did not start within its 30 s; trying again")
+                ray.shutdown()
+                continue
+            raise DataError(f"Ray cannot be started here: {first_line(error)} Try again when less else runs") from error
+        return
 
 
 def _short_folder() -> Path:

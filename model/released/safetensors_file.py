@@ -19,9 +19,8 @@ LARGEST_HEADER = 32_000_000
 
 def save_tensors(tensors: "Mapping[str, Tensor]", path: Path) -> None:
     """Write tensors (contiguous, none of them twice) to `path`. Raises OSError where the disk is full."""
-    from safetensors.torch import (
-        save_file,
-    )  # here: it brings torch, which those who read a checkpoint's state do not need
+    # Here: it brings torch, which those who read a checkpoint's state do not need.
+    from safetensors.torch import save_file
 
     try:
         save_file(dict(tensors), path, metadata={"format": "pt"})

@@ -18,6 +18,7 @@ from benchmarks.data_kills import digests, killed_run, parts, ray_workers, undis
 from glus.common.errors import DataError, InputError
 from glus.common.locks import exclusive
 from glus.data_pipeline.shards.prepare import OBJECT_STORE_BYTES, PrepareConfig, prepare
+from glus.data_pipeline.shards.ray_workers import STARTS
 from glus.data_pipeline.shards.reader import ShardedSplit
 from tests.running import unused_ports
 
@@ -75,17 +76,26 @@ def test_a_cluster_that_is_not_there_is_told_at_once_and_nothing_is_written(sour
 
 
 @pytest.mark.timeout(600)
-def test_a_ray_that_does_not_start_in_time_is_told_in_one_line(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("message", "starts"),
+    [("The current node timed out during startup.", STARTS), ("No space is left for Ray's folder.", 1)],
+)
+def test_a_ray_that_does_not_start_is_one_line_after_other_tries_where_it_was_slow(
+    message, starts, source, tmp_path, monkeypatch
+):
     """A busy machine: Ray waits 30 s for its own processes, then raises a bare Exception."""
+    tried = []
 
     def too_late(**options: object) -> None:
-        raise Exception("The current node timed out during startup.")
+        tried.append(options)
+        raise Exception(message)
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", too_late)
     monkeypatch.setattr(ray, "shutdown", lambda: None)  # of the other tests here
-    with pytest.raises(DataError, match="Ray cannot be started here: .* timed out .* when less else runs"):
+    with pytest.raises(DataError, match=f"Ray cannot be started here: {message} Try again when less else runs"):
         prepare(PrepareConfig(("mevis:train",), source, tmp_path / "out"))
+    assert len(tried) == starts
     assert not list(tmp_path.glob("out/**/*.tar"))
 
 

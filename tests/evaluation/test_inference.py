@@ -108,7 +108,7 @@ def test_a_videos_frames_are_encoded_once_for_all_of_its_expressions(
     loaded: Loaded, split: ShardedSplit, tmp_path: Path
 ) -> None:
     seen: list[int] = []
-    encoder = loaded.model.segmenter.sam2.image_encoder
+    encoder = loaded.model.segmenter.sam2.image_encoder.trunk
     hook = encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     predict_video(loaded, split, 0, tmp_path, InferenceConfig(expressions_together=2), None, CPU)
     hook.remove()

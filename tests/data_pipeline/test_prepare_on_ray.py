@@ -195,14 +195,17 @@ def test_a_machine_that_is_lost_changes_no_byte_and_its_work_goes_to_the_others(
 
 def held_at_work(driver: subprocess.Popen[str], out: Path) -> list[psutil.Process]:
     """Both workers, stopped while each makes a shard, once a first shard is finished."""
+    held: list[psutil.Process] = []
     while driver.poll() is None:
-        if parts(out) and len(making := [worker for worker in ray_workers() if is_making(worker)]) == 2:
-            for worker in making:
-                worker.suspend()
-            if all(map(is_making, making)):
-                return making
-            for worker in making:
-                worker.resume()
+        for worker in ray_workers() if parts(out) else ():
+            if worker not in held and is_making(worker):
+                worker.suspend()  # at once: alone, it may have made everything before the other one has begun
+                if is_making(worker):
+                    held.append(worker)
+                else:
+                    worker.resume()
+        if len(held) == 2:
+            return held
         time.sleep(0.02)
     raise AssertionError(f"both workers were never at work together: {driver.communicate()[1]}")
 

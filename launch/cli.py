@@ -301,7 +301,7 @@ def _end_with_parent() -> None:
     """End with the command that started this one, where that asks for it (launch/stages.py)."""
     parent = os.environ.pop(PARENT, "")
     if parent.isdigit():
-        from glus.launch.ranks.signals import end_with_parent
+        from glus.common.processes import end_with_parent
 
         end_with_parent(int(parent))
 

@@ -6,11 +6,9 @@ Small and synthetic, but complete: every reader, every kind of expression and ev
 import hashlib
 import io
 import json
-import multiprocessing
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +21,7 @@ from glus.common.cores import usable_cores
 from glus.common.errors import DataError
 from glus.common.files import is_there, make_folder_aside
 from glus.common.json_file import parsed_as, read_object
+from glus.common.processes import process_pool
 from glus.common.progress import Progress
 from glus.data_pipeline.batches.conversations import template_sentences
 from glus.demo.synthetic.demo_datasets import DemoDataConfig, counts_of, write_dataset
@@ -139,8 +138,7 @@ def _write_all(
     texts: list[str] = []
     with Progress(total=sum(counts.values()), desc="demo data", unit="video") as progress, ExitStack() as stack:
         if processes > 1:
-            spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads may hold
-            pool = stack.enter_context(ProcessPoolExecutor(processes, mp_context=spawn))
+            pool = stack.enter_context(process_pool(processes))
             # A video is a function of seed, dataset, split and index: who draws it changes nothing.
             results = pool.map(partial(write_dataset, root, config), drawn)
         else:

@@ -1,8 +1,7 @@
 """J and F of each expression of a split from the predictions on disk, with the text control."""
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import cv2
 
 from glus.common.errors import EvaluationError
+from glus.common.processes import process_pool
 from glus.common.progress import Progress
 from glus.data_pipeline.shards.reader import ShardedSplit
 from glus.evaluation.predict.predictions import check_folders
@@ -104,10 +104,7 @@ def _score_videos(split: ShardedSplit, predictions: Path, workers: int) -> Itera
         for video in videos:
             yield video, score_video(split, video, predictions)
         return
-    spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads may hold
-    pool = ProcessPoolExecutor(
-        min(workers, len(videos)), mp_context=spawn, initializer=cv2.setNumThreads, initargs=(1,)
-    )
+    pool = process_pool(min(workers, len(videos)), cv2.setNumThreads, 1)
     try:
         waiting = {pool.submit(score_video, split, video, predictions): video for video in videos}
         for done in as_completed(waiting):

@@ -16,12 +16,12 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, 
 from glus.common.atomic import disk_fault
 from glus.common.cores import usable_cores
 from glus.common.errors import LaunchError, UserError
+from glus.common.processes import end_with_parent
 from glus.common.progress import Progress
 from glus.common.terminal import plain
 from glus.evaluation.predict.model_source import Loaded, ModelSource
 from glus.evaluation.predict.worklist import WorkItem, share
 from glus.launch.quiet import quiet_libraries
-from glus.launch.ranks.signals import end_with_parent
 from glus.training.devices import Kind, claim, gpu_count
 from glus.training.distributed import Rank
 

@@ -16,13 +16,14 @@ from glus.common.atomic import write_atomic
 from glus.common.errors import InputError, LaunchError, UserError
 from glus.common.imports import quick_imports
 from glus.common.locks import exclusive
+from glus.common.processes import end_with_parent
 from glus.common.terminal import plain
 from glus.common.urls import hide_secrets
 from glus.launch.config.configuration import load_config, to_yaml
 from glus.launch.quiet import quiet_libraries
 from glus.launch.ranks.attempts import Failure, record_failure
 from glus.launch.ranks.nodes import ALONE, Nodes
-from glus.launch.ranks.signals import INTERRUPTED, OF_ELASTIC, end_with_parent, listen_as_rank, passing_on_signals
+from glus.launch.ranks.signals import INTERRUPTED, OF_ELASTIC, listen_as_rank, passing_on_signals
 from glus.training.run_config import RunConfig
 from glus.training.stopping.error_file import record_error
 from glus.training.stopping.stopping import StopFlag, read_stopped

@@ -1,4 +1,4 @@
-"""Forward signals from a launcher to its ranks, and end ranks with their launcher.
+"""Forward signals from a launcher to its ranks.
 
 A launcher sends USR2 for "save and end". SIGTERM from it means that another rank failed: end now. SIGTERM from any
 other process (a scheduler sends it to every process of a job) means "save and end", too.
@@ -6,7 +6,6 @@ other process (a scheduler sends it to every process of a job) means "save and e
 
 import _thread
 import contextlib
-import multiprocessing
 import os
 import signal
 import threading
@@ -76,22 +75,3 @@ def _listen(stop: StopFlag, launcher: int) -> None:
             time.sleep(TO_END)
             os._exit(INTERRUPTED)
         stop.on_signal(received.si_signo)
-
-
-def end_with_parent(parent: int | None = None) -> None:
-    """End this process at once where the one that started it is gone, however that ended; looks twice a second.
-
-    A launcher that is killed cannot stop its ranks, and the next run may begin in its folder: no rank may go on.
-    `parent` is its process id, where it said so: it may have ended before this call.
-    """
-    if parent is None:
-        # A process of multiprocessing knows its parent even where that ended before this call.
-        started_by = multiprocessing.parent_process()
-        parent = os.getppid() if started_by is None else started_by.pid
-
-    def wait() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -9,7 +9,7 @@ import psutil
 #: Starts a process that would sleep for minutes, and says its number when it watches its parent.
 PARENT = """
 import multiprocessing, os, time
-from glus.launch.ranks.signals import end_with_parent
+from glus.common.processes import end_with_parent
 
 def child():
     end_with_parent()

@@ -138,7 +138,7 @@ def _run(asked: dict[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
-    # What follows its parent (launch/ranks/signals.py) follows this server, which ends it when its starter is gone.
+    # What follows its parent (common/processes.py) follows this server, which ends it when its starter is gone.
     if PARENT in os.environ:
         os.environ[PARENT] = str(os.getppid())
     multiprocessing.process._ParentProcess = _Parent  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +81,13 @@ SLOW_FIXTURES = {"answering_run", "segmented", "trained", "unpacked"}
 LONG = ("slurm", "ray", "ranks", "slow")
 
 
-def pytest_collection_finish() -> None:
-    """Collect garbage again, once the libraries that tests import are there."""
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect garbage again, once the libraries that tests import are there; also where xdist's processes have them."""
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

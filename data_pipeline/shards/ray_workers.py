@@ -104,7 +104,7 @@ def _start_ray(cores: int | None, held: ExitStack) -> None:
     folder = _short_folder()
     held.callback(shutil.rmtree, folder, ignore_errors=True)
     held.callback(ray.shutdown)
-    for left in reversed(range(STARTS)):
+    for start in range(1, STARTS + 1):
         try:
             ray.init(
                 address="local",
@@ -115,13 +115,14 @@ def _start_ray(cores: int | None, held: ExitStack) -> None:
                 object_store_memory=OBJECT_STORE_BYTES,
                 _temp_dir=str(folder),
             )
+            return
         except Exception as error:  # a bare Exception where a busy machine is too slow
-            if left and "timed out" in str(error):
-                _log.warning("Ray did not start within its 30 s; trying again")
-                ray.shutdown()
-                continue
-            raise DataError(f"Ray cannot be started here: {first_line(error)} Try again when less else runs") from error
-        return
+            if start == STARTS or "timed out" not in str(error):
+                raise DataError(
+                    f"Ray cannot be started here: {first_line(error)} Try again when less else runs"
+                ) from error
+            _log.warning("Ray did not start within its 30 s; trying again")
+            ray.shutdown()
 
 
 def _short_folder() -> Path:

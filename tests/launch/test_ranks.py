@@ -20,6 +20,7 @@ from glus.launch.ranks import ranks
 from glus.training.run_config import RunConfig
 from glus.training.tracking.recorded_runs import find_runs
 from tests.running import ranks_of, unused_ports, written
+from tests.warm.starting import LAUNCHER
 
 TinyRun = Callable[..., RunConfig]
 #: As bits of a mask.
@@ -79,9 +80,6 @@ def test_a_second_training_into_one_folder_is_refused_at_once_and_leaves_its_con
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 2 and all(f"is in use by glus train on {socket.gethostname()}, process" in row for row in told)
     assert (tmp_path / "run" / "config.yaml").read_text() == "the first one's"
-
-
-LAUNCHER = "import sys; sys.executable = sys.argv.pop(1); from glus.launch.cli import main; sys.exit(main())"
 
 
 class Run:

@@ -18,13 +18,12 @@ from glus.training.run_config import RunConfig
 from glus.training.tracking.recorded_runs import find_tagged_runs
 from glus.training.tracking.tracking_place import TrackingConfig
 from tests.running import written
+from tests.warm.starting import LAUNCHER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ARMS = ("all", "other_rate", "memory_off_asked")
 SPLITS = ("mevis/train", "mevis/valid_u")
-#: `glus`, whose stages are started by another Python.
-STUDY = "import sys; sys.executable = sys.argv.pop(1); from glus.launch.cli import main; sys.exit(main())"
 
 
 def study_file(folder: Path, run: RunConfig, start: Path) -> Path:
@@ -74,7 +73,7 @@ def killed(
 ) -> tuple[Path, str]:
     """A study that SIGKILL ended in its fifth stage, and that then went on: its file, and what it printed then."""
     file = study_file(tmp_path_factory.mktemp("study") / "killed", run, answering_run)
-    words = [sys.executable, "-P", "-c", STUDY, str(warm_python), "study", str(file)]
+    words = [sys.executable, "-P", "-c", LAUNCHER, str(warm_python), "study", str(file)]
     record = file.parent / "out" / "stages.json"
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     try:

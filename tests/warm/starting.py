@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 _SERVE = "import sys; sys.path.append(sys.argv[1]); from tests.warm.server import main; main(sys.argv[2])"
+#: `glus` as code for `python -c`, whose ranks and stages are started by the Python that its first word names.
+LAUNCHER = "import sys; sys.executable = sys.argv.pop(1); from glus.launch.cli import main; sys.exit(main())"
 #: Python warns of a process that is forgotten while it runs.
 _SERVERS: list[subprocess.Popen[bytes]] = []
 

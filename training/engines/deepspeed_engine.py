@@ -53,8 +53,7 @@ class Engine:
         leaves: Sequence[type[nn.Module]] = (),
         values: LateValues | None = None,
     ):
-        with quick_imports():
-            import deepspeed
+        import deepspeed
 
         self.rank = rank
         self.last = Accumulated()

@@ -35,11 +35,11 @@ CODE := $(wildcard $(FOLDERS) tests benchmarks examples setup.py)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-gpu env-page demo demo-short demo-davis study test test-fast lint types unit-tests gpu-wheels clean
+.PHONY: help env env-gpu env-page demo demo-short demo-looks demo-davis study test test-fast lint types unit-tests gpu-wheels clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
-	@echo "more: env, env-gpu, env-page, lint, types, unit-tests, demo-short, study, demo-davis DATA=FOLDER, gpu-wheels, clean"
+	@echo "more: env, env-gpu, env-page, lint, types, unit-tests, demo-short, demo-looks, study, demo-davis DATA=FOLDER, gpu-wheels, clean"
 
 env: $(STAMP)
 
@@ -76,7 +76,7 @@ env-gpu: env
 	@$(BIN)/python -c "import flash_attn; print('environment: flash-attn', flash_attn.__version__)"
 
 # The demo's seconds include the set-up, so its start is noted before the environment is made.
-demo demo-short: export GLUS_DEMO_STARTED := $(shell date +%s)
+demo demo-short demo-looks: export GLUS_DEMO_STARTED := $(shell date +%s)
 
 demo: env
 	@$(GLUS) demo
@@ -84,7 +84,11 @@ demo: env
 demo-short: env
 	@$(GLUS) demo configs/demo_short.yaml
 
-# Needs `glus demo-motion` (docs/study.md).
+# Ten minutes: looks, no motion (docs/demo.md).
+demo-looks: env
+	@$(GLUS) demo configs/demo_looks.yaml
+
+# Needs `make demo` (docs/study.md).
 study: env
 	@$(GLUS) study configs/study.yaml
 

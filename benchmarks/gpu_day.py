@@ -1,11 +1,11 @@
 """Every check of docs/gpu.md on one GPU, in the order of their worth: one command for the day a GPU is at hand.
 
-    python benchmarks/gpu_day.py OUT [--demo build/demo] [--minutes 25] [--rows NAME ...]
+    python benchmarks/gpu_day.py OUT [--demo build/looks] [--minutes 25] [--rows NAME ...]
 
 Each row is a command of the project with a time limit. What is left when the minutes are over is not begun, and is
 named. OUT/results.json holds all results, OUT/results.md the table, OUT/logs/ what each command printed; all of them
 are written after each row, so that a lease that ends early loses one row. Exit code 1 where a row failed.
-DEMO is the folder of `glus demo`: shards, tokenizer, image encoder. On a CPU the rows run at small sizes.
+DEMO is the folder of `make demo-looks`: shards, tokenizer, image encoder. On a CPU the rows run at small sizes.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def rows(out: Path, demo: Path, gpu: bool) -> list[Row]:
 
     def train(name: str, *changes: str, into: str = "") -> Row:
         place = out / (into or name)
-        words = (*GLUS, "train", str(ROOT / "configs" / "demo.yaml"), f"name={name}", f"out={place}", "ranks=1")
+        words = (*GLUS, "train", str(ROOT / "configs" / "looks.yaml"), f"name={name}", f"out={place}", "ranks=1")
         given = (f"shards={demo / 'shards'}", f"model.tokenizer={tokenizer}", f"weights.segmenter={encoder}")
         kept = (f"tracking.uri=sqlite:///{out / 'mlflow.db'}", "log_every=1", f"engine.device={device}")
         return Row(f"train {name}", (*words, *given, *kept, *changes), 180, of_run(place))
@@ -250,7 +250,7 @@ def table(found: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--demo", type=Path, default=Path("build/demo"), help="folder of `glus demo`")
+    parser.add_argument("--demo", type=Path, default=Path("build/looks"), help="folder of `make demo-looks`")
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--rows", nargs="+", default=[], help="these alone, by the beginning of their names")
     arguments = parser.parse_args()

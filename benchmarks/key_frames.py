@@ -1,6 +1,6 @@
 """What a key frame is worth on the demo's data: the first frame, the selected one, the best one and a random one.
 
-    python benchmarks/key_frames.py OUT [--demo build/demo] [--seeds 0 1 2] [--train-splits mevis/train revos/train]
+    python benchmarks/key_frames.py OUT [--demo build/looks] [--seeds 0 1 2] [--train-splits mevis/train revos/train]
 
 For each seed: train the demo's GLUS (seed 0 is the demo's own run), score its masks of the training videos, train the
 selector on these labels, select, and evaluate the same GLUS from four key frames. "best" is the frame with the highest
@@ -105,11 +105,11 @@ def one_seed(out: Path, demo: Path, seed: int, train_splits: Sequence[str]) -> d
     shards = demo / "shards"
     out.mkdir(parents=True, exist_ok=True)
     tracked = f"tracking.uri=sqlite:///{out / 'mlflow.db'}"
-    run, labels, selector = demo / "run", out / "labels", out / "selector"
+    run, labels, selector = demo / "clips", out / "labels", out / "selector"
     parts = (f"shards={shards}", f"model.tokenizer={demo / 'raw' / 'tokenizer.model'}", f"seed={seed}", tracked)
     if seed:
-        run, begin = out / "run", demo / "run-single-frames"
-        glus("train", "configs/demo.yaml", f"name=seed-{seed}", f"out={run}", f"init_from={begin}", *parts)
+        run, begin = out / "run", demo / "single_frames"
+        glus("train", "configs/looks.yaml", f"name=seed-{seed}", f"out={run}", f"init_from={begin}", *parts)
     splits = valid_splits(shards)
     names = [f"{split.dataset}/{split.split}" for split in splits]
     first = evaluated(run, shards, out / "first", names)
@@ -161,7 +161,7 @@ def sample(seeds: dict[int, dict[str, Any]], arm: str) -> Sample:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--demo", type=Path, default=Path("build/demo"))
+    parser.add_argument("--demo", type=Path, default=Path("build/looks"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train-splits", nargs="+", default=["mevis/train", "revos/train"])
     arguments = parser.parse_args()

@@ -6,8 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from glus.common.errors import LaunchError
-from glus.demo.demo import (
-    CONFIGS,
+from glus.demo.demo_stages import (
     DATA_CODE,
     PREPARE,
     TRAIN_CODE,
@@ -33,10 +32,8 @@ class DemoDavisConfig:
     """The folder that holds DAVIS17/ (or DAVIS17 itself), laid out as docs/data_format.md says."""
     out: Path = Path("build/demo-davis")
     """Folder for everything that this makes."""
-    start: Path = Path("build/demo/run")
-    """Run folder of the model to start from: that of `make demo`."""
-    evaluate: Path = CONFIGS / "demo_evaluate.yaml"
-    """Config file of `glus evaluate`."""
+    start: Path = Path("build/looks/clips")
+    """Run folder of the model to start from: that of `make demo-looks`."""
     changes: tuple[str, ...] = ("sampling.mixture={ref_davis17/train: 1}",)
     """Overrides for the training, as key=value; what is not said is as in the run of `start`."""
 
@@ -55,7 +52,7 @@ def demo_davis(config: DemoDavisConfig) -> int:
         stages.run(_preparation(config, root))
         stages.run(_training(config))
         run, scored, title = config.out / "run", config.out / "eval", "Ref-DAVIS17, fine-tuned from the demo"
-        stages.run(evaluation_stage(config.out, config.evaluate, run, scored, SPLITS, title))
+        stages.run(evaluation_stage(config.out, run, scored, SPLITS, title))
     except StageFailed as failed:
         return failed.report("glus demo-davis")
     _summarise(config, stages)
@@ -75,7 +72,9 @@ def root_of(data: Path) -> Path:
 
 def _check_start(start: Path) -> None:
     if not (start / "config.yaml").is_file() or checkpoint.find_latest(start / "checkpoints") is None:
-        raise LaunchError(f"{start} holds no trained model: run `make demo` first, or name another run as start=FOLDER")
+        raise LaunchError(
+            f"{start} holds no trained model: run `make demo-looks` first, or name another run as start=FOLDER"
+        )
 
 
 def _preparation(config: DemoDavisConfig, root: Path) -> Stage:

@@ -17,6 +17,7 @@ from glus.common.atomic import write_atomic
 from glus.common.cores import usable_cores
 from glus.common.json_file import parsed_as, read_object
 from glus.common.terminal import cell
+from glus.demo.recipe import Recipe
 from glus.evaluation.results.scores_file import read_scores
 from glus.evaluation.results.summary import Summary
 from glus.launch.peak_memory import GIGABYTE
@@ -30,35 +31,34 @@ MEANING = {
     "peak_rss_gb": "largest sum of the resident memory of all processes of a stage, GiB, sampled twice a second; "
     "a page that several processes share counts for each",
     "peak_pss_gb": "the same, but a shared page counts once",
-    "jf_trained": "mean J&F over all expressions of the held-out videos of all benchmarks, 0 to 100",
-    "jf_untrained": "the same for the model as it begins",
-    "jf_without_contrastive": "the same for a training without the object-contrastive loss",
-    "jf_single_frames": "the same for the model of single frames that the training starts from",
-    "jf_motion_gain": "J&F of motion expressions: trained, minus the model of single frames",
-    "jf_text_control": "trained model: mean J&F where each expression is answered with the mask predicted for an "
+    "jf": "mean J&F over all expressions of the held-out videos of all benchmarks, 0 to 100, by training",
+    "jf_motion_gain": "J&F of motion expressions: final training, minus the model of single frames",
+    "jf_text_control": "final training: mean J&F where each expression is answered with the mask predicted for an "
     "expression of other objects of the same video",
     "jf_text_control_drop": "J&F of the same expressions with their own masks, minus jf_text_control",
-    "jf_by_kind": "mean J&F by the kind of expression, over all benchmarks",
-    "by_benchmark": "results of each benchmark by its own protocol (docs/benchmarks.md)",
+    "jf_by_kind": "mean J&F by the kind of expression, over all benchmarks, by training",
+    "object_accuracy": "share of frames whose mask overlaps most with the target, of all objects of the video, in %, "
+    "by training and benchmark",
+    "by_benchmark": "results of each benchmark by its own protocol (docs/benchmarks.md), by training",
 }
 
 
 def summarise_demo(
-    out: Path, evaluations: Mapping[str, str], stages: Stages, set_up_seconds: float | None
+    out: Path, evaluations: Mapping[str, Path], recipe: Recipe, stages: Stages, set_up_seconds: float | None
 ) -> dict[str, Any]:
-    """Collect the results of `evaluations` (name -> folder below `out`) and write OUT/summary.json; returns it.
-
-    "trained" and "single_frames" must be among the names.
-    """
-    scores = {name: read_summary(out / folder / "scores.json") for name, folder in evaluations.items()}
-    overall = {name: each.overall for name, each in scores.items()}
+    """Collect the results of `evaluations` (training -> its folder) and write OUT/summary.json; returns it."""
+    scores = {name: read_summary(folder / "scores.json") for name, folder in evaluations.items()}
+    # The model that the demo is about first.
+    scores = {recipe.final: scores[recipe.final], **scores}
+    final, single_frames = scores[recipe.final], scores[recipe.single_frames]
     summary: dict[str, Any] = took(out, stages, set_up_seconds)
-    summary |= {f"jf_{name}": each.JF for name, each in overall.items()}
     summary |= {
-        "jf_text_control": overall["trained"].control_JF,
-        "jf_text_control_drop": overall["trained"].drop,
-        "jf_motion_gain": _gain(kinds_of(scores["trained"]), kinds_of(scores["single_frames"]), "motion"),
+        "jf": {name: each.overall.JF for name, each in scores.items()},
+        "jf_text_control": final.overall.control_JF,
+        "jf_text_control_drop": final.overall.drop,
+        "jf_motion_gain": _gain(kinds_of(final), kinds_of(single_frames), "motion"),
         "jf_by_kind": {name: kinds_of(each) for name, each in scores.items()},
+        "object_accuracy": {name: _object_accuracies(each) for name, each in scores.items()},
         "by_benchmark": {name: benchmarks_of(each) for name, each in scores.items()},
     }
     return write_summary(out, summary, MEANING)
@@ -102,6 +102,10 @@ def benchmarks_of(summary: Summary) -> dict[str, dict[str, float | None]]:
     }
 
 
+def _object_accuracies(summary: Summary) -> dict[str, float | None]:
+    return {f"{each.dataset}/{each.split}": each.metrics.object_accuracy for each in summary.benchmarks}
+
+
 def write_summary(out: Path, results: Mapping[str, Any], meaning: Mapping[str, str]) -> dict[str, Any]:
     """Round the results, add where they come from, write OUT/summary.json, and return its content."""
     content = {
@@ -117,19 +121,23 @@ def write_summary(out: Path, results: Mapping[str, Any], meaning: Mapping[str, s
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """J&F of all models: overall, by benchmark, by kind; then text control, time and memory."""
-    names = list(summary["jf_by_kind"])
+    """J&F of all models: overall, by benchmark, by kind; object accuracy; then text control, time and memory."""
+    names = list(summary["jf"])
     table = Table(box=box.SIMPLE_HEAD, title="J&F on held-out videos", title_justify="left")
     table.add_column("")
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
-    table.add_row("all expressions", *(shown(summary[f"jf_{name}"]) for name in names), style="bold")
+    table.add_row("all expressions", *(shown(summary["jf"][name]) for name in names), style="bold")
     table.add_section()
     for benchmark in summary["by_benchmark"][names[0]]:
         table.add_row(cell(benchmark), *(shown(summary["by_benchmark"][name][benchmark]["JF"]) for name in names))
     table.add_section()
     for kind in summary["jf_by_kind"][names[0]]:
         table.add_row(cell(f"kind: {kind}"), *(shown(summary["jf_by_kind"][name].get(kind)) for name in names))
+    table.add_section()
+    for benchmark in summary["object_accuracy"][names[0]]:
+        accuracies = (summary["object_accuracy"][name][benchmark] for name in names)
+        table.add_row(cell(f"object accuracy, {benchmark}"), *(shown(each) for each in accuracies))
     Console().print(table)
     print(
         f"text control: {shown(summary['jf_text_control'])} with the mask of another expression, "

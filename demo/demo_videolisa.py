@@ -1,4 +1,4 @@
-"""`glus demo-videolisa`: a small VideoLISA on the demo's videos and images, next to the GLUS of `make demo`."""
+"""`glus demo-videolisa`: a small VideoLISA on videos and images, next to the GLUS of `make demo-looks`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from glus.common.terminal import cell
-from glus.demo.demo import (
+from glus.demo.demo_stages import (
     CONFIGS,
     EXPERIMENT,
-    SPLITS,
     TRAIN_CODE,
     data_stages,
     encoder_file,
@@ -23,6 +22,7 @@ from glus.demo.demo import (
     tracking_place,
 )
 from glus.demo.demo_summary import benchmarks_of, kinds_of, print_cost, read_summary, shown, took, write_summary
+from glus.demo.recipe_looks import LOOKS, SPLITS
 from glus.demo.synthetic.demo_datasets import VIDEO_DATASETS
 from glus.evaluation.results.summary import Summary
 from glus.launch.stages import Stage, StageFailed, Stages, with_terminate_as_interrupt
@@ -37,24 +37,20 @@ class DemoVideoLisaConfig:
 
     out: Path = Path("build/demo-videolisa")
     """Folder for everything that this makes."""
-    data: Path = CONFIGS / "demo_data.yaml"
-    """Config file of `glus demo-data`: the videos are those of `make demo`."""
+    data: Path = LOOKS.data
+    """Config file of `glus demo-data`: the videos are those of `make demo-looks`."""
     train: Path = CONFIGS / "demo_videolisa.yaml"
     """Config file of `glus train`."""
-    encoder: Path = CONFIGS / "demo_encoder.yaml"
-    """Config file of `glus pretrain-encoder`."""
-    glus_train: Path = CONFIGS / "demo.yaml"
+    glus_train: Path = LOOKS.train
     """The run whose segmenter the image encoder is pretrained for: its sizes are those of `train`."""
-    evaluate: Path = CONFIGS / "demo_evaluate.yaml"
-    """Config file of `glus evaluate`."""
     data_changes: tuple[str, ...] = ("train_images=200", "valid_images=20")
     """Overrides for the data, as key=value."""
     train_changes: tuple[str, ...] = ()
     """Overrides for the training, as key=value."""
     encoder_changes: tuple[str, ...] = ()
     """Overrides for the image encoder's, as key=value."""
-    glus: Path = Path("build/demo/eval/trained/scores.json")
-    """Scores of the GLUS to print next to it: those of `make demo`, where they are there."""
+    glus: Path = Path("build/looks/eval/clips/scores.json")
+    """Scores of the GLUS to print next to it: those of `make demo-looks`, where they are there."""
     splits: tuple[str, ...] = SPLITS
     """What is evaluated."""
 
@@ -70,10 +66,10 @@ def demo_videolisa(config: DemoVideoLisaConfig) -> int:
     try:
         for stage in data_stages(config.out, config.data, config.data_changes, DATASETS):
             stages.run(stage)
-        stages.run(encoder_stage(config.out, config.encoder, config.glus_train, (), config.encoder_changes))
+        stages.run(encoder_stage(config.out, config.glus_train, (), config.encoder_changes))
         stages.run(_training(config))
         run, scored = config.out / "run", config.out / "eval"
-        stages.run(evaluation_stage(config.out, config.evaluate, run, scored, config.splits, "Demo, VideoLISA"))
+        stages.run(evaluation_stage(config.out, run, scored, config.splits, "Demo, VideoLISA"))
     except StageFailed as failed:
         return failed.report("glus demo-videolisa")
     _summarise(config, stages)

@@ -185,25 +185,19 @@ COMMANDS = {
     "demo": Command(
         "glus.demo.demo:demo",
         "glus.demo.demo:DemoConfig",
-        "the complete pipeline on this machine: data, shards, training, evaluation, comparison, report",
+        "the complete pipeline on this machine: data, shards, a small GLUS that sees motion, evaluation, report",
         fills="out",
     ),
     "demo-davis": Command(
         "glus.demo.demo_davis:demo_davis",
         "glus.demo.demo_davis:DemoDavisConfig",
-        "the demo's model on real video: prepare Ref-DAVIS17, fine-tune, evaluate",
+        "the model of the recipe looks on real video: prepare Ref-DAVIS17, fine-tune, evaluate",
         fills="out",
     ),
     "demo-videolisa": Command(
         "glus.demo.demo_videolisa:demo_videolisa",
         "glus.demo.demo_videolisa:DemoVideoLisaConfig",
-        "a small VideoLISA on the demo's videos and images, next to its GLUS",
-        fills="out",
-    ),
-    "demo-motion": Command(
-        "glus.demo.demo_motion:demo_motion",
-        "glus.demo.demo_motion:DemoMotionConfig",
-        "a small GLUS in stages that are to make it see motion, on look-alike objects",
+        "a small VideoLISA on drawn videos and images, next to the GLUS of the recipe looks",
         fills="out",
     ),
 }

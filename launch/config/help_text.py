@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 #: Examples at the end of each command's help; tests parse every one of them.
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "demo-data": ("glus demo-data configs/demo_data.yaml root=build/raw",),
+    "demo-data": ("glus demo-data configs/looks_data.yaml root=build/raw",),
     "prepare": (
         "glus prepare datasets=[mevis,revos] root=/data/raw out=/data/shards",
         "glus prepare datasets=[refcoco] root=/data/raw out=s3://bucket/shards",
@@ -52,7 +52,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "glus compare glus_a glus_s --published",
         "glus compare build/glus_a/eval build/glus_s/eval out=build/compare",
     ),
-    "pointing": ("glus pointing build/motion/places_in_clips shards=build/motion/shards out=build/pointing",),
+    "pointing": ("glus pointing build/demo/places_in_clips shards=build/demo/shards out=build/pointing",),
     "study": (
         "glus study configs/study.yaml",
         "glus study configs/study.yaml seeds=[0] out=build/study_of_one_seed",
@@ -72,9 +72,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "glus submit reproduce configs/glus_a.yaml nodes=2 --dry-run",
     ),
     "jobs": ("glus jobs build",),
-    "demo": ("glus demo", "glus demo out=build/other_demo"),
-    "demo-motion": ("glus demo-motion",),
-    "demo-davis": ("glus demo-davis data=/data/raw start=build/demo/run",),
+    "demo": ("glus demo", "glus demo configs/demo_looks.yaml"),
+    "demo-davis": ("glus demo-davis data=/data/raw start=build/looks/clips",),
     "demo-videolisa": ("glus demo-videolisa",),
 }
 

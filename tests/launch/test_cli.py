@@ -291,7 +291,6 @@ def test_an_error_is_one_line_without_control_characters(capsys: pytest.CaptureF
         (["demo-davis", "data=d", "start=s", "out=OUT"], "OUT"),
         (["data", "stats", "shards=s", "out=OUT"], "FILE"),
         (["demo-videolisa", "out=OUT"], "OUT"),
-        (["demo-motion", "out=OUT"], "OUT"),
         (["pointing", "c", "shards=s", "out=OUT"], "OUT"),
         (
             ["study", "shards=s", "out=OUT", "arms={a: {}}", "trainings={t: {config: c.yaml}}"]

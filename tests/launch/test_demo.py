@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from glus.common.errors import LaunchError
-from glus.demo.demo import STARTED, set_up_seconds
 from glus.demo.demo_davis import root_of
+from glus.demo.demo_stages import STARTED, set_up_seconds
 from glus.launch import cli
 from glus.launch.peak_memory import MemoryWatch
 from glus.launch.stages import Stage, StageFailed, Stages
@@ -156,4 +156,4 @@ def test_the_davis_demo_says_what_it_starts_from(tmp_path: Path, capsys: pytest.
     (tmp_path / "DAVIS17" / "meta_expressions").mkdir(parents=True)
     words = ["demo-davis", f"data={tmp_path}", f"out={tmp_path}/out", f"start={tmp_path}/none"]
     assert cli.main(words) == 2
-    assert "none holds no trained model: run `make demo` first" in capsys.readouterr().err
+    assert "none holds no trained model: run `make demo-looks` first" in capsys.readouterr().err

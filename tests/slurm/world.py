@@ -61,7 +61,7 @@ class World:
         """Config file and config of a training of the demo, shortened, into a folder `out`, which is its name too."""
         config = load_config(
             RunConfig,
-            CONFIGS / "demo.yaml",
+            CONFIGS / "looks.yaml",
             [
                 f"out={self.folder}/{out}",
                 f"name={out}",

@@ -128,10 +128,11 @@ class _Writer:
         self._rng = rng
         self._scene = scene
         self._all = range(len(scene.objects))
+        self._attributes = [{field: getattr(thing, field) for field in FIELDS} for thing in scene.objects]
         self._seen = scene.areas > 0
         # A place must hold both for the complete shapes and for what is seen of them.
-        complete = np.stack([thing.centres for thing in scene.objects])
-        self._positions: tuple[NDArray[np.float64], ...] = (complete, scene.centroids)
+        complete = [thing.centres for thing in scene.objects]
+        self._positions: NDArray[np.float64] = np.array([complete, scene.centroids])
         self._margin = MARGIN * scene.config.unit
 
     def look(self) -> _Sentences:
@@ -238,7 +239,7 @@ class _Writer:
         return len(self._holders(self._given(index, ("size", "colour", "shape")))) > 1
 
     def _given(self, index: int, fields: Sequence[str]) -> dict[str, str]:
-        return {field: getattr(self._scene.objects[index], field) for field in fields}
+        return {field: self._attributes[index][field] for field in fields}
 
     def _values(self, fields: Sequence[str]) -> list[dict[str, str]]:
         """The distinct values that objects of this scene have in `fields`, in the order of the objects."""
@@ -250,16 +251,15 @@ class _Writer:
 
         None where a motion is given that is a part of another such object's: a text would fit both.
         """
-        assert set(given) <= set(FIELDS)
-        motion = given.get("motion")
-        look = [i for i in self._all if all(self._has(i, f, v) for f, v in given.items() if f != "motion")]
-        moving = [self._scene.objects[i].motion for i in look]
-        if motion is not None and any(motion != other and motion in parts_of(other) for other in moving):
+        assert given.keys() <= set(FIELDS)
+        look = {field: value for field, value in given.items() if field != "motion"}
+        alike = [index for index in self._all if look.items() <= self._attributes[index].items()]
+        if "motion" not in given:
+            return alike
+        motion, moving = given["motion"], [self._scene.objects[index].motion for index in alike]
+        if any(motion != other and motion in parts_of(other) for other in moving):
             return []
-        return [i for i, other in zip(look, moving, strict=True) if motion in (None, other)]
-
-    def _has(self, index: int, field: str, value: str) -> bool:
-        return bool(getattr(self._scene.objects[index], field) == value)
+        return [index for index, other in zip(alike, moving, strict=True) if motion == other]
 
     def _size_word(self, given: Mapping[str, str]) -> str:
         return self._pick(SIZE_WORDS[given["size"]]) if "size" in given else ""
@@ -277,7 +277,9 @@ class _Writer:
     def _gap(self, first: int, second: int, axis: int, sign: int) -> NDArray[np.float64]:
         """By how many pixels the first comes before the second, [2, frames where both are seen]."""
         both = self._seen[first] & self._seen[second]
-        return np.stack([sign * (p[second, both, axis] - p[first, both, axis]) for p in self._positions])
+        places = self._positions[..., axis]
+        gap: NDArray[np.float64] = sign * (places[:, second] - places[:, first])[:, both]
+        return gap
 
     def _is_before(self, first: int, second: int, axis: int, sign: int) -> bool:
         """Before it by the margin in every frame that shows both, and those are a quarter of the clip."""

@@ -64,6 +64,7 @@ def write_refcoco(root: Path, splits: ImageSplits) -> None:
     folder, images = root / "refer_seg" / "refcoco", root / "refer_seg/images/mscoco/images/train2014"
     listed, annotations, refs = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     sentences = count()
+    images.mkdir(parents=True)
     for split, drawn in splits.items():
         for image in drawn:
             number = len(listed) + 1
@@ -98,6 +99,7 @@ def write_reason_seg(root: Path, splits: ImageSplits) -> None:
     """reason_seg/ReasonSeg: next to each JPEG a JSON with its texts and polygons. Images are those of one_target."""
     for split, drawn in splits.items():
         folder = root / "reason_seg" / "ReasonSeg" / split
+        folder.mkdir(parents=True)
         for number, image in enumerate(drawn):
             name = f"{number:05d}_o"
             write_jpeg(folder / f"{name}.jpg", image.picture)

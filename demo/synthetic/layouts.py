@@ -195,9 +195,8 @@ def _write_frames(images: Path, clip: DemoClip) -> None:
 
 
 def write_jpeg(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a picture, uint8 [H, W, 3] RGB, and the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), JPEG_SETTINGS)
+    """Write a picture, uint8 [H, W, 3] RGB, into a folder that is there."""
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), JPEG_SETTINGS)
     path.write_bytes(jpeg.tobytes())
 
 

@@ -155,7 +155,7 @@ class DemoScene:
         centroids = np.full((len(objects), config.frames, 2), np.nan)
         for index in range(len(objects)):
             seen = front == index + 1
-            columns, rows = seen.sum(axis=1), seen.sum(axis=2)
+            columns, rows = seen.sum(axis=1, dtype=np.uint32), seen.sum(axis=2, dtype=np.uint32)
             areas[index] = columns.sum(axis=1)
             shown = areas[index] > 0
             centroids[index, shown, 0] = (columns @ np.arange(config.width))[shown] / areas[index, shown]

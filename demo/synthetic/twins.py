@@ -4,6 +4,8 @@ A video of twins has two or three objects alike in shape, colour and size, and m
 which twin an expression about motion means.
 """
 
+from itertools import combinations
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -104,9 +106,8 @@ def _paths(
 
 
 def _least_distance(paths: list[NDArray[np.float64]]) -> float:
-    stack = np.stack(paths)
-    apart = np.linalg.norm(stack[:, None] - stack[None], axis=-1)
-    return float(apart[np.triu_indices(len(paths), 1)].min())
+    apart = [first - second for first, second in combinations(paths, 2)]
+    return float(np.linalg.norm(apart, axis=-1).min())
 
 
 def _path(rng: np.random.Generator, motion: str, radius: float, config: DemoWorldConfig) -> NDArray[np.float64] | None:
@@ -115,13 +116,9 @@ def _path(rng: np.random.Generator, motion: str, radius: float, config: DemoWorl
     steps = config.frames - 1
     turn = steps if len(parts) == 1 else int(rng.integers(round(0.4 * steps), round(0.6 * steps) + 1))
     speed = rng.uniform(*config.speed) * config.unit
-    moves = np.concatenate(
-        [
-            np.repeat(np.array(DIRECTIONS[part], dtype=np.float64)[None], length, axis=0)
-            for part, length in zip(parts, (turn, steps - turn), strict=False)
-        ]
-    )
-    along = np.concatenate([np.zeros((1, 2)), np.cumsum(speed * moves, axis=0)])
+    moves = np.repeat([DIRECTIONS[part] for part in parts], (turn, steps - turn)[: len(parts)], axis=0)
+    along = np.zeros((config.frames, 2))
+    np.cumsum(speed * moves, axis=0, out=along[1:])
     size = np.array([config.width, config.height], dtype=np.float64)
     least, most = radius - along.min(axis=0), size - radius - along.max(axis=0)
     if (most < least).any():

@@ -42,9 +42,8 @@ class DemoVideo:
 
 @dataclass(frozen=True)
 class _Patch:
-    """What one object covers in one frame: `coverage` uint8 [h, w], 255 where it covers all of the pixel."""
+    """What one object covers of a frame: `coverage` uint8 [h, w], 255 where it covers all of the pixel."""
 
-    frame: int
     index: int
     rows: slice
     columns: slice
@@ -63,8 +62,9 @@ def demo_video(seed: int, name: str, config: DemoWorldConfig) -> DemoVideo:
         objects = sample_twins(rng, config) if twins else sample_objects(rng, config)
         patches = _patches(objects, config)
         front = np.zeros((config.frames, config.height, config.width), dtype=np.uint8)
-        for patch in patches:
-            front[patch.frame, patch.rows, patch.columns][patch.coverage >= 128] = patch.index + 1
+        for picture, of_frame in zip(front, patches, strict=True):
+            for patch in of_frame:
+                np.copyto(picture[patch.rows, patch.columns], patch.index + 1, where=patch.coverage >= 128)
         scene = DemoScene.of(objects, front, config)
         if scene.is_clear():
             break
@@ -117,46 +117,49 @@ def _generator(seed: int, name: str) -> np.random.Generator:
     return numpy_generator(seed, crc32(name.encode()))
 
 
-def _patches(objects: Sequence[DemoObject], config: DemoWorldConfig) -> list[_Patch]:
-    """What each object covers, by frame and from back to front. Nothing for an object outside the picture."""
-    patches = []
-    for frame in range(config.frames):
-        for index, thing in enumerate(objects):
-            x, y = thing.centres[frame]
-            reach = thing.radius * 1.7
-            left, right = max(0, int(x - reach)), min(config.width, int(x + reach) + 2)
-            top, bottom = max(0, int(y - reach)), min(config.height, int(y + reach) + 2)
+def _patches(objects: Sequence[DemoObject], config: DemoWorldConfig) -> list[list[_Patch]]:
+    """What the objects cover in each frame, from back to front. Nothing for an object outside the picture."""
+    patches: list[list[_Patch]] = [[] for _ in range(config.frames)]
+    for index, thing in enumerate(objects):
+        reach = thing.radius * 1.7
+        firsts = np.maximum(0, (thing.centres - reach).astype(int))
+        ends = np.minimum((config.width, config.height), (thing.centres + reach).astype(int) + 2)
+        centres = np.rint((thing.centres - firsts) * 2**SUBPIXEL_BITS).astype(np.int32)
+        outline = np.rint(thing.outline * 2**SUBPIXEL_BITS).astype(np.int32)
+        for of_frame, centre, (left, top), (right, bottom) in zip(
+            patches, centres, firsts.tolist(), ends.tolist(), strict=True
+        ):
             if right <= left or bottom <= top:
                 continue
             coverage = np.zeros((bottom - top, right - left), dtype=np.uint8)
-            corner = np.array([left, top])
-            centre = np.rint((thing.centres[frame] - corner) * 2**SUBPIXEL_BITS).astype(int)
             if thing.shape in ROUND:
                 for radius, value in ((thing.outer, 255), (thing.hole, 0)):
-                    fixed = (int(centre[0]), int(centre[1])), round(radius * 2**SUBPIXEL_BITS)
+                    fixed = centre.tolist(), round(radius * 2**SUBPIXEL_BITS)
                     if radius:
                         cv2.circle(coverage, *fixed, value, -1, cv2.LINE_AA, SUBPIXEL_BITS)
             else:
-                points = np.rint(thing.outline * 2**SUBPIXEL_BITS).astype(np.int32) + centre.astype(np.int32)
-                cv2.fillPoly(coverage, [points], 255, cv2.LINE_AA, SUBPIXEL_BITS)
-            patches.append(_Patch(frame, index, slice(top, bottom), slice(left, right), coverage))
+                cv2.fillPoly(coverage, [outline + centre], 255, cv2.LINE_AA, SUBPIXEL_BITS)
+            of_frame.append(_Patch(index, slice(top, bottom), slice(left, right), coverage))
     return patches
 
 
 def _paint(
-    rng: np.random.Generator, objects: Sequence[DemoObject], patches: Sequence[_Patch], config: DemoWorldConfig
+    rng: np.random.Generator, objects: Sequence[DemoObject], patches: Sequence[list[_Patch]], config: DemoWorldConfig
 ) -> NDArray[np.uint8]:
     """Frames uint8 [T, H, W, 3]: the objects over a softly textured grey ground, then mild noise over all."""
-    shape = (config.frames, config.height, config.width, 1)
     coarse = rng.standard_normal((7, 9), dtype=np.float32)
     texture = cv2.resize(coarse, (config.width, config.height), interpolation=cv2.INTER_CUBIC)
     tint = rng.uniform(-4, 4, 3).astype(np.float32)
     ground = np.float32(rng.uniform(95, 150)) + 7 * texture[..., None] + tint
-    frames = np.repeat(ground[None], config.frames, axis=0)
-    for patch in patches:
-        region = frames[patch.frame, patch.rows, patch.columns]
-        opacity = patch.coverage[..., None].astype(np.float32) / 255
-        region += opacity * (np.array(objects[patch.index].rgb, dtype=np.float32) - region)
-    frames += NOISE * rng.standard_normal(shape, dtype=np.float32)
-    painted: NDArray[np.uint8] = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
-    return painted
+    colours = [(*thing.rgb, 0) for thing in objects]
+    frames = np.empty((config.frames, *ground.shape), dtype=np.uint8)
+    for frame, of_frame in zip(frames, patches, strict=True):
+        picture = ground.copy()
+        for patch in of_frame:
+            region = picture[patch.rows, patch.columns]
+            opacity = cv2.cvtColor(patch.coverage.astype(np.float32) / 255, cv2.COLOR_GRAY2RGB)
+            region += opacity * cv2.subtract(colours[patch.index], region)
+        noise = NOISE * rng.standard_normal(ground.shape[:2], dtype=np.float32)
+        # OpenCV adds in float32, rounds to the nearest (halves to even) and clips to uint8.
+        frame[:] = cv2.add(picture, cv2.cvtColor(noise, cv2.COLOR_GRAY2RGB), dtype=cv2.CV_8U)
+    return frames

@@ -8,7 +8,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Picture:
     height: int
     width: int
     _content: bytes = field(repr=False)
+    _orientation: int | None
     _error: type[UserError]
     _what: str
 
@@ -106,19 +107,12 @@ class Picture:
 
     def orientation(self) -> int:
         """EXIF's orientation, 1 to 8; 1 (upright) where the picture has none, or one that cannot be read."""
-        try:
-            exif = Image.Exif()
-            if self.format == "PNG":
-                exif.load(next((data for kind, data in _chunks(self._content) if kind == b"eXIf"), b""))
-            else:
-                with _opened(self._content, self.format) as image:
-                    exif = image.getexif()
-            found = exif.get(0x0112, 1)
-        except MemoryError:
-            raise
-        except Exception:  # noqa: BLE001 - Pillow raises whatever a broken block leads it to
-            return 1
-        return found if found in range(1, 9) else 1
+        return _orientation(self._png_exif) if self._orientation is None else self._orientation
+
+    def _png_exif(self) -> Image.Exif:
+        exif = Image.Exif()
+        exif.load(next((data for kind, data in _chunks(self._content) if kind == b"eXIf"), b""))
+        return exif
 
     def _decoded(self, mode: str | None) -> NDArray[Any]:
         content = _bare_png(self._content) if self.format == "PNG" else self._content
@@ -152,7 +146,7 @@ def open_picture(
             source = read_regular(source, what, MOST_BYTES)
         except UserError as found:
             raise error(str(found), file=where) from found
-    named = " or ".join(formats)
+    named, orientation = " or ".join(formats), None
     if not source:
         raise error(f"{where}: cannot be read as {named} (an empty file); take this {what} again", file=where)
     try:
@@ -164,6 +158,7 @@ def open_picture(
                 raise ValueError(f"it is {found_kind}, whatever its name says")
             with _opened(source, *(each for each in formats if each != "PNG")) as image:
                 mode, bits, (width, height) = image.mode, 8, image.size
+                orientation = _orientation(image.getexif)
                 # Pillow calls a JPEG with several pictures (of many phones) an MPO.
                 found_format = image.format or ""
                 format = found_format if found_format in formats else formats[0]
@@ -179,7 +174,7 @@ def open_picture(
             f"{most_pixels:,}; make it smaller",
             file=where,
         )
-    return Picture(where, format, mode, bits, height, width, source, error, what)
+    return Picture(where, format, mode, bits, height, width, source, orientation, error, what)
 
 
 def _opened(content: bytes, *formats: str) -> Image.Image:
@@ -191,6 +186,16 @@ def _opened(content: bytes, *formats: str) -> Image.Image:
             return Image.open(io.BytesIO(content), formats=formats)
         except UnidentifiedImageError:
             raise ValueError(f"it begins with {content[:4].hex()}") from None
+
+
+def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
+    try:
+        found = read_exif().get(0x0112, 1)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - Pillow raises whatever a broken block leads it to
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def _png_header(content: bytes) -> tuple[str, int, int, int]:

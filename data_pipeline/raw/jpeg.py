@@ -17,7 +17,8 @@ ENCODED_QUALITY = 95
 
 #: Markers between and behind scans: the picture's end (d9), and segments that begin with their length. Coded data
 #: escapes its own 0xff as ff00; other markers in it are damage, which decoding finds.
-_MARKER = re.compile(rb"\xff+([\xc4\xd9-\xdd\xe0-\xef\xfe])")
+#: Written with a literal first byte, for which `re` searches 20 times as fast as for the equal \xff+.
+_MARKER = re.compile(rb"\xff\xff*([\xc4\xd9-\xdd\xe0-\xef\xfe])")
 _HEADER_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _END, _SCAN = 0xD9, 0xDA
 

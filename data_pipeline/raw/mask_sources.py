@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from glus.common.errors import DataError
 from glus.common.names import check_name
 from glus.data_pipeline.raw.frame_names import PNG_ENDINGS, NamedFiles
-from glus.data_pipeline.raw.masks import VOID, checked, encode, encode_labels, encode_void, read_labels
+from glus.data_pipeline.raw.masks import VOID, checked_all, encode, encode_labels, encode_void, read_labels
 from glus.data_pipeline.raw.records import Rle
 
 Objects = dict[str, list[Rle | None]]
@@ -74,10 +74,7 @@ class RleTable:
                 file=str(self.path),
                 video=video,
             )
-        return [
-            None if code is None else checked(code, *size, f"{where}, frame {name}")
-            for name, code in zip(frame_names, codes, strict=True)
-        ]
+        return checked_all(codes, *size, (f"{where}, frame {name}" for name in frame_names))
 
     def paths(self, video: str, object_ids: Sequence[str]) -> list[Path]:
         return [self.path]

@@ -7,6 +7,7 @@ bottom, so that whoever reads masks always gets the frame's height and width.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +34,9 @@ LabelArray = NDArray[np.integer[Any]]
 
 def encode(mask: BoolArray) -> Rle:
     """Run-length code of a bool [H, W] array."""
-    code = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    # OpenCV transposes ten times as fast as NumPy copies.
+    columns = cv2.transpose(mask.astype(np.uint8))
+    code = coco.encode(columns.T)
     return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
 
 
@@ -81,7 +84,7 @@ def check_code(code: Rle, height: int, width: int) -> None:
     rows, columns = code["size"]
     if not (type(rows) is int and type(columns) is int and type(code["counts"]) is str):
         raise TypeError("a code has another form")
-    if abs(rows - height) > SIZE_SLACK or abs(columns - width) > SIZE_SLACK:
+    if not _fits([rows, columns], height, width):
         raise ValueError(f"one is {rows}x{columns} (height x width), its frame {height}x{width}")
 
 
@@ -144,7 +147,6 @@ def _set_where_seen(plane: BoolArray, runs: IntArray) -> None:
     values = np.zeros(len(runs), np.uint8)
     values[1::2] = 1
     columns = np.repeat(values, runs).reshape(last - first, height)
-    # OpenCV transposes ten times as fast as NumPy copies.
     part = plane.view(np.uint8)[:, first:last]
     cv2.bitwise_or(part, cv2.transpose(columns), dst=part)
 
@@ -154,6 +156,24 @@ def area(rle: Rle | None) -> int:
     return 0 if rle is None else int(coco.area(rle))
 
 
+def checked_all(rles: Sequence[Any], height: int, width: int, wheres: Iterable[str]) -> list[Rle | None]:
+    """`checked` of each code, in a tenth of the time as all are unpacked at once; None stays.
+
+    `wheres` begin the messages, one a code.
+    """
+    with suppress(DataError):  # `checked` says which one is broken
+        fields = [None if rle is None else _fields(rle, "") for rle in rles]
+        there = [each for each in fields if each is not None]
+        packed = [counts for _, counts in there if isinstance(counts, str)]
+        if len(packed) == len(there) and all(_fits(size, height, width) for size, _ in there):
+            pixels = np.array([size[0] * size[1] for size, _ in there], np.int64)
+            _check_filled(*_unpacked(packed, ""), pixels)
+            return [None if each is None else {"size": each[0], "counts": each[1]} for each in fields]
+    return [
+        None if rle is None else checked(rle, height, width, where) for rle, where in zip(rles, wheres, strict=True)
+    ]
+
+
 def checked(rle: Any, height: int, width: int, where: str) -> Rle:
     """The code in its one form (counts packed, as str), after every check that keeps a broken one from decoding.
 
@@ -161,7 +181,7 @@ def checked(rle: Any, height: int, width: int, where: str) -> Rle:
     Raises DataError, beginning with `where`, on a wrong size, on counts that cannot be read or do not fill the mask.
     """
     size, counts = _fields(rle, where)
-    if abs(size[0] - height) > SIZE_SLACK or abs(size[1] - width) > SIZE_SLACK:
+    if not _fits(size, height, width):
         raise DataError(
             f"{where}: the mask is {size[0]}x{size[1]} (height x width), its frame {height}x{width}; "
             f"more than {SIZE_SLACK} pixel apart, so they do not belong together"
@@ -180,6 +200,11 @@ def checked(rle: Any, height: int, width: int, where: str) -> Rle:
         return {"size": size, "counts": counts}
     packed = coco.frPyObjects({"size": size, "counts": runs.tolist()}, *size)
     return {"size": size, "counts": packed["counts"].decode("ascii")}
+
+
+def _fits(size: Sequence[int], height: int, width: int) -> bool:
+    """Whether the sides of a mask may be those of a mask of this frame."""
+    return abs(size[0] - height) <= SIZE_SLACK and abs(size[1] - width) <= SIZE_SLACK
 
 
 def _fields(rle: Any, where: str) -> tuple[list[int], str | list[Any]]:

@@ -163,7 +163,7 @@ def entry_to_json(entry: VideoEntry) -> dict[str, Any]:
         "width": entry.width,
         "frame_names": list(entry.frame_names),
         "object_ids": list(entry.object_ids),
-        "expressions": [asdict(expression) for expression in entry.expressions],
+        "expressions": [dict(vars(expression)) for expression in entry.expressions],
         "groups": [list(group) for group in entry.groups()],
     }
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from glus.common.errors import DataError
 from glus.data_pipeline.raw.jpeg import decode_jpeg
-from glus.data_pipeline.raw.masks import checked
+from glus.data_pipeline.raw.masks import checked_all
 from glus.data_pipeline.raw.records import Rle, VideoRecord, check_names
 from glus.data_pipeline.shards.index import (
     VOID_KEY,
@@ -68,13 +68,12 @@ def encode_sample(record: VideoRecord) -> Sample:
     """
     _check_record(record)
     place = f"{record.dataset}/{record.split}/{record.video}"
-    masks = {}
-    for key, rles in _planes(record).items():
-        codes = []
-        for name, rle in zip(record.frames.names, rles, strict=True):
-            where = f"{place} object {key} frame {name}"
-            codes.append(None if rle is None else checked(rle, record.height, record.width, where))
-        masks[key] = codes
+    masks = {
+        key: checked_all(
+            rles, record.height, record.width, (f"{place} object {key} frame {name}" for name in record.frames.names)
+        )
+        for key, rles in _planes(record).items()
+    }
     entry = VideoEntry(
         dataset=record.dataset,
         split=record.split,

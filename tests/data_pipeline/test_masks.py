@@ -18,6 +18,7 @@ from glus.data_pipeline.raw.masks import (
     CodedPlanes,
     area,
     checked,
+    checked_all,
     decode,
     edges,
     encode,
@@ -47,7 +48,16 @@ def test_packed_bytes_and_listed_codes_all_give_the_mask_back(mask):
     code = encode(mask)
     assert np.array_equal(decode(checked(code, height, width, ""), height, width), mask)
     assert checked({"size": [height, width], "counts": run_lengths(mask)}, height, width, "") == code
-    assert checked({"size": [height, width], "counts": code["counts"].encode()}, height, width, "") == code
+    as_bytes = {"size": [height, width], "counts": code["counts"].encode()}
+    assert checked(as_bytes, height, width, "") == code
+    assert checked_all([None, as_bytes, code], height, width, []) == [None, code, code]
+    assert checked_all(
+        [as_bytes, None, {"size": [height, width], "counts": run_lengths(mask)}], height, width, "abc"
+    ) == [
+        code,
+        None,
+        code,
+    ]
     assert area(code) == mask.sum()
 
 
@@ -147,12 +157,21 @@ def test_a_mutated_code_is_refused_or_still_a_whole_mask(mask, data):
 def test_broken_codes_are_refused_with_their_place(code, message):
     with pytest.raises(DataError, match=f"^video two frame 3: .*{message}"):
         checked(code, 4, 4, "video two frame 3")
+    intact = encode(np.eye(4, dtype=bool))
+    with pytest.raises(DataError, match=f"^video two frame 3: .*{message}"):
+        checked_all([intact, None, code, intact], 4, 4, ["frame 1", "frame 2", "video two frame 3", "frame 4"])
+
+
+def test_codes_that_fill_their_masks_only_together_are_refused():
+    short, long = ({"size": [4, 4], "counts": encode(np.zeros((1, pixels), bool))["counts"]} for pixels in (15, 17))
+    with pytest.raises(DataError, match="^frame 2: .*do not fill"):
+        checked_all([encode(np.eye(4, dtype=bool)), short, long], 4, 4, ["frame 1", "frame 2", "frame 3"])
 
 
 def test_masks_one_pixel_off_are_cropped_or_padded_and_others_refused():
     mask = np.ones((5, 7), bool)
     code = checked(encode(mask), 6, 6, "")
-    assert code["size"] == [5, 7]
+    assert code["size"] == [5, 7] and checked_all([code, None], 6, 6, []) == [code, None]
     fitted = decode(code, 6, 6)
     assert fitted.shape == (6, 6) and fitted[:5].all() and not fitted[5].any()
     with pytest.raises(DataError, match="the mask is 5x7"):

@@ -122,13 +122,14 @@ def measure(source: str, stage: int, precision: str, folder: Path) -> None:
         ready.wait()
         for process in processes:
             process.join()
+        took = max(seconds)
     model = build_empty(config.model, Tokenizer(TOKENIZER).vocab_size, 299)
     width = 2 if precision == "bf16" else 4
     size = sum(parameter.numel() for parameter in model.parameters()) * width * (1 if stage == 3 else RANKS)
     each = ", ".join(f"{of_rank / 1e6:,.0f}" for of_rank in most_of_each)
     print(
         f"{source}, ZeRO-{stage}, {precision}: kept {size / 1e6:,.0f} MB, most {most / 1e6:,.0f} MB "
-        f"({most / size:.2f} of it; of each rank {each}), left {after / 1e6:,.0f} MB, {max(seconds):.1f} s",
+        f"({most / size:.2f} of it; of each rank {each}), left {after / 1e6:,.0f} MB, {took:.1f} s",
         flush=True,
     )
 

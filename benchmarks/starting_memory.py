@@ -25,7 +25,7 @@ from glus.model.model_config import LanguageConfig, ModelConfig, VisionConfig
 from glus.model.trainable import build_empty
 from glus.training.build import build_for_training, build_model
 from glus.training.distributed import STORE, Rank
-from glus.training.engines.choose import joined, make_engine
+from glus.training.engines.choose import TrainingEngine, joined, make_engine
 from glus.training.run_config import EngineConfig, RunConfig, WeightsConfig
 
 TOKENIZER = Path(__file__).parents[1] / "tests" / "data" / "parity"
@@ -69,6 +69,18 @@ def write_sources(config: RunConfig, folder: Path, release: bool) -> None:
         export(ExportConfig(path, folder / "release", form="safetensors"))
 
 
+def small(config: RunConfig) -> RunConfig:
+    """The same with a language model of next to no weights, drawn."""
+    language = replace(LANGUAGE, hidden_size=64, intermediate_size=64, layers=1, heads=2, key_value_heads=2)
+    return replace(config, model=replace(config.model, language=language), weights=WeightsConfig(), init_from="")
+
+
+def make(config: RunConfig, rank: Rank) -> TrainingEngine:
+    """Build the model and its engine, as a training does."""
+    built = build_for_training(config, with_weights=rank.rank == 0, late=True)
+    return make_engine(config, built.model, rank, built.values)
+
+
 def start(number: int, config: RunConfig, store: Path, ready: Barrier, left: list[float]) -> None:
     """One rank: joins the other, waits to be watched, starts the model."""
     names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": RANKS, STORE: store}
@@ -76,14 +88,11 @@ def start(number: int, config: RunConfig, store: Path, ready: Barrier, left: lis
     torch.set_num_threads(1)
     rank = Rank(number, number, RANKS, on_cpu=True)
     with joined(config, rank):
-        build_empty(config.model, 300, 299)  # imports what a model needs
-        torch.ones(8).add(1)
+        make(small(config), rank).close()  # imports what a start needs
         ready.wait()
         ready.wait()
         began = time.monotonic()
-        built = build_for_training(config, with_weights=number == 0, late=True)
-        engine = make_engine(config, built.model, rank, built.values)
-        del built
+        engine = make(config, rank)
         left[number] = time.monotonic() - began
         ready.wait()
         ready.wait()

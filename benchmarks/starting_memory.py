@@ -46,12 +46,17 @@ def config_of(source: str, stage: int, precision: str, folder: Path) -> RunConfi
         global_batch_size=4,
     )
     if source == "checkpoint":
-        return replace(config, init_from=str(folder / "start"))
+        return replace(config, init_from=str(checkpoint_in(folder)))
     return replace(config, weights=WeightsConfig(glus=str(folder / "release"))) if source == "release" else config
 
 
+def checkpoint_in(folder: Path) -> Path:
+    """The checkpoint that a start is read from."""
+    return folder / "step-000001"
+
+
 def write_sources(config: RunConfig, folder: Path, release: bool) -> None:
-    """FOLDER/start, a run with one checkpoint, and FOLDER/release, its export. In a process of its own."""
+    """A checkpoint, and FOLDER/release, its export. In a process of its own."""
     import json
     from dataclasses import asdict
 
@@ -59,7 +64,7 @@ def write_sources(config: RunConfig, folder: Path, release: bool) -> None:
     from glus.training.checkpoints.integrity import note_digests
 
     tokenizer = Tokenizer(TOKENIZER)
-    path = folder / "start" / "checkpoints" / checkpoint.name_of(1)
+    path = checkpoint_in(folder)
     path.mkdir(parents=True)
     state = checkpoint.RunState(1, 0, "data", "run", "code", 1, 0.5, 1.0)
     settings = json.loads(json.dumps(asdict(config), default=str))

@@ -50,14 +50,11 @@ def test_packed_bytes_and_listed_codes_all_give_the_mask_back(mask):
     assert checked({"size": [height, width], "counts": run_lengths(mask)}, height, width, "") == code
     as_bytes = {"size": [height, width], "counts": code["counts"].encode()}
     assert checked(as_bytes, height, width, "") == code
-    assert checked_all([None, as_bytes, code], height, width, []) == [None, code, code]
-    assert checked_all(
-        [as_bytes, None, {"size": [height, width], "counts": run_lengths(mask)}], height, width, "abc"
-    ) == [
-        code,
-        None,
-        code,
-    ]
+    listed = {"size": [height, width], "counts": run_lengths(mask)}
+    assert checked_all([None, as_bytes, code], height, width, "abc") == [None, code, code]
+    assert checked_all([as_bytes, None, listed], height, width, "abc") == [code, None, code]
+    with pytest.raises(ValueError):
+        checked_all([as_bytes, None], height, width, "abc")
     assert area(code) == mask.sum()
 
 
@@ -171,7 +168,7 @@ def test_codes_that_fill_their_masks_only_together_are_refused():
 def test_masks_one_pixel_off_are_cropped_or_padded_and_others_refused():
     mask = np.ones((5, 7), bool)
     code = checked(encode(mask), 6, 6, "")
-    assert code["size"] == [5, 7] and checked_all([code, None], 6, 6, []) == [code, None]
+    assert code["size"] == [5, 7] and checked_all([code, None], 6, 6, "ab") == [code, None]
     fitted = decode(code, 6, 6)
     assert fitted.shape == (6, 6) and fitted[:5].all() and not fitted[5].any()
     with pytest.raises(DataError, match="the mask is 5x7"):

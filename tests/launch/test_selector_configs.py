@@ -37,7 +37,7 @@ def test_the_published_run():
     )
 
 
-@pytest.mark.parametrize(("selector", "glus"), [("glus_s_kfs", "glus_s"), ("demo_selector", "demo")])
+@pytest.mark.parametrize(("selector", "glus"), [("glus_s_kfs", "glus_s"), ("demo_selector", "looks")])
 def test_the_language_half_is_that_of_its_glus(selector, glus):
     def language_half(model: ModelConfig) -> ModelConfig:
         sizes = SegmenterConfig(hidden_dim=model.prompt_width, memory_dim=16)

@@ -7,21 +7,19 @@ from typing import Literal
 from glus.common.errors import LaunchError
 from glus.demo.demo_stages import (
     EXPERIMENT,
-    TRAIN_CODE,
     data_stages,
-    encoder_file,
     encoder_stage,
     evaluation_stage,
     print_mlflow,
     set_up_seconds,
-    shard_manifests,
     tracking_place,
+    training_stage,
 )
 from glus.demo.demo_summary import print_summary, summarise_demo
 from glus.demo.recipe import DemoTraining, Recipe
 from glus.demo.recipe_looks import LOOKS
 from glus.demo.recipe_motion import MOTION
-from glus.launch.stages import Stage, StageFailed, Stages, checkpoint_files, with_terminate_as_interrupt
+from glus.launch.stages import Stage, StageFailed, Stages, with_terminate_as_interrupt
 
 RECIPES = {"motion": MOTION, "looks": LOOKS}
 
@@ -33,7 +31,7 @@ class DemoConfig:
     out: Path = Path("build/demo")
     """Folder for everything that the demo makes."""
     recipe: Literal["motion", "looks"] = "motion"
-    """What is drawn and trained: demo/recipe_motion.py (about 40 minutes on two cores, sees motion) or
+    """What is drawn and trained: demo/recipe_motion.py (48 minutes on two cores, sees motion) or
     demo/recipe_looks.py (10 minutes, knows objects by their looks).
     """
     length: float = 1.0
@@ -81,16 +79,10 @@ def demo(config: DemoConfig) -> int:
 
 
 def _training(config: DemoConfig, recipe: Recipe, training: DemoTraining) -> Stage:
-    folder, start = config.out / training.name, config.out / training.start
-    begins = f"init_from={start}" if training.start else f"weights.segmenter={encoder_file(config.out)}"
-    words = (
-        *("train", str(recipe.train), f"name={training.name}", f"out={folder}", f"shards={config.out / 'shards'}"),
-        *(f"model.tokenizer={config.out / 'raw' / 'tokenizer.model'}", f"tracking.uri={tracking_place(config.out)}"),
-        *(f"tracking.experiment={EXPERIMENT}", begins, *training.overrides(config.length), *config.train_changes),
-    )
-    weights = checkpoint_files(start) if training.start else (encoder_file(config.out),)
-    inputs = (*weights, *shard_manifests(config.out))
-    return Stage(f"train {training.name}", words, makes=(folder,), inputs=inputs, code=TRAIN_CODE)
+    changes = (f"name={training.name}", *training.overrides(config.length), *config.train_changes)
+    start = config.out / training.start if training.start else None
+    name = f"train {training.name}"
+    return training_stage(config.out, config.out / training.name, recipe.train, changes, start, name)
 
 
 def _evaluation(config: DemoConfig, recipe: Recipe, training: DemoTraining) -> Stage:

@@ -1,4 +1,4 @@
-"""The stages that the demos share: data, shards, image encoder, evaluation. Each is a command of `glus`."""
+"""The stages that the demos share: data, shards, image encoder, training, evaluation. Each is a command of `glus`."""
 
 import os
 import sys
@@ -64,6 +64,23 @@ def encoder_file(out: Path) -> Path:
 def shard_manifests(out: Path) -> tuple[Path, ...]:
     """The manifests of OUT/shards, whose digests identify their content."""
     return tuple(sorted((out / "shards").glob("*/*/manifest.json")))
+
+
+def training_stage(
+    out: Path, run: Path, train: Path, changes: Sequence[str], start: Path | None = None, name: str = "train"
+) -> Stage:
+    """Train on OUT's shards into the folder `run`, by the config file `train` and its overrides.
+
+    It starts from the last checkpoint of the folder `start`, or without one from OUT's pretrained image encoder.
+    """
+    begins = f"init_from={start}" if start else f"weights.segmenter={encoder_file(out)}"
+    words = (
+        *("train", str(train), f"out={run}", f"shards={out / 'shards'}"),
+        *(f"model.tokenizer={out / 'raw' / 'tokenizer.model'}", f"tracking.uri={tracking_place(out)}"),
+        *(f"tracking.experiment={EXPERIMENT}", begins, *changes),
+    )
+    weights = checkpoint_files(start) if start else (encoder_file(out),)
+    return Stage(name, words, makes=(run,), inputs=(*weights, *shard_manifests(out)), code=TRAIN_CODE)
 
 
 def evaluation_stage(

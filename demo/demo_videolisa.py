@@ -10,22 +10,18 @@ from rich.table import Table
 from glus.common.terminal import cell
 from glus.demo.demo_stages import (
     CONFIGS,
-    EXPERIMENT,
-    TRAIN_CODE,
     data_stages,
-    encoder_file,
     encoder_stage,
     evaluation_stage,
     print_mlflow,
     set_up_seconds,
-    shard_manifests,
-    tracking_place,
+    training_stage,
 )
 from glus.demo.demo_summary import benchmarks_of, kinds_of, print_cost, read_summary, shown, took, write_summary
 from glus.demo.recipe_looks import LOOKS, SPLITS
 from glus.demo.synthetic.demo_datasets import VIDEO_DATASETS
 from glus.evaluation.results.summary import Summary
-from glus.launch.stages import Stage, StageFailed, Stages, with_terminate_as_interrupt
+from glus.launch.stages import StageFailed, Stages, with_terminate_as_interrupt
 
 #: The video datasets of the demo and its two of images.
 DATASETS = (*VIDEO_DATASETS, "refcoco:train", "refcoco:val", "reason_seg:train", "reason_seg:val")
@@ -67,25 +63,13 @@ def demo_videolisa(config: DemoVideoLisaConfig) -> int:
         for stage in data_stages(config.out, config.data, config.data_changes, DATASETS):
             stages.run(stage)
         stages.run(encoder_stage(config.out, config.glus_train, (), config.encoder_changes))
-        stages.run(_training(config))
         run, scored = config.out / "run", config.out / "eval"
+        stages.run(training_stage(config.out, run, config.train, config.train_changes))
         stages.run(evaluation_stage(config.out, run, scored, config.splits, "Demo, VideoLISA"))
     except StageFailed as failed:
         return failed.report("glus demo-videolisa")
     _summarise(config, stages)
     return 0
-
-
-def _training(config: DemoVideoLisaConfig) -> Stage:
-    out = config.out / "run"
-    words = (
-        *("train", str(config.train), f"out={out}", f"shards={config.out / 'shards'}"),
-        *(f"model.tokenizer={config.out / 'raw' / 'tokenizer.model'}", f"weights.segmenter={encoder_file(config.out)}"),
-        *(f"tracking.uri={tracking_place(config.out)}", f"tracking.experiment={EXPERIMENT}"),
-        *config.train_changes,
-    )
-    inputs = (encoder_file(config.out), *shard_manifests(config.out))
-    return Stage("train", words, makes=(out,), inputs=inputs, code=TRAIN_CODE)
 
 
 def _summarise(config: DemoVideoLisaConfig, stages: Stages) -> None:

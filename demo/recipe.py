@@ -1,6 +1,6 @@
 """What a demo draws, trains and evaluates, as a table: `Recipe`, a chain of trainings that differ in a few settings."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -45,7 +45,7 @@ class Recipe:
     """An evaluated training on single frames, which the final one is compared with on motion."""
     splits: tuple[str, ...]
     """What is evaluated."""
-    further: tuple[str, ...] = field(default=())
+    further: tuple[str, ...] = ()
     """Datasets that `data` draws without being asked, prepared too."""
 
 
